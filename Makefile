@@ -1,0 +1,47 @@
+# make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
+# make test    set up and run the tests           make check   lint and types
+# make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+# Stages are started as `python`: the environment's must be the first on the path.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+PORT ?= 5000
+
+.PHONY: repro setup test check ui track lock
+
+repro: setup
+	dvc repro
+
+setup: $(READY)
+
+# pip compiles to byte code as it installs; the project itself goes in as a link to this folder.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: setup
+	pytest
+
+check: setup
+	ruff check
+	ruff format --check
+	mypy
+
+ui: setup
+	mlflow server --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
+
+track: setup
+	python -m stages.track
+
+# Needs uv. One version of each package for every Python, with hashes and without addresses.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+		--generate-hashes --no-header --output-file requirements.txt

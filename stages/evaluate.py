@@ -1,0 +1,133 @@
+"""Measure the network on the test split.
+
+Reads   models/model.keras, data/normalized/test, data/normalized/dataset.json
+Writes  reports/metrics.json        accuracy, loss, the verdict, and each class's precision, recall and F1
+        reports/predictions.csv     true and predicted class of each test image
+        reports/confusion.png       the confusion matrix
+        reports/misclassified.png   the test images that the network got wrong with the most confidence
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from stages.lib.arrays import load_split
+from stages.lib.deterministic_tensorflow import keras
+from stages.lib.files import read_json, write_csv, write_json
+from stages.lib.metrics import (
+    compute_accuracy,
+    compute_calibration_error,
+    compute_class_metrics,
+    compute_loss,
+    count_confusions,
+)
+from stages.lib.params import Section
+from stages.lib.pictures import draw_confusions, draw_images
+from stages.lib.prediction import predict_in_batches
+from stages.lib.stage import main
+
+# Decimals that are the same on every processor.
+_DECIMALS = 4
+_SHOWN_IMAGES = 25
+
+
+class EvaluateParams(Section):
+    """The `evaluate` section of params.yaml."""
+
+    min_accuracy: float = Field(ge=0, le=1, description="a number from 0 to 1")
+
+
+def measure(
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    class_names: Sequence[str],
+    min_accuracy: float,
+) -> dict[str, Any]:
+    """The metrics of probabilities (N, classes) against labels (N,), and whether the accuracy is accepted."""
+    predictions = probabilities.argmax(axis=1)
+    confusions = count_confusions(predictions, labels, len(class_names))
+    by_metric = compute_class_metrics(confusions)
+    accuracy = compute_accuracy(predictions, labels)
+    return {
+        "accepted": accuracy >= min_accuracy,
+        "accuracy": round(accuracy, _DECIMALS),
+        "classes": {
+            name: {
+                "images": int(confusions[label].sum()),
+                **{metric: round(float(values[label]), _DECIMALS) for metric, values in by_metric.items()},
+            }
+            for label, name in enumerate(class_names)
+        },
+        "expected_calibration_error": round(compute_calibration_error(probabilities, labels), _DECIMALS),
+        "images": len(labels),
+        "loss": round(compute_loss(probabilities, labels), _DECIMALS),
+    }
+
+
+def find_misclassified(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Rows whose predicted class is wrong, the most confident first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    # Rounded, so that a last bit does not change the order.
+    confidences = np.round(probabilities[wrong].max(axis=1), _DECIMALS)
+    return wrong[np.argsort(-confidences, kind="stable")]
+
+
+def draw_misclassified(
+    path: Path,
+    images: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float32],
+    class_names: Sequence[str],
+) -> None:
+    """Draw the most confidently wrong test images with both classes."""
+    rows = find_misclassified(probabilities, labels)
+    shown = rows[:_SHOWN_IMAGES]
+    captions = [
+        f"test[{row}]: {class_names[labels[row]]}\n"
+        f"taken for {class_names[probabilities[row].argmax()]} ({probabilities[row].max():.2f})"
+        for row in shown
+    ]
+    title = f"{len(rows)} of {len(labels)} test images are misclassified"
+    draw_images(
+        path,
+        f"{title}; the most confident {len(shown)}" if len(rows) > len(shown) else title,
+        images[shown],
+        captions,
+    )
+
+
+def run(
+    params: EvaluateParams,
+    data_dir: Path = Path("data/normalized"),
+    model_path: Path = Path("models/model.keras"),
+    reports_dir: Path = Path("reports"),
+) -> None:
+    """Predict the test split and write what came of it; a network below the floor is not accepted, yet reported."""
+    class_names = read_json(data_dir / "dataset.json")["class_names"]
+    test = load_split(data_dir / "test")
+    network = keras.saving.load_model(model_path, compile=False, safe_mode=True)
+    probabilities = predict_in_batches(network, test.images)
+    predictions = probabilities.argmax(axis=1)
+    metrics = measure(probabilities, test.labels, class_names, params.min_accuracy)
+    write_csv(
+        reports_dir / "predictions.csv",
+        ["actual", "predicted"],
+        [(class_names[label], class_names[guess]) for label, guess in zip(test.labels, predictions, strict=True)],
+    )
+    draw_confusions(
+        reports_dir / "confusion.png",
+        count_confusions(predictions, test.labels, len(class_names)),
+        class_names,
+    )
+    draw_misclassified(reports_dir / "misclassified.png", test.images, test.labels, probabilities, class_names)
+    write_json(reports_dir / "metrics.json", metrics)
+    verdict = "accepted" if metrics["accepted"] else "NOT accepted"
+    print(f"evaluate: test accuracy {metrics['accuracy']:.4f}: {verdict} (at least {params.min_accuracy} is wanted)")
+
+
+if __name__ == "__main__":
+    main("evaluate", EvaluateParams, run)

@@ -1,0 +1,66 @@
+"""Bring a data set into one shape, verified against its publisher's hashes.
+
+Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
+        data/raw/{train,test}/labels.npy   uint8 (N,), class ids
+        data/raw/dataset.json              name, class names, promised counts, image size, source hashes
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from stages.lib.datasets import Dataset, load_digits, load_mnist
+from stages.lib.files import write_json, write_whole
+from stages.lib.params import Section
+from stages.lib.stage import main
+
+
+class IngestParams(Section):
+    """The `ingest` section of params.yaml."""
+
+    dataset: Literal["digits", "mnist"] = Field(description="one of digits, mnist")
+    test_fraction: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
+    seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+
+
+def load_dataset(params: IngestParams) -> Dataset:
+    """The data set that the params name."""
+    match params.dataset:
+        case "digits":
+            return load_digits(params.test_fraction, params.seed)
+        case "mnist":
+            return load_mnist()
+
+
+def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
+    """Write both splits and where they came from."""
+    for split_name in ("train", "test"):
+        split = getattr(dataset, split_name)
+        split_dir = target_dir / split_name
+        split_dir.mkdir(parents=True)
+        np.save(split_dir / "images.npy", split.images, allow_pickle=False)
+        np.save(split_dir / "labels.npy", split.labels, allow_pickle=False)
+    write_json(
+        target_dir / "dataset.json",
+        {
+            "class_names": dataset.class_names,
+            "image_size": dataset.train.images.shape[1:],
+            "name": name,
+            "promised": dataset.promised,
+            "sources": dataset.sources,
+        },
+    )
+
+
+def run(params: IngestParams, target_dir: Path = Path("data/raw")) -> None:
+    """Fetch or unpack the data set and write it whole."""
+    dataset = load_dataset(params)
+    with write_whole(target_dir) as partial_dir:
+        write_dataset(dataset, params.dataset, partial_dir)
+    print(f"ingest: {params.dataset}: {len(dataset.train.labels)} training and {len(dataset.test.labels)} test images")
+
+
+if __name__ == "__main__":
+    main("ingest", IngestParams, run)

@@ -1,0 +1,93 @@
+"""A Keras network as ONNX and TFLite models that take raw pixels."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+# First, for tf2onnx loads TensorFlow, too.
+from stages.lib.deterministic_tensorflow import keras, tf
+
+# isort: split
+import numpy as np
+import onnx
+import tf2onnx
+from numpy.typing import NDArray
+
+from stages.lib.normalization import Normalization
+from stages.lib.stderr import hold_back_stderr
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "probabilities"
+
+
+def fold_normalization(network: keras.Model, normalization: Normalization) -> keras.Model:
+    """The same network for pixels 0..255 in place of features: its first dense layer does the normalizing."""
+    folded = keras.models.clone_model(network)
+    folded.set_weights(network.get_weights())
+    first_dense = next(layer for layer in folded.layers if isinstance(layer, keras.layers.Dense))
+    first_dense.set_weights(normalization.fold(*first_dense.get_weights()))
+    return folded
+
+
+def convert_to_onnx(pixel_network: keras.Model, opset: int) -> onnx.ModelProto:
+    """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out."""
+    function = _trace(pixel_network, tf.uint8)
+    with hold_back_stderr():
+        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
+    return model
+
+
+def convert_to_tflite(pixel_network: keras.Model) -> bytes:
+    """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out, float32 weights."""
+    return _run_converter(_create_converter(pixel_network, tf.uint8))
+
+
+def convert_to_int8_tflite(pixel_network: keras.Model, calibration_images: NDArray[np.uint8]) -> bytes:
+    """Integers alone: uint8 images (batch, H, W) in, uint8 probabilities (batch, classes) out.
+
+    calibration_images: uint8 (N, H, W). In the first of them the darkest pixel is taken as 0 and the brightest as
+    255: the input's scale then is 1 and its zero point 0 whatever the images are, so that a camera's byte is the
+    quantized input as it is.
+    """
+    widest = calibration_images[0].copy()
+    widest.flat[widest.argmin()], widest.flat[widest.argmax()] = 0, 255
+
+    def iterate_representatives() -> Iterator[list[NDArray[np.float32]]]:
+        for image in (widest, *calibration_images[1:]):
+            yield [image[np.newaxis].astype(np.float32)]  # (1, H, W)
+
+    converter = _create_converter(pixel_network, tf.float32)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = iterate_representatives
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    return _run_converter(converter)
+
+
+def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: ANN401  (a tf.function)
+    """The network as a TensorFlow function with named input and output."""
+    _, height, width = pixel_network.input_shape
+    dense_layers = [layer for layer in pixel_network.layers if isinstance(layer, keras.layers.Dense)]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, height, width], pixel_type, name=INPUT_NAME)])
+    def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A reshape to a constant shape: Keras's Flatten would add three operators that compute the batch's size.
+        activations = tf.reshape(tf.cast(images, tf.float32), [-1, math.prod([height, width])])  # (N, H * W)
+        for layer in dense_layers:
+            activations = layer(activations)
+        return {OUTPUT_NAME: activations}
+
+    return predict
+
+
+def _create_converter(pixel_network: keras.Model, pixel_type: tf.DType) -> tf.lite.TFLiteConverter:
+    # TensorFlow must be told of the variables: it does not look into a Keras 3 model, and zeros would be converted.
+    owner = tf.Module()
+    owner.weights = [variable.value for variable in pixel_network.variables]
+    function = _trace(pixel_network, pixel_type).get_concrete_function()
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+
+
+def _run_converter(converter: tf.lite.TFLiteConverter) -> bytes:
+    with hold_back_stderr():
+        return bytes(converter.convert())

@@ -1,0 +1,40 @@
+"""TensorFlow and Keras, imported such that equal inputs give equal bytes, in any process and on any x86-64 processor.
+
+Import them from here alone: the settings must stand before TensorFlow is first loaded.
+"""
+
+import os
+import sys
+
+from stages.lib.stderr import hold_back_stderr
+
+_SETTINGS = {
+    # More than one thread adds up partial sums in the order in which threads end.
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    # oneDNN picks its kernels, and so its order of summation, by what the processor offers. (Eigen does not: it is
+    # compiled for one instruction set.) https://github.com/tensorflow/community/blob/master/rfcs/20210930-enable-onednn-ops.md
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    # The pipeline's network is a TensorFlow one, whatever this user's Keras is configured to.
+    "KERAS_BACKEND": "tensorflow",
+    # A GPU sums in another order.
+    "CUDA_VISIBLE_DEVICES": "-1",
+    # Its C++ side reports each missing GPU library as an error; what goes wrong in earnest comes as an exception.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+if "tensorflow" in sys.modules and any(os.environ.get(key) != value for key, value in _SETTINGS.items()):
+    raise RuntimeError(f"{__name__} must be imported before tensorflow: the settings it makes came too late")
+os.environ.update(_SETTINGS)
+
+# TensorFlow announces, before its log level counts, that this machine has no CUDA.
+with hold_back_stderr():
+    import keras
+    import tensorflow as tf
+
+# Refuses the ops that have no deterministic implementation.
+# https://www.tensorflow.org/api_docs/python/tf/config/experimental/enable_op_determinism
+tf.config.experimental.enable_op_determinism()
+
+__all__ = ["keras", "tf"]

@@ -1,0 +1,125 @@
+"""Published files, fetched over https from the first mirror that has them whole."""
+
+import gzip
+import hashlib
+import io
+import ipaddress
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from stages.lib.errors import DataError
+from stages.lib.files import write_whole
+from stages.lib.places import resolve
+
+_CHUNK_BYTES = 1 << 16
+_MAX_REDIRECTS = 5
+# Seconds to connect, and between two pieces of the answer.
+_TIMEOUT = (10, 30)
+
+
+class PublishedFile(NamedTuple):
+    """A gzip-compressed file as its publisher promises it."""
+
+    name: str
+    sha256: str  # of the decompressed content: mirrors may have compressed it anew
+    size: int  # of the decompressed content, bytes
+
+
+def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes:
+    """The decompressed content of `file`: from `cache_dir` if it is there and good, else from the first good mirror.
+
+    A mirror is a folder (relative to the project's root), an https URL, or an http URL on this machine. What came
+    over the network is kept in `cache_dir`.
+
+    Raises:
+        DataError: no mirror had the file whole; says what was wrong with each.
+    """
+    cached = cache_dir / file.name
+    faults: list[Exception] = []
+    if cached.exists():
+        try:
+            return unpack(file, cached.read_bytes(), str(cached))
+        except DataError as fault:
+            faults.append(fault)
+    for mirror in mirrors:
+        try:
+            if "://" not in mirror:
+                source = resolve(mirror) / file.name
+                return unpack(file, source.read_bytes(), str(source))
+            url = f"{mirror.rstrip('/')}/{file.name}"
+            with write_whole(cached) as partial:
+                _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
+                content = unpack(file, partial.read_bytes(), url)
+        except (DataError, OSError) as fault:  # requests' errors are OSErrors
+            faults.append(fault)
+        else:
+            return content
+    raise DataError(
+        file.name,
+        expected="a good copy in the cache or on a mirror",
+        got=" | ".join(" ".join(str(fault).split()) for fault in faults),
+        do="set MNIST_MIRROR to a folder or an URL that has the file",
+    )
+
+
+def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
+    """The decompressed content, if it is what was published; at most one byte more than that is unpacked.
+
+    Raises:
+        DataError: it is not gzip, is cut off, or has another content.
+    """
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
+            content = unpacked.read(file.size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(source, expected="a whole gzip file", got=str(error), do="fetch it again") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        size = f"{len(content)}" if len(content) <= file.size else f"more than {file.size}"
+        raise DataError(
+            source,
+            expected=f"{file.size} bytes with SHA-256 {file.sha256}",
+            got=f"{size} bytes with {digest}",
+            do="fetch it again",
+        )
+    return content
+
+
+def _download(url: str, path: Path, max_bytes: int) -> None:
+    """Write what `url` answers to `path`; every redirect is looked at before it is followed."""
+    for _ in range(_MAX_REDIRECTS):
+        _require_safe(url)
+        with requests.get(url, stream=True, allow_redirects=False, timeout=_TIMEOUT) as answer:
+            if answer.is_redirect:
+                url = urljoin(url, answer.headers["location"])
+                continue
+            answer.raise_for_status()
+            received = 0
+            with path.open("wb") as target:
+                # Raw bytes: a server that labels .gz files with a content encoding must not have them unpacked here.
+                for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
+                    received += len(piece)
+                    if received > max_bytes:
+                        raise DataError(url, expected=f"at most {max_bytes} bytes", got="more", do="use another mirror")
+                    target.write(piece)
+            return
+    raise DataError(url, expected=f"at most {_MAX_REDIRECTS} redirects", got="more", do="use another mirror")
+
+
+def _require_safe(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        return
+    raise DataError(url, expected="an https address", got=parts.scheme, do="use another mirror")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,38 @@
+"""The pipeline's one family of exceptions: what a person caused and can put right."""
+
+from collections.abc import Sequence
+from typing import Self
+
+
+class PipelineError(Exception):
+    """A fault a person can act on, told in one line: where, expected, got, what to do."""
+
+    def __init__(self, where: str, *, expected: str, got: str, do: str) -> None:
+        super().__init__(f"{where}: expected {expected}, got {got}; {do}")
+
+    @classmethod
+    def join(cls, faults: Sequence["PipelineError"]) -> Self:
+        """Several faults as one error, still in one line."""
+        joined = cls.__new__(cls)
+        joined.args = ("; also ".join(str(fault) for fault in faults),)
+        return joined
+
+
+class ParamsError(PipelineError):
+    """params.yaml holds something that a stage cannot take."""
+
+
+class DataError(PipelineError):
+    """Data is missing, damaged or not what its source promises."""
+
+
+class TrainingError(PipelineError):
+    """Training gave no usable network."""
+
+
+class ExportError(PipelineError):
+    """An exported model is missing, damaged or does not answer as Keras does."""
+
+
+class TrackingError(PipelineError):
+    """The MLflow store, or what should go into it, is not as tracking needs it."""

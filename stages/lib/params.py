@@ -1,0 +1,118 @@
+"""Sections of params.yaml as frozen, strict, typed objects."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.errors import ParamsError
+
+PARAMS_PATH = Path("params.yaml")
+
+
+class Section(BaseModel):
+    """One section of params.yaml; each field's `description` says what is allowed.
+
+    Strict: no coercion, no unknown keys, no NaN or infinity, and no defaults.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
+    """All of params.yaml, by the rules of YAML 1.2, as DVC reads it.
+
+    Raises:
+        ParamsError: there is no such file, or it is not a YAML mapping.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(str(path), expected="a file", got="none", do="run from the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(
+            str(path), expected="valid YAML", got=" ".join(str(error).split()), do="correct the file"
+        ) from None
+    if not isinstance(document, dict):
+        raise ParamsError(str(path), expected="one section per stage", got=_describe(document), do="correct the file")
+    return document
+
+
+def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
+    """The section `name` of params.yaml as an object of the class `section`.
+
+    Raises:
+        ParamsError: naming each offending dotted path, its value and what is allowed.
+    """
+    document = load_params(path)
+    if name not in document:
+        raise ParamsError(f"{path}: {name}", expected="a section", got="none", do=_suggest(name, document, "add it"))
+    try:
+        return section.model_validate(document[name])
+    except ValidationError as error:
+        raise ParamsError.join(_list_faults(f"{path}: {name}", section, error)) from None
+
+
+def _list_faults(where: str, section: type[Section], error: ValidationError) -> list[ParamsError]:
+    """One fault for each finding of pydantic, misspelt keys first."""
+    unknown, missing, others = [], [], []
+    for finding in error.errors(include_url=False, include_context=False):
+        location = finding["loc"]
+        *parents, key = location or ("",)
+        path = ".".join([where, *map(str, location)])
+        if finding["type"] == "extra_forbidden":
+            allowed = sorted(_find_section(section, parents).model_fields)
+            unknown.append(
+                ParamsError(
+                    path,
+                    expected=f"one of the keys {', '.join(allowed)}",
+                    got=repr(key),
+                    do=_suggest(str(key), allowed, "remove it"),
+                )
+            )
+        elif finding["type"] == "missing":
+            missing.append(
+                ParamsError(path, expected=_describe_allowed(section, location), got="no such key", do="add it")
+            )
+        else:
+            others.append(
+                ParamsError(
+                    path,
+                    expected=_describe_allowed(section, location),
+                    got=_describe(finding["input"]),
+                    do="correct it",
+                )
+            )
+    # A misspelt key shows up as a missing one, too: once is enough.
+    return unknown + others + (missing if len(missing) > len(unknown) else [])
+
+
+def _find_section(section: type[Section], keys: Sequence[int | str]) -> type[Section]:
+    for key in keys:
+        inner = section.model_fields[str(key)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, Section)
+        section = inner
+    return section
+
+
+def _describe_allowed(section: type[Section], location: Sequence[int | str]) -> str:
+    keys = [key for key in location if isinstance(key, str)]
+    description = _find_section(section, keys[:-1]).model_fields[keys[-1]].description if keys else None
+    return description or "a mapping of keys to values"
+
+
+def _describe(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _suggest(word: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
+    likely = get_close_matches(word, list(known), n=1)
+    return f"did you mean {likely[0]}?" if likely else otherwise

@@ -1,0 +1,72 @@
+"""Pictures as PNG files whose bytes depend on what they show alone."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from stages.lib.files import write_whole
+
+_COLUMNS = 5
+
+
+def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequence[str]) -> None:
+    """Draw the confusion matrix (true class in rows, predicted in columns): colour is the share of the row."""
+    count = len(class_names)
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(2 + 0.5 * count, 1.5 + 0.5 * count), layout="constrained")
+        axes = figure.subplots()
+        shares = confusions / np.maximum(confusions.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.argwhere(confusions):
+            axes.text(
+                column,
+                row,
+                str(confusions[row, column]),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
+        axes.set_xticks(range(count), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
+        axes.set_yticks(range(count), class_names)
+        axes.set(xlabel="predicted class", ylabel="true class", title="Test images by class")
+        _save(figure, path)
+
+
+def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: Sequence[str]) -> None:
+    """Draw images (N, H, W) in a grid, each with its caption; without an image, the title stands alone."""
+    rows = -(-len(images) // _COLUMNS)
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(1.9 * _COLUMNS, 0.6 + 2.3 * rows), layout="constrained")
+        figure.suptitle(title)
+        if rows:
+            cells: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+            for axes in cells:
+                axes.set_axis_off()
+            for axes, image, caption in zip(cells, images, captions, strict=False):
+                _draw_image(axes, image, caption)
+        _save(figure, path)
+
+
+def _draw_image(axes: Axes, image: NDArray[np.float32], caption: str) -> None:
+    axes.imshow(image, cmap="gray", interpolation="nearest")
+    axes.set_title(caption, fontsize=8)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with write_whole(path) as partial:
+        figure.savefig(
+            partial,
+            format="png",
+            dpi=100,
+            # No name and version of the program, so that the file outlives an update.
+            metadata={"Software": None},
+            # Run lengths alone: zlib's other strategies search matches in ways that differ between its builds.
+            pil_kwargs={"compress_type": zlib.Z_RLE},
+        )

@@ -1,0 +1,60 @@
+"""How a stage is run from the command line: its section of params.yaml in, one line per fault out."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from stages.lib.errors import PipelineError
+from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
+
+S = TypeVar("S", bound=Section)
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+def main(name: str, section: type[S], run: Callable[[S], None]) -> None:
+    """Run one stage with its section of params.yaml; exits with 1 and one line on anything a person caused."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        before = _take_snapshot(name)
+        run(load_section(name, section))
+        _require_unchanged(name, before)
+    except PipelineError as error:
+        sys.exit(f"{name}: {error}")
+    except OSError as error:  # disk full, no permission, …
+        sys.exit(
+            f"{name}: {error.filename or 'input or output'}: {error.strerror or error}; put it right and run again"
+        )
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; nothing was half-written", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+def _take_snapshot(name: str) -> dict[str, object]:
+    """What DVC takes for this stage's inputs beside its data: its params and the sources it has imported."""
+    sources = {
+        module.__file__: Path(module.__file__).read_bytes()
+        for module in list(sys.modules.values())
+        if getattr(module, "__spec__", None)
+        and (module.__name__ == "__main__" or module.__name__.split(".")[0] == "stages")
+        and module.__file__
+    }
+    return {f"{PARAMS_PATH}: {name}": load_params().get(name), **sources}
+
+
+def _require_unchanged(name: str, before: dict[str, object]) -> None:
+    """Refuse to end well when an input was edited midway: dvc.lock would record the new text for the old output."""
+    for source, was in before.items():
+        is_now = load_params().get(name) if source.startswith(str(PARAMS_PATH)) else Path(source).read_bytes()
+        if is_now != was:
+            raise PipelineError(
+                source, expected="no edit while the stage runs", got="an edit", do="run `dvc repro` again"
+            )
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(_TERMINATED)  # as an exception, so that partial files are removed

@@ -1,0 +1,117 @@
+"""Scale images to the network's input range and set a validation split aside.
+
+Reads   data/raw, reports/validation.json
+Writes  data/normalized/{train,validation,test}/images.npy   float32 (N, H, W)
+        data/normalized/{train,validation,test}/labels.npy   uint8 (N,), class ids
+        data/normalized/{train,validation,test}/rows.npy     int64 (N,), each image's row in its raw split
+        data/normalized/dataset.json                         name, class names, image size, normalization's constants
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from stages.lib.arrays import CHUNK_ROWS, Split, load_split
+from stages.lib.errors import DataError
+from stages.lib.files import read_json, write_json, write_whole
+from stages.lib.normalization import Normalization
+from stages.lib.params import Section
+from stages.lib.splits import split_stratified
+from stages.lib.stage import main
+
+
+class NormalizeParams(Section):
+    """The `normalize` section of params.yaml."""
+
+    method: Literal["scale", "standardize"] = Field(description="one of scale, standardize")
+    validation_fraction: float = Field(ge=0, lt=1, description="a number from 0 to below 1")
+    seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+
+
+def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Normalization:
+    """The constants, from the training split (`rows` of `images`) alone.
+
+    scale: to 0..1. standardize: to mean 0 and standard deviation 1 over all pixels, summed in whole numbers, so
+    that neither the order nor the size of the chunks changes a bit.
+
+    Raises:
+        DataError: every pixel is the same, so that there is nothing to divide by.
+    """
+    if method == "scale":
+        return Normalization(shift=0.0, divisor=255.0)
+    count = total = total_of_squares = 0
+    for chunk in iterate_chunks(images, rows):
+        pixels = chunk.astype(np.uint64)
+        count += pixels.size
+        total += int(pixels.sum())
+        total_of_squares += int(np.square(pixels).sum())
+    variance = (count * total_of_squares - total**2) / count**2
+    if variance == 0:
+        raise DataError("data/raw/train", expected="pixels that differ", got="one grey level", do="check the data")
+    return Normalization(shift=total / count, divisor=math.sqrt(variance))
+
+
+def iterate_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """The given rows (ascending) of memory-mapped images, a bounded number at a time."""
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield images[rows[start : start + CHUNK_ROWS]]
+
+
+def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalization, split_dir: Path) -> None:
+    """Stream the given rows of a raw split to disk as features."""
+    split_dir.mkdir()
+    np.save(split_dir / "rows.npy", rows, allow_pickle=False)
+    np.save(split_dir / "labels.npy", split.labels[rows], allow_pickle=False)
+    shape = (len(rows), *split.images.shape[1:])
+    with (split_dir / "images.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in iterate_chunks(split.images, rows):
+            file.write(normalization.apply(chunk).astype("<f4", copy=False).tobytes())
+
+
+def run(
+    params: NormalizeParams,
+    raw_dir: Path = Path("data/raw"),
+    validation_report_path: Path = Path("reports/validation.json"),
+    target_dir: Path = Path("data/normalized"),
+) -> None:
+    """Normalize every split of valid data with constants of the training split alone."""
+    if not read_json(validation_report_path)["success"]:
+        raise DataError(
+            str(validation_report_path),
+            expected="valid data",
+            got="broken expectations",
+            do="run `dvc repro`",
+        )
+    train, test = load_split(raw_dir / "train"), load_split(raw_dir / "test")
+    train_rows, validation_rows = split_stratified(train.labels, params.validation_fraction, params.seed)
+    normalization = compute_normalization(params.method, train.images, train_rows)
+    dataset = read_json(raw_dir / "dataset.json")
+    with write_whole(target_dir) as partial_dir:
+        partial_dir.mkdir()
+        write_split(train, train_rows, normalization, partial_dir / "train")
+        write_split(train, validation_rows, normalization, partial_dir / "validation")
+        write_split(test, np.arange(len(test.labels)), normalization, partial_dir / "test")
+        write_json(
+            partial_dir / "dataset.json",
+            {
+                "class_names": dataset["class_names"],
+                "image_size": dataset["image_size"],
+                "name": dataset["name"],
+                "normalization": normalization._asdict(),
+            },
+        )
+    print(
+        f"normalize: {len(train_rows)} training, {len(validation_rows)} validation and {len(test.labels)} test "
+        f"images as (pixel - {normalization.shift:g}) / {normalization.divisor:g}"
+    )
+
+
+if __name__ == "__main__":
+    main("normalize", NormalizeParams, run)
