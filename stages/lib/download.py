@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from stages.lib.errors import DataError
 from stages.lib.files import write_whole
@@ -40,7 +41,7 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
         DataError: no mirror had the file whole; says what was wrong with each.
     """
     cached = cache_dir / file.name
-    faults: list[Exception] = []
+    faults: list[DataError] = []
     if cached.exists():
         try:
             return unpack(file, cached.read_bytes(), str(cached))
@@ -55,14 +56,17 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
             with write_whole(cached) as partial:
                 _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
                 content = unpack(file, partial.read_bytes(), url)
-        except (DataError, OSError) as fault:  # requests' errors are OSErrors
+        except DataError as fault:
             faults.append(fault)
+        # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
+        except (OSError, HTTPError, ValueError) as error:
+            faults.append(DataError(mirror, expected="the whole file", got=str(error), do="use another mirror"))
         else:
             return content
     raise DataError(
         file.name,
         expected="a good copy in the cache or on a mirror",
-        got=" | ".join(" ".join(str(fault).split()) for fault in faults),
+        got=" | ".join(map(str, faults)),
         do="set MNIST_MIRROR to a folder or an URL that has the file",
     )
 
@@ -92,7 +96,7 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
 
 def _download(url: str, path: Path, max_bytes: int) -> None:
     """Write what `url` answers to `path`; every redirect is looked at before it is followed."""
-    for _ in range(_MAX_REDIRECTS):
+    for _ in range(_MAX_REDIRECTS + 1):
         _require_safe(url)
         with requests.get(url, stream=True, allow_redirects=False, timeout=_TIMEOUT) as answer:
             if answer.is_redirect:

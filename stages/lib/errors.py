@@ -8,7 +8,8 @@ class PipelineError(Exception):
     """A fault a person can act on, told in one line: where, expected, got, what to do."""
 
     def __init__(self, where: str, *, expected: str, got: str, do: str) -> None:
-        super().__init__(f"{where}: expected {expected}, got {got}; {do}")
+        # Texts of other libraries may have several lines.
+        super().__init__(" ".join(f"{where}: expected {expected}, got {got}; {do}".split()))
 
     @classmethod
     def join(cls, faults: Sequence["PipelineError"]) -> Self:

@@ -8,7 +8,7 @@ from pathlib import Path
 def hash_output(path: Path) -> str:
     """The MD5 of a file, or of a folder's files and names with `.dir` behind it, as DVC writes them to dvc.lock.
 
-    A folder's is the MD5 of the JSON list of its files' MD5 and relative path, in the order of the parts of the path
+    A folder's is the MD5 of the JSON list of its files' MD5 and relative path, in the order of these paths
     (https://dvc.org/doc/user-guide/project-structure/internal-files#structure-of-the-cache-directory).
     """
     if path.is_file():
@@ -16,6 +16,6 @@ def hash_output(path: Path) -> str:
             return hashlib.file_digest(file, "md5").hexdigest()
     if not path.is_dir():
         return "nothing"
-    files = sorted((file.relative_to(path) for file in path.rglob("*") if file.is_file()), key=lambda file: file.parts)
-    listing = [{"md5": hash_output(path / file), "relpath": file.as_posix()} for file in files]
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": hash_output(path / name), "relpath": name} for name in names]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

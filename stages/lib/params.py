@@ -36,10 +36,8 @@ def load_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(str(path), expected="a file", got="none", do="run from the project's root folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(
-            str(path), expected="valid YAML", got=" ".join(str(error).split()), do="correct the file"
-        ) from None
+    except (YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
+        raise ParamsError(str(path), expected="valid YAML", got=str(error), do="correct the file") from None
     if not isinstance(document, dict):
         raise ParamsError(str(path), expected="one section per stage", got=_describe(document), do="correct the file")
     return document
@@ -67,7 +65,7 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
         location = finding["loc"]
         *parents, key = location or ("",)
         path = ".".join([where, *map(str, location)])
-        if finding["type"] == "extra_forbidden":
+        if finding["type"] in ("extra_forbidden", "invalid_key"):
             allowed = sorted(_find_section(section, parents).model_fields)
             unknown.append(
                 ParamsError(
@@ -114,5 +112,5 @@ def _describe(value: object) -> str:
 
 
 def _suggest(word: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
-    likely = get_close_matches(word, list(known), n=1)
+    likely = get_close_matches(word, list(map(str, known)), n=1)
     return f"did you mean {likely[0]}?" if likely else otherwise

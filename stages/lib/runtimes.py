@@ -7,9 +7,14 @@ import numpy as np
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from stages.lib.errors import ExportError
 from stages.lib.stderr import hold_back_stderr
+
+# What ONNX Runtime raises on a file that it cannot load; they share no base class but Exception.
+_ONNX_FAULTS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented_)
 
 # uint8 (N, H, W) to float32 (N, classes).
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -28,10 +33,8 @@ def load_predictor(path: Path) -> Predictor:
         return loaders[path.suffix](path.read_bytes())
     except OSError as error:
         raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="name another") from None
-    except (ValueError, RuntimeError) as error:  # what the runtimes raise on a damaged file
-        raise ExportError(
-            str(path), expected="a whole model", got=" ".join(str(error).split()), do="export it again"
-        ) from None
+    except (ValueError, RuntimeError, *_ONNX_FAULTS) as error:
+        raise ExportError(str(path), expected="a whole model", got=str(error), do="export it again") from None
 
 
 def _load_onnx(content: bytes) -> Predictor:

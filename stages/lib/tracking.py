@@ -95,6 +95,9 @@ def open_store() -> Iterator[Store]:
             got=str(error).splitlines()[0],
             do="put that right, then `python -m stages.track`; nothing is logged twice",
         ) from error
+    finally:
+        # MLflow has put the address into the environment: it must not pass for one that was given.
+        mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again
 
 
 def ensure_experiment(store: Store, name: str) -> str:

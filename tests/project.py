@@ -1,0 +1,84 @@
+"""A copy of this project in a folder of its own, and the commands a person types in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from imports import ROOT
+from mlflow import MlflowClient
+
+
+class Project:
+    """A git repository with this project's files and the environment of these tests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def clone(cls, root: Path) -> "Project":
+        """What git would clone, with the changes that are not committed yet, as one commit."""
+        project = cls(root)
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in listed.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        project.run("git", "init", "--quiet", "--initial-branch=main")
+        project.run("git", "config", "user.name", "A Tester")
+        project.run("git", "config", "user.email", "tester@example.invalid")
+        project.run("git", "add", "--all")
+        project.run("git", "commit", "--quiet", "--message", "A clone")
+        return project
+
+    def copy_to(self, root: Path, without: tuple[str, ...] = ()) -> "Project":
+        """The project's folder with all that is in it, copied to another place."""
+        shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns(*without))
+        return Project(root)
+
+    def start(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project; `python` is this environment's, MLflow's store the project's own."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def run(self, *command: str) -> str:
+        """The same, for a command that must succeed: what it printed."""
+        done = self.start(*command)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` ran, in order."""
+        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+
+    def edit_params(self, then: str, now: str) -> None:
+        """Replace one line's text in params.yaml."""
+        path = self.root / "params.yaml"
+        text = path.read_text(encoding="utf-8")
+        assert text.count(then) == 1, then
+        path.write_text(text.replace(then, now), encoding="utf-8")
+
+    def read(self, name: str) -> str:
+        """A file's text."""
+        return (self.root / name).read_text(encoding="utf-8")
+
+    @property
+    def client(self) -> MlflowClient:
+        """The project's own MLflow store."""
+        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+
+    def list_runs(self, experiment: str = "digits"):
+        """The runs of an experiment, the newest first."""
+        found = self.client.get_experiment_by_name(experiment)
+        return list(self.client.search_runs([found.experiment_id])) if found else []

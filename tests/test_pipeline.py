@@ -1,0 +1,249 @@
+"""The whole pipeline as a person uses it: `dvc repro` in a fresh clone, then one change after another."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from imports import ROOT
+from project import Project
+from test_graph import STAGES
+
+from stages.lib.files import read_csv
+
+
+@pytest.fixture(scope="module")
+def first_repro(tmp_path_factory):
+    """A fresh clone of this project in which `dvc repro` ran once, and the stages that ran."""
+    project = Project.clone(tmp_path_factory.mktemp("clone"))
+    return project, project.repro()
+
+
+@pytest.fixture
+def project(first_repro):
+    """That clone, its params as committed; every test leaves it reproduced."""
+    project = first_repro[0]
+    yield project
+    project.run("git", "checkout", "--quiet", "--", "params.yaml")
+    project.repro()
+
+
+def test_fresh_clone_runs_every_stage(first_repro):
+    """A fresh clone has no outputs, so all seven stages run, though dvc.lock is committed."""
+    assert first_repro[1] == STAGES
+
+
+def test_fresh_clone_gives_the_committed_lock(first_repro):
+    """Whoever runs the pipeline gets the committed dvc.lock and reports: git sees no change."""
+    project, _ = first_repro
+
+    assert project.read("dvc.lock") == (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_first_run_is_tracked_and_promoted(first_repro):
+    """The first run is in MLflow, and its model is the champion."""
+    project, _ = first_repro
+    (run,) = project.list_runs()
+    champion = project.client.get_model_version_by_alias("digits", "champion")
+
+    assert champion.run_id == run.info.run_id
+    assert run.data.metrics["test/accuracy"] >= 0.94
+    assert run.data.params["train.hidden_units"] == "[20]"
+    assert run.data.tags["git.commits"] == project.run("git", "rev-parse", "HEAD").strip()
+    assert len(project.client.get_metric_history(run.info.run_id, "train/loss")) == 20
+
+
+def test_no_change_runs_nothing(project):
+    """A second `dvc repro` finds nothing to do."""
+    assert project.repro() == []
+
+
+def test_changed_export_reruns_export_and_track_alone(project):
+    """A parameter of `export` leaves the network and its evaluation alone."""
+    project.edit_params("representative_samples: 500", "representative_samples: 400")
+
+    assert project.repro() == ["export", "track"]
+
+
+class Repro(NamedTuple):
+    """One `dvc repro`: the stages that it ran, and the runs in MLflow after it."""
+
+    stages: list[str]
+    run_ids: set[str]
+
+
+@pytest.fixture(scope="module")
+def change_and_back(first_repro):
+    """`train.epochs` changed to 2, taken back, and changed again: three `dvc repro`."""
+    project, _ = first_repro
+    repros = []
+    for then, now in [("epochs: 20 ", "epochs: 2 "), ("epochs: 2 ", "epochs: 20 "), ("epochs: 20 ", "epochs: 2 ")]:
+        project.edit_params(then, now)
+        repros.append(Repro(project.repro(), {run.info.run_id for run in project.list_runs()}))
+    return repros
+
+
+def test_changed_train_leaves_the_data_alone(change_and_back):
+    """A parameter of `train` leaves ingest, validate and normalize alone."""
+    changed, _, _ = change_and_back
+
+    assert changed.stages == ["train", "evaluate", "export", "track"]
+
+
+def test_change_taken_back_makes_no_second_run(change_and_back):
+    """What was once computed comes from DVC's cache, and its run is found again, never logged twice."""
+    changed, back, again = change_and_back
+
+    assert back.stages == again.stages == ["track"]
+    assert back.run_ids == again.run_ids == changed.run_ids
+
+
+@pytest.mark.usefixtures("change_and_back")
+def test_network_below_the_floor_is_tracked_but_not_promoted(project):
+    """A network that is not accepted has its run and its version, and the champion stays."""
+    (run,) = [run for run in project.list_runs() if run.data.params["train.epochs"] == "2"]
+    (version,) = project.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    champion = project.client.get_model_version_by_alias("digits", "champion")
+
+    assert run.data.metrics["test/accuracy"] < 0.94
+    assert "below evaluate.min_accuracy" in run.data.tags["promotion"]
+    assert "below evaluate.min_accuracy" in version.description
+    assert champion.version != version.version
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (
+            "epochs: 20 ",
+            'epochs: "30" ',
+            "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); correct it",
+        ),
+        (
+            "epochs: 20 ",
+            "epoch: 3 ",
+            (
+                "train.epoch: expected one of the keys batch_size, epochs, hidden_units, learning_rate, optimizer, "
+                "seed, got 'epoch'; did you mean epochs?"
+            ),
+        ),
+        (
+            "min_accuracy: 0.94",
+            "min_accuracy: .nan",
+            "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); correct it",
+        ),
+    ],
+)
+def test_wrong_param_ends_repro_in_one_line_of_ours(project, then, now, message):
+    """A wrong parameter stops `dvc repro` with the dotted path, the value and what is allowed."""
+    project.edit_params(then, now)
+    done = project.start("dvc", "repro")
+    (line,) = [line for line in done.stderr.splitlines() if line and not line.startswith("ERROR")]
+
+    assert done.returncode != 0
+    assert line == f"{message.split('.')[0]}: params.yaml: {message}"
+
+
+def test_bad_data_stops_the_pipeline_and_is_reported(project):
+    """Images that break an expectation stop before `normalize`; the report says which."""
+    project.edit_params("min_contrast: 32", "min_contrast: 240")
+    done = project.start("dvc", "repro")
+
+    assert done.returncode != 0
+    assert "expect_column_values_to_be_between(column=contrast, min_value=240.0)" in done.stderr
+    assert "train[" in done.stderr
+    assert "Running stage 'normalize'" not in done.stdout
+    assert json.loads(project.read("reports/validation.json"))["success"] is False
+
+
+def test_exports_beyond_the_budget_are_no_output(project):
+    """When an export differs from Keras by more than its budget, `export` fails and leaves no model."""
+    project.edit_params("tflite_int8: 0.35", "tflite_int8: 0.0001")
+    done = project.start("dvc", "repro")
+
+    assert done.returncode != 0
+    assert "export: model_int8.tflite: expected |Δp| of at most 0.0001 against Keras" in done.stderr
+    assert not (project.root / "models/export").exists()
+
+
+def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
+    """`mlflow models predict` gives for raw test images the classes that the network was measured with."""
+    images = np.load(project.root / "data/raw/test/images.npy")[:5]
+    request, answer = tmp_path / "request.json", tmp_path / "answer.json"
+    request.write_text(json.dumps({"inputs": images.tolist()}), encoding="utf-8")
+    project.run(
+        *("env", "MLFLOW_TRACKING_URI=sqlite:///mlflow.db", "mlflow", "models", "predict", "--env-manager", "local"),
+        *("--model-uri", "models:/digits@champion", "--input-path", str(request), "--output-path", str(answer)),
+    )
+    probabilities = np.array(json.loads(answer.read_text(encoding="utf-8"))["predictions"]["probabilities"])
+    champion = project.client.get_model_version_by_alias("digits", "champion")
+    measured = project.client.download_artifacts(champion.run_id, "reports/predictions.csv")
+
+    assert [str(label) for label in probabilities.argmax(axis=1)] == [
+        row["predicted"] for row in read_csv(Path(measured))[:5]
+    ]
+
+
+def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
+    """After the MLflow store is gone, `python -m stages.track` rebuilds the run of the outputs, once."""
+    bereft = project.copy_to(tmp_path / "bereft", without=("mlflow.db", "mlartifacts"))
+    bereft.run("python", "-m", "stages.track")
+    bereft.run("python", "-m", "stages.track")
+    (run,) = bereft.list_runs()
+    artifacts = {item.path for item in bereft.client.list_artifacts(run.info.run_id, "reports")}
+
+    assert bereft.client.get_model_version_by_alias("digits", "champion").run_id == run.info.run_id
+    assert "reports/misclassified.png" in artifacts
+
+
+def test_moved_folder_has_its_run_rebuilt_by_the_same_command(project, tmp_path):
+    """In a moved folder, whose artifacts MLflow looks for in the old place, the run is rebuilt in the new one."""
+    moved = project.copy_to(tmp_path / "moved")
+    moved.run("python", "-m", "stages.track")
+    (run,) = moved.list_runs()
+    champion = moved.client.get_model_version_by_alias("digits", "champion")
+
+    assert run.info.artifact_uri.startswith((tmp_path / "moved").as_uri())
+    assert moved.client.download_artifacts(run.info.run_id, "reports/metrics.json")
+    assert champion.version
+
+
+def test_experiment_run_elsewhere_is_tracked_in_the_project(project):
+    """`dvc exp run --temp` runs in a copy under .dvc/tmp, yet its run and artifacts are in the project's store."""
+    project.run(
+        "dvc", "exp", "run", "--temp", "--name", "eight", "-S", "train.hidden_units=[8]", "-S", "train.epochs=1"
+    )
+    (run,) = [run for run in project.list_runs() if run.data.params["train.hidden_units"] == "[8]"]
+    artifact_dir = project.root / "mlartifacts" / "digits" / run.info.run_id / "artifacts"
+
+    assert run.info.run_name == "eight"
+    assert run.data.tags["dvc.experiment"] == "eight"
+    assert run.info.artifact_uri == artifact_dir.as_uri()
+    assert (artifact_dir / "models/export/model.onnx").exists()
+    assert "eight" in project.run("dvc", "exp", "show", "--csv")
+
+
+def test_experiment_in_the_workspace_is_tracked(project):
+    """`dvc exp run -S` changes params.yaml, runs what is due and leaves one MLflow run."""
+    project.run("dvc", "exp", "run", "--name", "nine", "-S", "export.representative_samples=99")
+
+    assert [run.info.run_name for run in project.list_runs()].count("nine") == 1
+    project.run("git", "checkout", "--quiet", "--", ".")
+
+
+def test_dvc_compares_metrics_params_and_plots(project):
+    """DVC's own commands show and compare what a change did."""
+    project.edit_params("epochs: 20", "epochs: 2")
+    project.repro()
+    metrics = json.loads(project.run("dvc", "metrics", "diff", "--json"))
+    params = json.loads(project.run("dvc", "params", "diff", "--json"))
+    project.run("dvc", "plots", "show", "--out", "plots")
+    project.run("dvc", "plots", "diff", "HEAD", "--out", "plots")
+    page = project.read("plots/index.html")
+    project.run("rm", "-r", "plots")
+
+    assert metrics["reports/metrics.json"]["accuracy"]["diff"] < 0
+    assert params["params.yaml"]["train.epochs"] == {"old": 20, "new": 2, "diff": -18}
+    assert all(title in page for title in ("Loss", "Accuracy", "Confusion matrix", "misclassified.png"))

@@ -1,0 +1,233 @@
+"""The MLflow store: one run per state, one version per run, one champion, whatever happened before."""
+
+import json
+import shutil
+
+import mlflow
+import numpy as np
+import onnx
+import pytest
+from mlflow import MlflowClient
+from onnx import TensorProto, helper
+
+from stages.lib import tracking
+from stages.lib.errors import TrackingError
+from stages.lib.promotion import Contender
+from stages.lib.tracking import ModelRecord, RunRecord
+
+GOOD = Contender(accuracy=0.95, test_data="a1", accepted=True, has_parity=True)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A fresh SQLite store: creating its tables takes seconds, copying the file does not."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, empty_store):
+    """A project's root with an empty store of its own."""
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "report.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    mlflow.set_tracking_uri(None)
+
+
+def make_record(state="s1"):
+    return RunRecord(
+        name=f"run of {state}",
+        state=state,
+        tags={"git.commits": "c0"},
+        params={"train.epochs": 2},
+        metrics={"test/accuracy": 0.95},
+        history={"train/loss": [0.5, 0.25]},
+        datasets={"training": ("digits", "d1"), "test": ("digits", "d2")},
+        artifacts=[tracking.Path("report.json")],
+    )
+
+
+def make_model(root, contender):
+    """The smallest network that takes raw pixels: the mean of each half of the image."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [2])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["grey"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["grey", "shape"], ["halves"]),
+            helper.make_node("ReduceMean", ["halves", "axes"], ["probabilities"], keepdims=0),
+        ],
+        "halves",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 2, 2])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
+        [shape, axes],
+    )
+    onnx_path = root / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), onnx_path)
+    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2), np.float32), contender)
+
+
+def track(root, state="s1", contender=GOOD, commit="c0"):
+    """What the stage does with the store."""
+    with tracking.open_store() as store:
+        experiment_id = tracking.ensure_experiment(store, "digits")
+        model = make_model(root, contender)
+        run = tracking.find_run(store, experiment_id, state) or tracking.log_run(
+            store, experiment_id, make_record(state), model
+        )
+        tracking.add_commit(store, run, commit)
+        version = tracking.ensure_model_version(store, "digits", run, contender)
+        return store, run, version, tracking.promote(store, run, version, contender)
+
+
+def list_runs(store):
+    experiment = store.client.get_experiment_by_name("digits")
+    return store.client.search_runs([experiment.experiment_id])
+
+
+def get_champion(store):
+    return str(store.client.get_model_version_by_alias("digits", "champion").version)
+
+
+def test_run_holds_params_metrics_steps_data_and_artifacts(root):
+    """One run has everything: params, metrics with their steps, data sets with digests, artifacts, the model."""
+    store, run, _, _ = track(root)
+    found = store.client.get_run(run.info.run_id)
+    history = store.client.get_metric_history(run.info.run_id, "train/loss")
+
+    assert found.data.params == {"train.epochs": "2"}
+    assert found.data.metrics["test/accuracy"] == 0.95
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
+    assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
+    assert [item.path for item in store.client.list_artifacts(run.info.run_id)] == ["report.json"]
+    assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
+
+
+def test_same_state_is_logged_once(root):
+    """A state that has its run gets neither a second run nor a second version; a new commit is noted on it."""
+    _, first, _, _ = track(root)
+    store, second, version, _ = track(root, commit="c1")
+
+    assert [run.info.run_id for run in list_runs(store)] == [first.info.run_id] == [second.info.run_id]
+    assert str(version.version) == "1"
+    assert store.client.get_run(first.info.run_id).data.tags["git.commits"] == "c0 c1"
+
+
+def test_interrupted_run_is_replaced(root):
+    """What an interrupted attempt left is deleted, and the state gets a whole run."""
+    with tracking.open_store() as store:
+        experiment_id = tracking.ensure_experiment(store, "digits")
+        left = store.client.create_run(experiment_id, tags={tracking.STATE_TAG: "s1"})
+    store, run, _, _ = track(root)
+
+    assert [found.info.run_id for found in list_runs(store)] == [run.info.run_id]
+    assert run.info.run_id != left.info.run_id
+
+
+def test_failure_midway_leaves_no_finished_run(root):
+    """A run whose logging fails does not count; the next attempt logs it whole."""
+    with pytest.raises(FileNotFoundError), tracking.open_store() as store:
+        experiment_id = tracking.ensure_experiment(store, "digits")
+        record = make_record()._replace(artifacts=[tracking.Path("gone.json")])
+        tracking.log_run(store, experiment_id, record, make_model(root, GOOD))
+    found_after_failure = tracking.find_run(store, experiment_id, "s1")
+    store, _, _, _ = track(root)
+
+    assert found_after_failure is None
+    assert [run.info.status for run in list_runs(store)] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("contender", "champion", "reason"),
+    [
+        (GOOD, "2", "0.9500 is not lower than the champion's 0.9500"),
+        (GOOD._replace(accuracy=0.94), "1", "0.9400 is lower than the champion's 0.9500"),
+        (GOOD._replace(accuracy=0.5, test_data="b2"), "2", "first champion on changed test data"),
+        (GOOD._replace(accepted=False), "1", "below evaluate.min_accuracy"),
+        (GOOD._replace(has_parity=False), "1", "not within its budget"),
+    ],
+)
+def test_alias_follows_the_decision_and_the_reason_is_recorded(root, contender, champion, reason):
+    """The champion's alias moves or stays, and run and version tell why."""
+    track(root)
+    store, run, version, _ = track(root, "s2", contender)
+
+    assert get_champion(store) == champion
+    assert reason in store.client.get_run(run.info.run_id).data.tags["promotion"]
+    assert reason in store.client.get_model_version("digits", version.version).description
+
+
+def test_decision_is_not_taken_again(root):
+    """Tracking an old state once more leaves a later champion in place."""
+    track(root)
+    track(root, "s2", GOOD._replace(accuracy=0.96))
+    store, _, _, decision = track(root)
+
+    assert get_champion(store) == "2"
+    assert decision.is_promoted
+    assert "first champion" in decision.reason
+
+
+def test_moved_project_gets_its_run_anew_and_finds_the_old_one_on_return(root, monkeypatch):
+    """MLflow looks for artifacts where they were: elsewhere the state is logged anew, back home it is found."""
+    _, first, _, _ = track(root)
+    moved = root / "moved"
+    moved.mkdir()
+    shutil.move(root / "mlflow.db", moved)
+    monkeypatch.setenv("DVC_ROOT", str(moved))
+    _, elsewhere, _, _ = track(root)
+    shutil.move(moved / "mlflow.db", root)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    store, back, _, _ = track(root)
+
+    assert elsewhere.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
+    assert [run.info.run_id for run in list_runs(store)] == [first.info.run_id] == [back.info.run_id]
+
+
+def test_champion_without_files_is_replaced(root):
+    """When the champion's files are gone, the next sound model takes over."""
+    _, run, _, _ = track(root)
+    shutil.rmtree(root / "mlartifacts" / "digits" / "models")
+    store, _, _, decision = track(root, "s2", GOOD._replace(accuracy=0.94))
+
+    assert run.info.status == "FINISHED"
+    assert get_champion(store) == "2"
+    assert decision.reason == "first champion, test accuracy 0.9400"
+
+
+def test_registered_model_answers_on_raw_pixels(root):
+    """The champion loads as a Python function that takes uint8 images."""
+    track(root)
+    images = np.array([[[0, 2], [10, 30]]], np.uint8)
+    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    answer = mlflow.pyfunc.load_model("models:/digits@champion").predict(images)
+
+    assert json.loads(json.dumps(answer["probabilities"].tolist())) == [[1.0, 20.0]]
+
+
+def test_tracking_uri_of_the_environment_wins(root, monkeypatch, empty_store):
+    """MLFLOW_TRACKING_URI names another store, which then decides where artifacts lie."""
+    other = root / "other.db"
+    shutil.copy(empty_store, other)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    store, run, _, _ = track(root)
+
+    assert [found.info.run_id for found in list_runs(store)] == [run.info.run_id]
+    assert MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_experiment_by_name("digits") is None
+
+
+def test_unusable_store_is_told_in_one_line(root, monkeypatch):
+    """A store that cannot take the run is told in one line that says how to retry."""
+    path = root / "unusable.db"
+    path.write_bytes(b"not a database at all" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    with pytest.raises(TrackingError) as refusal:
+        track(root)
+
+    assert "nothing is logged twice" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
