@@ -17,6 +17,7 @@ from pydantic import Field
 
 from stages.lib.arrays import load_split
 from stages.lib.deterministic_tensorflow import keras
+from stages.lib.errors import TrainingError
 from stages.lib.files import read_json, write_csv, write_json
 from stages.lib.metrics import (
     compute_accuracy,
@@ -111,6 +112,8 @@ def run(
     test = load_split(data_dir / "test")
     network = keras.saving.load_model(model_path, compile=False, safe_mode=True)
     probabilities = predict_in_batches(network, test.images)
+    if not np.isfinite(probabilities).all():
+        raise TrainingError(str(model_path), expected="probabilities", got="NaN", do="lower train.learning_rate")
     predictions = probabilities.argmax(axis=1)
     metrics = measure(probabilities, test.labels, class_names, params.min_accuracy)
     write_csv(

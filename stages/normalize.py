@@ -91,6 +91,13 @@ def run(
         )
     train, test = load_split(raw_dir / "train"), load_split(raw_dir / "test")
     train_rows, validation_rows = split_stratified(train.labels, params.validation_fraction, params.seed)
+    if not len(train_rows):
+        raise DataError(
+            "normalize.validation_fraction",
+            expected="images to be left to train on",
+            got=f"all {len(validation_rows)} set aside",
+            do="lower it",
+        )
     normalization = compute_normalization(params.method, train.images, train_rows)
     dataset = read_json(raw_dir / "dataset.json")
     with write_whole(target_dir) as partial_dir:

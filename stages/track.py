@@ -6,9 +6,7 @@ Writes  the MLflow store: mlflow.db and mlartifacts in the project's root, or ML
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +16,7 @@ from stages.lib.dvc_lock import LOCK_PATH, State, read_state, require_current
 from stages.lib.files import read_csv, read_json, write_json
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
-from stages.lib.params import PARAMS_PATH, Section, load_params
+from stages.lib.params import PARAMS_PATH, Section, flatten_params, load_params
 from stages.lib.promotion import Contender
 from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
@@ -48,14 +46,6 @@ class TrackParams(Section):
 
     experiment: str = Field(min_length=1, description="a name that is not empty")
     registered_model: str = Field(min_length=1, description="a name that is not empty")
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return flat
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
@@ -98,7 +88,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             "dvc.experiment": experiment,
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
-        params=flatten(state.params),
+        params=flatten_params(state.params),
         metrics=collect_metrics(_REPORTS_DIR),
         history=collect_history(_REPORTS_DIR),
         datasets={

@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 from imports import ROOT
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 
 class Project:
@@ -62,12 +64,13 @@ class Project:
         """The stages that `dvc repro` ran, in order."""
         return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
 
-    def edit_params(self, then: str, now: str) -> None:
-        """Replace one line's text in params.yaml."""
-        path = self.root / "params.yaml"
-        text = path.read_text(encoding="utf-8")
-        assert text.count(then) == 1, then
-        path.write_text(text.replace(then, now), encoding="utf-8")
+    def set_param(self, name: str, value: object) -> None:
+        """Set the parameter of a dotted name in params.yaml."""
+        yaml = YAML()
+        params = yaml.load(self.root / "params.yaml")
+        *sections, key = name.split(".")
+        reduce(lambda section, part: section[part], sections, params)[key] = value
+        yaml.dump(params, self.root / "params.yaml")
 
     def read(self, name: str) -> str:
         """A file's text."""

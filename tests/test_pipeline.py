@@ -1,6 +1,7 @@
 """The whole pipeline as a person uses it: `dvc repro` in a fresh clone, then one change after another."""
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,11 @@ import pytest
 from imports import ROOT
 from project import Project
 from test_graph import STAGES
+from test_readme import README
 
 from stages.lib.files import read_csv
+from stages.lib.params import load_section
+from stages.train import TrainParams
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +54,9 @@ def test_first_run_is_tracked_and_promoted(first_repro):
 
     assert champion.run_id == run.info.run_id
     assert run.data.metrics["test/accuracy"] >= 0.94
-    assert run.data.params["train.hidden_units"] == "[20]"
+    assert run.data.params["ingest.dataset"] == "digits"
     assert run.data.tags["git.commits"] == project.run("git", "rev-parse", "HEAD").strip()
-    assert len(project.client.get_metric_history(run.info.run_id, "train/loss")) == 20
+    assert len(project.client.get_metric_history(run.info.run_id, "train/loss")) == int(run.data.params["train.epochs"])
 
 
 def test_no_change_runs_nothing(project):
@@ -62,9 +66,13 @@ def test_no_change_runs_nothing(project):
 
 def test_changed_export_reruns_export_and_track_alone(project):
     """A parameter of `export` leaves the network and its evaluation alone."""
-    project.edit_params("representative_samples: 500", "representative_samples: 400")
+    project.set_param("export.representative_samples", 123)
 
     assert project.repro() == ["export", "track"]
+
+
+# Too low to learn anything in the epochs there are.
+TOO_LOW_RATE = 1e-06
 
 
 class Repro(NamedTuple):
@@ -76,11 +84,12 @@ class Repro(NamedTuple):
 
 @pytest.fixture(scope="module")
 def change_and_back(first_repro):
-    """`train.epochs` changed to 2, taken back, and changed again: three `dvc repro`."""
+    """`train.learning_rate` lowered, put back, and lowered again: three `dvc repro`."""
     project, _ = first_repro
+    usual_rate = load_section("train", TrainParams).learning_rate
     repros = []
-    for then, now in [("epochs: 20 ", "epochs: 2 "), ("epochs: 2 ", "epochs: 20 "), ("epochs: 20 ", "epochs: 2 ")]:
-        project.edit_params(then, now)
+    for rate in (TOO_LOW_RATE, usual_rate, TOO_LOW_RATE):
+        project.set_param("train.learning_rate", rate)
         repros.append(Repro(project.repro(), {run.info.run_id for run in project.list_runs()}))
     return repros
 
@@ -103,7 +112,7 @@ def test_change_taken_back_makes_no_second_run(change_and_back):
 @pytest.mark.usefixtures("change_and_back")
 def test_network_below_the_floor_is_tracked_but_not_promoted(project):
     """A network that is not accepted has its run and its version, and the champion stays."""
-    (run,) = [run for run in project.list_runs() if run.data.params["train.epochs"] == "2"]
+    (run,) = [run for run in project.list_runs() if run.data.params["train.learning_rate"] == str(TOO_LOW_RATE)]
     (version,) = project.client.search_model_versions(f"run_id = '{run.info.run_id}'")
     champion = project.client.get_model_version_by_alias("digits", "champion")
 
@@ -114,31 +123,31 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "message"),
+    ("name", "value", "message"),
     [
         (
-            "epochs: 20 ",
-            'epochs: "30" ',
+            "train.epochs",
+            "30",
             "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); correct it",
         ),
         (
-            "epochs: 20 ",
-            "epoch: 3 ",
+            "train.epoch",
+            3,
             (
-                "train.epoch: expected one of the keys batch_size, epochs, hidden_units, learning_rate, optimizer, "
-                "seed, got 'epoch'; did you mean epochs?"
+                "train.epoch: expected one of the keys batch_size, epochs, hidden_units, learning_rate, "
+                "optimizer, seed, got 'epoch'; did you mean epochs?"
             ),
         ),
         (
-            "min_accuracy: 0.94",
-            "min_accuracy: .nan",
+            "evaluate.min_accuracy",
+            float("nan"),
             "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); correct it",
         ),
     ],
 )
-def test_wrong_param_ends_repro_in_one_line_of_ours(project, then, now, message):
+def test_wrong_param_ends_repro_in_one_line_of_ours(project, name, value, message):
     """A wrong parameter stops `dvc repro` with the dotted path, the value and what is allowed."""
-    project.edit_params(then, now)
+    project.set_param(name, value)
     done = project.start("dvc", "repro")
     (line,) = [line for line in done.stderr.splitlines() if line and not line.startswith("ERROR")]
 
@@ -148,7 +157,7 @@ def test_wrong_param_ends_repro_in_one_line_of_ours(project, then, now, message)
 
 def test_bad_data_stops_the_pipeline_and_is_reported(project):
     """Images that break an expectation stop before `normalize`; the report says which."""
-    project.edit_params("min_contrast: 32", "min_contrast: 240")
+    project.set_param("validate.min_contrast", 240)
     done = project.start("dvc", "repro")
 
     assert done.returncode != 0
@@ -160,7 +169,7 @@ def test_bad_data_stops_the_pipeline_and_is_reported(project):
 
 def test_exports_beyond_the_budget_are_no_output(project):
     """When an export differs from Keras by more than its budget, `export` fails and leaves no model."""
-    project.edit_params("tflite_int8: 0.35", "tflite_int8: 0.0001")
+    project.set_param("export.max_abs_error.tflite_int8", 0.0001)
     done = project.start("dvc", "repro")
 
     assert done.returncode != 0
@@ -184,6 +193,16 @@ def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
     assert [str(label) for label in probabilities.argmax(axis=1)] == [
         row["predicted"] for row in read_csv(Path(measured))[:5]
     ]
+
+
+@pytest.mark.parametrize("opening", ["import json\nimport numpy", "import numpy as np\nfrom ai_edge_litert"])
+def test_readme_lines_use_the_exports(project, opening):
+    """The README's lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if block.startswith(opening)]
+    printed = project.run("python", "-c", lines)
+    measured = [row["predicted"] for row in read_csv(project.root / "reports/predictions.csv")[:3]]
+
+    assert re.findall(r"\d+", printed) == measured
 
 
 def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
@@ -235,7 +254,8 @@ def test_experiment_in_the_workspace_is_tracked(project):
 
 def test_dvc_compares_metrics_params_and_plots(project):
     """DVC's own commands show and compare what a change did."""
-    project.edit_params("epochs: 20", "epochs: 2")
+    usual_rate = load_section("train", TrainParams).learning_rate
+    project.set_param("train.learning_rate", TOO_LOW_RATE)
     project.repro()
     metrics = json.loads(project.run("dvc", "metrics", "diff", "--json"))
     params = json.loads(project.run("dvc", "params", "diff", "--json"))
@@ -245,5 +265,6 @@ def test_dvc_compares_metrics_params_and_plots(project):
     project.run("rm", "-r", "plots")
 
     assert metrics["reports/metrics.json"]["accuracy"]["diff"] < 0
-    assert params["params.yaml"]["train.epochs"] == {"old": 20, "new": 2, "diff": -18}
+    assert params["params.yaml"]["train.learning_rate"]["old"] == usual_rate
+    assert params["params.yaml"]["train.learning_rate"]["new"] == TOO_LOW_RATE
     assert all(title in page for title in ("Loss", "Accuracy", "Confusion matrix", "misclassified.png"))

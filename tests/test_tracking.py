@@ -131,11 +131,12 @@ def test_interrupted_run_is_replaced(root):
 
 def test_failure_midway_leaves_no_finished_run(root):
     """A run whose logging fails does not count; the next attempt logs it whole."""
-    with pytest.raises(FileNotFoundError), tracking.open_store() as store:
+    record = make_record()._replace(artifacts=[tracking.Path("gone.json")])
+    with tracking.open_store() as store:
         experiment_id = tracking.ensure_experiment(store, "digits")
-        record = make_record()._replace(artifacts=[tracking.Path("gone.json")])
-        tracking.log_run(store, experiment_id, record, make_model(root, GOOD))
-    found_after_failure = tracking.find_run(store, experiment_id, "s1")
+        with pytest.raises(FileNotFoundError):
+            tracking.log_run(store, experiment_id, record, make_model(root, GOOD))
+        found_after_failure = tracking.find_run(store, experiment_id, "s1")
     store, _, _, _ = track(root)
 
     assert found_after_failure is None

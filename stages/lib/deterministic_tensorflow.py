@@ -36,5 +36,7 @@ with hold_back_stderr():
 # Refuses the ops that have no deterministic implementation.
 # https://www.tensorflow.org/api_docs/python/tf/config/experimental/enable_op_determinism
 tf.config.experimental.enable_op_determinism()
+# Would turn x / sqrt(y), as adagrad and rmsprop have it, into x * rsqrt(y), whose last bit differs between processors.
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 __all__ = ["keras", "tf"]

@@ -1,6 +1,6 @@
 """Sections of params.yaml as frozen, strict, typed objects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +56,14 @@ def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
         return section.model_validate(document[name])
     except ValidationError as error:
         raise ParamsError.join(_list_faults(f"{path}: {name}", section, error)) from None
+
+
+def flatten_params(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= flatten_params(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
 
 
 def _list_faults(where: str, section: type[Section], error: ValidationError) -> list[ParamsError]:

@@ -45,11 +45,12 @@ def fit(
     for number in range(1, epochs + 1):
         order = np.random.default_rng([seed, number]).permutation(len(train.labels))
         epoch = Epoch(number, *map(float, run_epoch(tf.constant(order))), *map(float, evaluate()))
-        if not math.isfinite(epoch.loss):
+        losses = [epoch.loss, epoch.val_loss] if len(validation.labels) else [epoch.loss]
+        if not all(map(math.isfinite, losses)):
             raise TrainingError(
                 f"epoch {number}",
                 expected="a finite loss",
-                got=str(epoch.loss),
+                got=" and ".join(map(str, losses)),
                 do="lower train.learning_rate",
             )
         on_epoch_end(epoch)

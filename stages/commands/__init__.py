@@ -1,0 +1,1 @@
+"""What a person types beside `dvc repro`: the subcommands of `pipeline`, one module each."""

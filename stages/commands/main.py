@@ -1,0 +1,51 @@
+"""The `pipeline` command line: its subcommands, and how their errors end."""
+
+from importlib import import_module
+
+import click
+
+from stages.lib.errors import PipelineError
+
+# A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
+# because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.
+_SUBCOMMANDS = {
+    "report": "Compare params, metrics, parity and outputs with a revision.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is called, and ends an error of the pipeline with one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """The names of the subcommands."""
+        return list(_SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The subcommand, imported; none if there is no such one."""
+        if cmd_name not in _SUBCOMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"stages.commands.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write what each subcommand does, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUBCOMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand; exits with 1 and one line on anything a person caused."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of standard output has seen enough: click ends quietly
+            raise
+        except OSError as error:  # no permission, disk full, …
+            fault = f"{error.filename or 'input or output'}: {error.strerror or error}; put it right and run again"
+        except PipelineError as error:
+            fault = str(error)
+        click.echo(f"{ctx.invoked_subcommand}: {fault}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Commands beside `dvc repro`. Run them in the project's root folder."""

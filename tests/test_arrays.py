@@ -1,0 +1,86 @@
+"""Arrays come back from disk memory-mapped, and a damaged file is a fault of the data."""
+
+import numpy as np
+import pytest
+from samples import make_split
+
+from stages.lib.arrays import load_array, load_split
+from stages.lib.errors import DataError
+
+
+def write_split(folder, images, labels):
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
+
+
+def test_split_comes_back_memory_mapped_and_read_only(tmp_path):
+    """Images and labels are those written, and stay on disk until they are looked at."""
+    written = make_split(5, seed=0)
+    write_split(tmp_path, *written)
+    images, labels = load_split(tmp_path)
+
+    np.testing.assert_array_equal(images, written.images)
+    np.testing.assert_array_equal(labels, written.labels)
+    assert isinstance(images, np.memmap)
+    assert not images.flags.writeable
+
+
+def test_split_without_images_comes_back(tmp_path):
+    """An empty validation split is a split."""
+    write_split(tmp_path, np.zeros((0, 6, 8), np.float32), np.zeros(0, np.uint8))
+
+    assert load_split(tmp_path).images.shape == (0, 6, 8)
+
+
+def test_split_with_labels_missing_is_refused(tmp_path):
+    """As many labels as images are expected; the message has both numbers."""
+    images, labels = make_split(5, seed=0)
+    write_split(tmp_path, images, labels[:4])
+
+    with pytest.raises(DataError, match="expected as many labels as images, got 5 images and 4 labels"):
+        load_split(tmp_path)
+
+
+def damage_nothing(path):
+    path.unlink()
+
+
+def damage_header(path):
+    path.write_bytes(b"no array")
+
+
+def damage_end(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_all(path):
+    path.write_bytes(b"")
+
+
+def pickle_objects(path):
+    np.save(path, np.array([{}], object), allow_pickle=True)
+
+
+def write_scalar(path):
+    np.save(path, np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (damage_nothing, "expected a file, got none"),
+        (damage_header, "expected a whole .npy array"),
+        (damage_end, "expected a whole .npy array"),
+        (damage_all, "expected a whole .npy array"),
+        (pickle_objects, "expected a whole .npy array"),
+        (write_scalar, "expected one row per image, got a single value"),
+    ],
+)
+def test_damaged_array_is_refused_with_its_path(tmp_path, damage, told):
+    """A missing, foreign, cut off, empty or pickled file and a single value are faults of the data."""
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros((3, 6, 8), np.uint8))
+    damage(path)
+
+    with pytest.raises(DataError, match=f"images.npy: {told}.*; run `dvc repro`"):
+        load_array(path)

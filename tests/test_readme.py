@@ -1,0 +1,49 @@
+"""The README says what is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+from ruamel.yaml import YAML
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_picture_of_the_dag_has_its_edges():
+    """The README's picture shows each stage's upstream stages, as dvc.yaml has them."""
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    owners = {
+        path if isinstance(path, str) else next(iter(path)): name
+        for name, stage in stages.items()
+        for path in stage.get("outs", []) + stage.get("metrics", [])
+    }
+    edges = {
+        (owner, name)
+        for name, stage in stages.items()
+        for dep in stage["deps"]
+        for output, owner in owners.items()
+        if Path(dep).is_relative_to(output)
+    }
+
+    assert set(re.findall(r"^    (\w+) --> (\w+)$", README, re.MULTILINE)) == edges
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_named_modules_and_links_exist(document):
+    """Each module and each file that a document names is there."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:stages|tests)/[\w/]+\.py)`", text) + re.findall(r"\]\(([\w./]+)\)", text)
+
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_named_make_targets_exist(document):
+    """Each `make` target that a document names is one."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert named <= targets

@@ -1,0 +1,185 @@
+"""A stage's shell: params in, exit code and one line per fault out. Each test runs a tiny stage in a process."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from textwrap import dedent, indent
+
+import pytest
+from imports import ROOT
+from samples import list_files, run_python
+
+STAGE = '''
+import os, resource, signal, time
+from pathlib import Path
+
+from stages.lib.errors import DataError
+from stages.lib.files import write_whole
+from stages.lib.params import Section
+from stages.lib.stage import main
+
+
+class TinyParams(Section):
+    """The `tiny` section."""
+
+    size: int
+
+
+def run(params: TinyParams) -> None:
+{body}
+
+
+if __name__ == "__main__":
+    main("tiny", TinyParams, run)
+'''
+# Writes a file and waits in the middle of it to be stopped.
+SLOW_BODY = """
+    # A shell that started the tests in the background may have had them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with write_whole(Path("out")) as partial:
+        partial.write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with params.yaml and a copy of the library, so that a stage may edit both."""
+    (tmp_path / "params.yaml").write_text("tiny: {size: 3}\nother: {size: 1}\n", encoding="utf-8")
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def write_stage(project, body):
+    """Write the stage `tiny` with this body of `run`."""
+    code = STAGE.format(body=indent(dedent(body), "    "))
+    (project / "tiny.py").write_text(code, encoding="utf-8")
+
+
+def run_stage(project, body):
+    """Run a stage with this body: its exit code and what it wrote to standard error."""
+    write_stage(project, body)
+    done = run_python("-m", "tiny", cwd=project, PYTHONPATH=str(project))
+    return done.returncode, done.stderr
+
+
+def test_sound_stage_gets_its_params_and_ends_with_0(project):
+    """`run` is given the section as an object of its class."""
+    assert run_stage(project, "assert params == TinyParams(size=3)") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        ('Path("params.yaml").write_text("tiny: {size: 4}")', "params.yaml: tiny"),
+        ('Path(__file__).write_text("")', "{root}/tiny.py"),
+        ('Path("stages/lib/files.py").write_text("")', "{root}/stages/lib/files.py"),
+    ],
+)
+def test_edit_of_an_input_while_the_stage_runs_is_refused(project, edit, place):
+    """DVC would record the edited params or source with the output of those before the edit."""
+    code, told = run_stage(project, edit)
+
+    assert code == 1
+    assert told == (
+        f"tiny: {place.format(root=project)}: expected no edit while the stage runs, got an edit; "
+        "run `dvc repro` again\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        'Path("params.yaml").write_text("# a comment\\ntiny: {size: 3}\\nother: {size: 2}")',
+        'Path("stages/lib/download.py").write_text("")',
+    ],
+)
+def test_edit_of_what_is_no_input_is_allowed(project, edit):
+    """Another stage's section, a comment and a module that this stage does not import may change meanwhile."""
+    assert run_stage(project, edit) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('raise DataError("x", expected="a", got="b", do="c")', "tiny: x: expected a, got b; c"),
+        ('Path("none/x").write_text("")', "tiny: none/x: No such file or directory; put it right and run again"),
+        (
+            # As root may write anywhere, the stage becomes nobody.
+            """
+            Path("locked").mkdir(mode=0o500)
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            Path("locked/x").write_text("")
+            """,
+            "tiny: locked/x: Permission denied; put it right and run again",
+        ),
+        (
+            # A limit of this process is met like the end of a disk.
+            """
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+            with write_whole(Path("out")) as partial:
+                partial.write_bytes(bytes(100))
+            """,
+            "tiny: input or output: File too large; put it right and run again",
+        ),
+    ],
+)
+def test_fault_that_a_person_can_put_right_is_one_line(project, body, message):
+    """A fault of the data, a missing file, a missing permission and a full disk end with 1 and one line."""
+    assert run_stage(project, body) == (1, f"{message}\n")
+    assert not list(project.glob("*.partial"))
+    assert not (project / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_full_disk_is_one_line(project):
+    """A disk without space ends a stage with 1 and one line."""
+    code, told = run_stage(project, 'Path("/dev/full").write_text("x")')
+
+    assert (code, told) == (1, "tiny: input or output: No space left on device; put it right and run again\n")
+
+
+def test_fault_of_the_code_keeps_its_traceback(project):
+    """What no person's input can cause is not dressed up as such."""
+    code, told = run_stage(project, "1 / 0")
+
+    assert code == 1
+    assert told.startswith("Traceback")
+    assert told.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "told"),
+    [
+        (signal.SIGINT, 130, "tiny: interrupted; nothing was half-written\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
+def test_stopped_stage_leaves_nothing_half_written(project, sent, code, told):
+    """Ctrl-C and `kill` end a stage with the shell's code for them, and the file is as it was before."""
+    (project / "out").write_text("old", encoding="utf-8")
+    write_stage(project, SLOW_BODY)
+    before = list_files(project).keys()
+    stage = subprocess.Popen(
+        [sys.executable, "-B", "-m", "tiny"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert stage.stdout.readline() == "writing\n"
+    stage.send_signal(sent)
+    _, stderr = stage.communicate(timeout=30)
+
+    assert (stage.returncode, stderr) == (code, told)
+    assert (project / "out").read_text(encoding="utf-8") == "old"
+    assert list_files(project).keys() == before
+
+
+def test_stage_without_params_file_says_where_to_run(project):
+    """Outside the project's root a stage says so."""
+    (project / "params.yaml").unlink()
+    code, told = run_stage(project, "pass")
+
+    assert code == 1
+    assert re.fullmatch("tiny: params.yaml: expected a file, got none; run from the project's root folder\n", told)

@@ -1,0 +1,236 @@
+"""Training is repeatable to the bit, is what plain TensorFlow does step by step, and never ends in nonsense."""
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+from samples import CLASS_NAMES, IMAGE_SIZE, make_split, write_normalized
+
+from stages import train
+from stages.lib.arrays import Split, load_split
+from stages.lib.deterministic_tensorflow import keras, tf
+from stages.lib.errors import TrainingError
+from stages.lib.files import read_csv
+from stages.lib.network import build_network
+from stages.lib.training import fit
+from stages.train import TrainParams, train_network, write_history
+
+PARAMS = TrainParams(hidden_units=[8], epochs=4, batch_size=16, learning_rate=0.01, optimizer="adam", seed=0)
+OPTIMIZERS = get_args(TrainParams.model_fields["optimizer"].annotation)
+# float32 rounds each of some dozen additions to 2^-24, about 6e-8, of the sum.
+SUM_RTOL = 1e-6
+
+
+def make_features(count, seed):
+    """A split as `normalize` makes it."""
+    images, labels = make_split(count, seed)
+    return Split(images.astype(np.float32) / np.float32(255), labels)
+
+
+# 50 images in batches of 16: the last batch has 2.
+TRAIN, VALIDATION = make_features(50, seed=1), make_features(20, seed=2)
+
+
+def train_samples(tmp_path, **changes):
+    """A network trained on the shared samples, and its epochs."""
+    return train_network(PARAMS.model_copy(update=changes), write_normalized(tmp_path), len(CLASS_NAMES))
+
+
+def list_weights(network):
+    """All weights as bytes."""
+    return [weights.tobytes() for weights in network.get_weights()]
+
+
+def create_network():
+    """A network with two hidden layers that ends in logits, the same at every call."""
+    keras.utils.set_random_seed(0)
+    return build_network(IMAGE_SIZE, [8, 4], len(CLASS_NAMES), "linear")
+
+
+def create_optimizer(name):
+    """An optimizer with the learning rate of these tests."""
+    return keras.optimizers.get({"class_name": name, "config": {"learning_rate": PARAMS.learning_rate}})
+
+
+def fit_network(optimizer_name="adam", *, validation=VALIDATION, epochs=3, batch_size=16, seed=0):
+    """A new network after `fit`, and its epochs."""
+    network, history = create_network(), []
+    fit(
+        network,
+        create_optimizer(optimizer_name),
+        TRAIN,
+        validation,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        on_epoch_end=history.append,
+    )
+    return network, history
+
+
+def fit_step_by_step(optimizer_name, *, epochs, batch_size, seed):
+    """The same in plain eager TensorFlow, without a compiled function: the network and each epoch's mean loss."""
+    network, optimizer, losses_by_epoch = create_network(), create_optimizer(optimizer_name), []
+    optimizer.build(network.trainable_variables)
+    for number in range(1, epochs + 1):
+        order = np.random.default_rng([seed, number]).permutation(len(TRAIN.labels))
+        epoch_losses = []
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            with tf.GradientTape() as tape:
+                logits = network(TRAIN.images[rows], training=True)  # (B, classes)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(TRAIN.labels[rows].astype(np.int32), logits)
+                loss = tf.reduce_mean(losses)
+            optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+            epoch_losses += losses.numpy().tolist()
+        losses_by_epoch.append(np.mean(epoch_losses))
+    return network, losses_by_epoch
+
+
+def test_same_seed_gives_the_same_bytes():
+    """Two fits from one seed give the same weights and the same history."""
+    (first, first_epochs), (second, second_epochs) = fit_network(), fit_network()
+
+    assert list_weights(first) == list_weights(second)
+    assert first_epochs == second_epochs
+
+
+def test_seed_decides_the_order_of_images():
+    """From the same first weights, another seed of the order leads elsewhere."""
+    assert list_weights(fit_network(seed=0)[0]) != list_weights(fit_network(seed=1)[0])
+
+
+def test_seed_of_params_decides_all(tmp_path):
+    """`train.seed` alone tells two trainings apart."""
+    first, again = train_samples(tmp_path / "a"), train_samples(tmp_path / "b")
+    other, _ = train_samples(tmp_path / "c", seed=1)
+
+    assert list_weights(first[0]) == list_weights(again[0])
+    assert first[1] == again[1]
+    assert list_weights(first[0]) != list_weights(other)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_fit_is_the_same_steps_in_eager_tensorflow(optimizer_name):
+    """The compiled epoch gives, bit for bit, the weights of its steps taken one by one."""
+    network, history = fit_network(optimizer_name)
+    expected, losses = fit_step_by_step(optimizer_name, epochs=3, batch_size=16, seed=0)
+
+    assert list_weights(network) == list_weights(expected)
+    # Summed in float32 here, in float64 there.
+    assert [epoch.loss for epoch in history] == pytest.approx(losses, rel=SUM_RTOL)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 1000])
+def test_every_batch_size_takes_every_image_once(batch_size):
+    """One image, a smaller last batch, batches that come out even, and one larger than the split."""
+    network, _ = fit_network(batch_size=batch_size, epochs=1)
+    expected, _ = fit_step_by_step("adam", batch_size=batch_size, epochs=1, seed=0)
+
+    assert list_weights(network) == list_weights(expected)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(tmp_path, optimizer_name):
+    """Each optimizer that params.yaml may name learns: every epoch is better than the first."""
+    _, epochs = train_samples(tmp_path, optimizer=optimizer_name)
+
+    assert max(epoch.loss for epoch in epochs[1:]) < epochs[0].loss
+    assert epochs[-1].val_loss < epochs[0].val_loss
+
+
+def test_epoch_tells_loss_and_accuracy_of_the_validation_split():
+    """After an epoch, validation is measured with the weights as they then are."""
+    network, history = fit_network(epochs=2)
+    logits = network(VALIDATION.images).numpy().astype(np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    loss = -log_probabilities[np.arange(20), VALIDATION.labels].mean()
+
+    assert history[-1].val_loss == pytest.approx(loss, rel=SUM_RTOL)
+    # TensorFlow multiplies by 1 / 20 instead of dividing by 20.
+    assert history[-1].val_accuracy == pytest.approx((logits.argmax(axis=1) == VALIDATION.labels).mean(), rel=SUM_RTOL)
+    assert [epoch.number for epoch in history] == [1, 2]
+
+
+def test_tiny_classes_are_learnt(tmp_path):
+    """Classes that are easy to tell apart are told apart."""
+    _, epochs = train_samples(tmp_path, epochs=40)
+
+    assert (epochs[-1].accuracy, epochs[-1].val_accuracy) == (1.0, 1.0)
+
+
+def test_validation_does_not_change_the_training():
+    """Weights are the same with a validation split, with another one and without."""
+    empty = Split(VALIDATION.images[:0], VALIDATION.labels[:0])
+    other = make_features(20, seed=9)
+    weights = [list_weights(fit_network(validation=split)[0]) for split in (VALIDATION, other, empty)]
+
+    assert weights[0] == weights[1] == weights[2]
+
+
+def test_empty_validation_split_is_not_a_number():
+    """Without a validation split there is no loss and no accuracy of it."""
+    _, (epoch,) = fit_network(validation=Split(VALIDATION.images[:0], VALIDATION.labels[:0]), epochs=1)
+
+    assert math.isnan(epoch.val_loss)
+    assert math.isnan(epoch.val_accuracy)
+    assert math.isfinite(epoch.loss)
+
+
+@pytest.mark.parametrize("batch_size", [16, 1000], ids=["many steps", "one step"])
+def test_loss_that_is_not_finite_stops_without_output(tmp_path, batch_size):
+    """Too high a learning rate ends in one line, with neither a network nor a history; one step is enough for it."""
+    params = PARAMS.model_copy(update={"learning_rate": 1e30, "epochs": 1, "batch_size": batch_size})
+
+    with pytest.raises(TrainingError, match=r"^epoch 1: expected a finite loss, got .*; lower train\.learning_rate$"):
+        train.run(params, write_normalized(tmp_path), tmp_path / "model.keras", tmp_path / "history.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "reports"]
+
+
+@pytest.mark.parametrize("hidden_units", [[], [5], [8, 4]], ids=str)
+def test_network_has_the_layers_that_params_name(tmp_path, hidden_units):
+    """No hidden layer, one or several: the saved network loads in plain Keras and gives probabilities."""
+    data_dir = write_normalized(tmp_path)
+    params = PARAMS.model_copy(update={"hidden_units": hidden_units})
+    train.run(params, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    network = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    probabilities = network(np.array(load_split(data_dir / "test").images)).numpy()
+
+    assert [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)] == [*hidden_units, 3]
+    assert probabilities.shape == (30, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=SUM_RTOL)
+    assert (probabilities >= 0).all()
+
+
+def test_run_writes_the_same_bytes_again(tmp_path):
+    """Network and history are the same files at the second run."""
+    data_dir, contents = write_normalized(tmp_path), []
+    for name in ("one", "two"):
+        train.run(PARAMS, data_dir, tmp_path / name / "model.keras", tmp_path / name / "history.csv")
+        contents.append([(tmp_path / name / file).read_bytes() for file in ("model.keras", "history.csv")])
+
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    ("validation_fraction", "columns"),
+    [(0.2, ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]), (0.0, ["epoch", "loss", "accuracy"])],
+)
+def test_history_has_validation_columns_where_there_is_validation(tmp_path, validation_fraction, columns):
+    """One row per epoch; without a validation split its columns are left out."""
+    data_dir = write_normalized(tmp_path, validation_fraction=validation_fraction)
+    train.run(PARAMS, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    rows = read_csv(tmp_path / "history.csv")
+
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == columns
+
+
+def test_history_has_four_decimals(tmp_path):
+    """Decimals that differ between machines are left out."""
+    write_history(tmp_path / "history.csv", [train.Epoch(1, 0.123456, 0.5, 2.0, 1.0)])
+
+    assert (tmp_path / "history.csv").read_text(encoding="utf-8") == (
+        "epoch,loss,accuracy,val_loss,val_accuracy\n1,0.1235,0.5000,2.0000,1.0000\n"
+    )
