@@ -168,7 +168,11 @@ FAULTS = {
         send(gzip.compress(OTHER)),
         f"expected {len(CONTENT)} bytes with SHA-256 {SHA256}, got {len(OTHER)} bytes with {OTHER_SHA256}",
     ),
-    "more than published": (send(gzip.compress(CONTENT * 10)), f"got more than {len(CONTENT)} bytes"),
+    # One byte more than published is unpacked, however much there is.
+    "more than published": (
+        send(gzip.compress(CONTENT * 10)),
+        f"got more than {len(CONTENT)} bytes with {hashlib.sha256(CONTENT + CONTENT[:1]).hexdigest()}",
+    ),
     "larger than published": (send(bytes(len(CONTENT) + 1)), f"expected at most {len(CONTENT)} bytes, got more"),
     "endless": (send_endlessly, f"expected at most {len(CONTENT)} bytes, got more"),
     "gone": (send(b"", status=404), "404 Client Error"),
@@ -208,6 +212,14 @@ def test_server_that_is_gone_is_named(server, tmp_path):
     server.stop()
 
     assert "Connection refused" in explain([server.url], tmp_path)
+
+
+def test_password_of_a_mirror_is_not_told(server, tmp_path):
+    """A mirror's address may hold a password: no message repeats it."""
+    message = explain([server.url.replace("://", "://ann:secret@"), "ftp://ann:secret@mirror.invalid"], tmp_path)
+
+    assert "ann:***@" in message
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def test_loss_of_an_impossible_truth_is_finite():
 
 
 def test_calibration_error_of_a_computed_example():
-    """Two of four images in the bin of 0.6..0.667, one of them right; two in that of 0.933..1, both right.
+    """With bins of a fifteenth: 0.62 (wrong) and 0.66 (right) share one, 0.68 and 0.98 (right) have one each.
 
-    |1/2 - 0.64| * 2/4 + |2/2 - 0.96| * 2/4 = 0.07 + 0.02.
+    |1/2 - 0.64| * 2/4 + |1 - 0.68| * 1/4 + |1 - 0.98| * 1/4 = 0.07 + 0.08 + 0.005.
     """
-    probabilities = np.array([[0.62, 0.38], [0.66, 0.34], [0.94, 0.06], [0.98, 0.02]])
-    labels = np.array([0, 1, 0, 0])
+    probabilities = np.array([[0.62, 0.38], [0.66, 0.34], [0.68, 0.32], [0.98, 0.02]])
+    labels = np.array([1, 0, 0, 0])
 
-    assert compute_calibration_error(probabilities, labels) == pytest.approx(0.09)
+    assert compute_calibration_error(probabilities, labels) == pytest.approx(0.155)
 
 
 def test_perfect_calibration_has_no_error():

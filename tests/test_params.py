@@ -64,6 +64,7 @@ def explain(folder, text):
         (TRAIN, "[20]", "[20, many]", f"train.hidden_units.1: expected {UNITS}, got 'many' (str); correct it"),
         (TRAIN, "[20]", "[0]", f"train.hidden_units.0: expected {UNITS}, got 0 (int); correct it"),
         (TRAIN, "1.0e-3", "true", "train.learning_rate: expected a number above 0, got True (bool); correct it"),
+        (TRAIN, "1.0e-3", ".inf", "train.learning_rate: expected a number above 0, got inf (float); correct it"),
         (TRAIN, "adam", "adm", f"train.optimizer: expected one of {OPTIMIZERS}, got 'adm' (str); correct it"),
         (TRAIN, "seed: 0", "seed: 4294967296", f"train.seed: expected {SEED}, got 4294967296 (int); correct it"),
         (NORMALIZE, "0.1", "1.5", f"normalize.validation_fraction: expected {SHARE}, got 1.5 (float); correct it"),

@@ -183,7 +183,9 @@ def test_loss_that_is_not_finite_stops_without_output(tmp_path, batch_size):
     """Too high a learning rate ends in one line, with neither a network nor a history; one step is enough for it."""
     params = PARAMS.model_copy(update={"learning_rate": 1e30, "epochs": 1, "batch_size": batch_size})
 
-    with pytest.raises(TrainingError, match=r"^epoch 1: expected a finite loss, got .*; lower train\.learning_rate$"):
+    with pytest.raises(
+        TrainingError, match=r"^epoch 1: expected a finite loss and finite weights, got .*; lower train\.learning_rate$"
+    ):
         train.run(params, write_normalized(tmp_path), tmp_path / "model.keras", tmp_path / "history.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "reports"]
 

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from stages.lib.errors import DataError
 from stages.lib.files import write_whole
 from stages.lib.places import resolve
+from stages.lib.urls import hide_password
 
 _CHUNK_BYTES = 1 << 16
 _MAX_REDIRECTS = 5
@@ -55,12 +56,14 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
             url = f"{mirror.rstrip('/')}/{file.name}"
             with write_whole(cached) as partial:
                 _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
-                content = unpack(file, partial.read_bytes(), url)
+                content = unpack(file, partial.read_bytes(), hide_password(url))
         except DataError as fault:
             faults.append(fault)
         # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
         except (OSError, HTTPError, ValueError) as error:
-            faults.append(DataError(mirror, expected="the whole file", got=str(error), do="use another mirror"))
+            shown = hide_password(mirror)
+            got = str(error).replace(mirror, shown)
+            faults.append(DataError(shown, expected="the whole file", got=got, do="use another mirror"))
         else:
             return content
     raise DataError(
@@ -109,17 +112,24 @@ def _download(url: str, path: Path, max_bytes: int) -> None:
                 for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
                     received += len(piece)
                     if received > max_bytes:
-                        raise DataError(url, expected=f"at most {max_bytes} bytes", got="more", do="use another mirror")
+                        raise DataError(
+                            hide_password(url),
+                            expected=f"at most {max_bytes} bytes",
+                            got="more",
+                            do="use another mirror",
+                        )
                     target.write(piece)
             return
-    raise DataError(url, expected=f"at most {_MAX_REDIRECTS} redirects", got="more", do="use another mirror")
+    raise DataError(
+        hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more", do="use another mirror"
+    )
 
 
 def _require_safe(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         return
-    raise DataError(url, expected="an https address", got=parts.scheme, do="use another mirror")
+    raise DataError(hide_password(url), expected="an https address", got=parts.scheme, do="use another mirror")
 
 
 def _is_loopback(host: str) -> bool:

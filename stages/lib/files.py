@@ -22,7 +22,8 @@ def write_whole(path: Path) -> Iterator[Path]:
     remove(partial)
     try:
         yield partial
-        remove(path)
+        if path.is_dir() or partial.is_dir():
+            remove(path)  # a file replaces a file in one step, a folder does not
         partial.replace(path)
     finally:
         remove(partial)

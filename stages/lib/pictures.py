@@ -33,8 +33,10 @@ def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequ
                 fontsize=8,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-        axes.set_xticks(range(count), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
-        axes.set_yticks(range(count), class_names)
+        rotation = 90 if max(map(len, class_names)) > 3 else 0
+        # A class may be called "$5": no formulas.
+        axes.set_xticks(range(count), class_names, rotation=rotation, parse_math=False)
+        axes.set_yticks(range(count), class_names, parse_math=False)
         axes.set(xlabel="predicted class", ylabel="true class", title="Test images by class")
         _save(figure, path)
 
@@ -56,7 +58,7 @@ def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: S
 
 def _draw_image(axes: Axes, image: NDArray[np.float32], caption: str) -> None:
     axes.imshow(image, cmap="gray", interpolation="nearest")
-    axes.set_title(caption, fontsize=8)
+    axes.set_title(caption, fontsize=8, parse_math=False)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -36,6 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from stages.lib.errors import TrackingError
 from stages.lib.places import find_root
 from stages.lib.promotion import Contender, Decision, decide
+from stages.lib.urls import hide_password
 
 STATE_TAG = "pipeline.state"
 COMMITS_TAG = "git.commits"
@@ -90,7 +91,7 @@ def open_store() -> Iterator[Store]:
         yield Store(MlflowClient(uri), None if given_uri else root / "mlartifacts")
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"the MLflow store {_hide_password(uri)}",
+            f"the MLflow store {hide_password(uri)}",
             expected="it to take the run",
             got=str(error).splitlines()[0],
             do="put that right, then `python -m stages.track`; nothing is logged twice",
@@ -228,8 +229,3 @@ def _find_champion(store: Store, name: str) -> Contender | None:
 
 def _to_path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
-
-
-def _hide_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri

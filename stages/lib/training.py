@@ -1,6 +1,5 @@
 """The training loop: one compiled pass over the data for each epoch."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -38,19 +37,20 @@ def fit(
     images once, in an order that only `seed` and the epoch's number decide; its last batch may be smaller.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        TrainingError: the loss or a weight is no longer a finite number.
     """
     run_epoch = _compile_epoch(network, optimizer, train, batch_size)
     evaluate = _compile_evaluation(network, validation)
     for number in range(1, epochs + 1):
         order = np.random.default_rng([seed, number]).permutation(len(train.labels))
         epoch = Epoch(number, *map(float, run_epoch(tf.constant(order))), *map(float, evaluate()))
-        losses = [epoch.loss, epoch.val_loss] if len(validation.labels) else [epoch.loss]
-        if not all(map(math.isfinite, losses)):
+        measured = [epoch.loss, epoch.val_loss] if len(validation.labels) else [epoch.loss]
+        # The loss is measured before each step: what the last step did shows in the weights alone.
+        if not all(np.isfinite(values).all() for values in (measured, *network.get_weights())):
             raise TrainingError(
                 f"epoch {number}",
-                expected="a finite loss",
-                got=" and ".join(map(str, losses)),
+                expected="a finite loss and finite weights",
+                got=f"a loss of {' and '.join(map(str, measured))}",
                 do="lower train.learning_rate",
             )
         on_epoch_end(epoch)
