@@ -211,15 +211,21 @@ def test_registered_model_answers_on_raw_pixels(root):
     assert json.loads(json.dumps(answer["probabilities"].tolist())) == [[1.0, 20.0]]
 
 
-def test_tracking_uri_of_the_environment_wins(root, monkeypatch, empty_store):
-    """MLFLOW_TRACKING_URI names another store, which then decides where artifacts lie."""
+@pytest.mark.parametrize("is_relative", [False, True], ids=["absolute", "relative"])
+def test_tracking_uri_of_the_environment_wins(root, monkeypatch, empty_store, is_relative):
+    """MLFLOW_TRACKING_URI names another store; a relative path is one from the project's root, wherever DVC runs."""
     other = root / "other.db"
     shutil.copy(empty_store, other)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "report.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db" if is_relative else f"sqlite:///{other}")
     store, run, _, _ = track(root)
 
     assert [found.info.run_id for found in list_runs(store)] == [run.info.run_id]
     assert MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_experiment_by_name("digits") is None
+    assert [path.name for path in elsewhere.iterdir()] == ["report.json"]
 
 
 def test_unusable_store_is_told_in_one_line(root, monkeypatch):

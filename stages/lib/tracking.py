@@ -34,7 +34,7 @@ from mlflow.models import infer_signature
 from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import TrackingError
-from stages.lib.places import find_root
+from stages.lib.places import resolve
 from stages.lib.promotion import Contender, Decision, decide
 from stages.lib.urls import hide_password
 
@@ -73,22 +73,25 @@ class Store(NamedTuple):
     """An MLflow store, open."""
 
     client: MlflowClient
-    artifacts_dir: Path | None  # where the project's own store keeps artifacts; a server decides for itself
+    artifacts_dir: Path | None  # where a SQLite store's artifacts lie; a server decides for itself
 
 
 @contextmanager
 def open_store() -> Iterator[Store]:
-    """The store at MLFLOW_TRACKING_URI, else the SQLite store in the project's root.
+    """The store at MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
+
+    A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
 
     Raises:
         TrackingError: whatever goes wrong with it inside the block.
     """
-    root = find_root()
     given_uri = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given_uri or f"sqlite:///{root / 'mlflow.db'}"
+    kind, _, path = (given_uri or "sqlite:///mlflow.db").partition(":///")
+    is_local = kind == "sqlite"
+    uri = f"sqlite:///{resolve(path)}" if is_local else str(given_uri)
     mlflow.set_tracking_uri(uri)
     try:
-        yield Store(MlflowClient(uri), None if given_uri else root / "mlartifacts")
+        yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"the MLflow store {hide_password(uri)}",
