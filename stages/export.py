@@ -33,6 +33,7 @@ from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
 from stages.lib.normalization import read_normalization
 from stages.lib.params import Section
 from stages.lib.parity import Parity, compare
+from stages.lib.photos import find_background
 from stages.lib.prediction import predict_in_batches
 from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
@@ -60,7 +61,9 @@ def convert(
     """The bytes of each exported file by its name."""
     pixel_network = fold_normalization(network, read_normalization(dataset))
     metadata = {
+        "background": find_background(calibration_images),
         "class_names": dataset["class_names"],
+        "image_size": dataset["image_size"],
         "input": "uint8 grey levels 0..255 as they are, (batch, height, width)",
         "output": "class probabilities, (batch, classes)",
     }

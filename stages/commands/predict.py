@@ -1,0 +1,96 @@
+"""Classify pictures with an exported model."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from stages.lib.errors import DataError, ExportError
+from stages.lib.model_metadata import read_onnx_metadata, read_tflite_metadata
+from stages.lib.photos import Photo, read_photo
+from stages.lib.runtimes import load_predictor
+
+_RUNTIMES = {".onnx": "ONNX Runtime", ".tflite": "LiteRT"}
+_BAR_WIDTH = 30
+_STANDARD_INPUT = "-"
+
+
+@click.command()
+@click.argument("photos", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--model",
+    "model_path",
+    type=click.Path(path_type=Path),
+    default=Path("models/export/model.onnx"),
+    show_default=True,
+    help="An exported .onnx or .tflite file.",
+)
+def predict(photos: tuple[str, ...], model_path: Path) -> None:
+    """Classify each picture FILE (any size, grey or colour; - is standard input) with an exported model.
+
+    A picture whose background is not the training images' (dark or light) is inverted, which is said.
+    Exit code 1 if a file is no picture; the others are answered all the same.
+    """
+    predictor = load_predictor(model_path)
+    metadata = read_metadata(model_path)
+    faults: list[DataError] = []
+    for name in photos:
+        try:
+            photo = open_photo(name, metadata)
+        except DataError as fault:
+            faults.append(fault)
+            continue
+        (probabilities,) = predictor(photo.pixels[np.newaxis])
+        click.echo("\n".join(describe(name, photo, probabilities, metadata["class_names"], model_path)))
+    if faults:
+        raise DataError.join(faults)
+
+
+def read_metadata(model_path: Path) -> dict[str, Any]:
+    """What the exported model says of its classes and its input.
+
+    Raises:
+        ExportError: it says nothing, as a model from elsewhere does.
+    """
+    if model_path.suffix == ".onnx":
+        metadata = read_onnx_metadata(onnx.load(model_path))
+    else:
+        metadata = read_tflite_metadata(model_path.read_bytes())
+    if not {"background", "class_names", "image_size"} <= metadata.keys():
+        raise ExportError(
+            str(model_path), expected="a model that the export stage wrote", got="no class names in it", do="name one"
+        )
+    return metadata
+
+
+def open_photo(name: str, metadata: dict[str, Any]) -> Photo:
+    """The picture of that file name, or on standard input, as the model takes it."""
+    height, width = metadata["image_size"]
+    if name == _STANDARD_INPUT:
+        return read_photo(sys.stdin.buffer, "standard input", (height, width), metadata["background"])
+    try:
+        with Path(name).open("rb") as file:
+            return read_photo(file, name, (height, width), metadata["background"])
+    except OSError as error:
+        raise DataError(name, expected="a file", got=error.strerror or str(error), do="name another") from None
+
+
+def describe(
+    name: str, photo: Photo, probabilities: NDArray[np.float32], class_names: list[str], model_path: Path
+) -> list[str]:
+    """The answer for a person: the class, who gave it, and a bar for each class."""
+    best = class_names[probabilities.argmax()]
+    source = f"{_RUNTIMES[model_path.suffix]} with {model_path.name}"
+    inverted = ", inverted for its background" if photo.was_inverted else ""
+    width = max(map(len, class_names))
+    return [
+        f"{name}: {best} ({probabilities.max():.1%}) by {source}{inverted}",
+        *(
+            f"  {class_name:>{width}} {probability:6.1%} {'█' * round(probability * _BAR_WIDTH)}".rstrip()
+            for class_name, probability in zip(class_names, probabilities.tolist(), strict=True)
+        ),
+    ]

@@ -1,0 +1,63 @@
+"""Pictures of any size and kind as the raw pixels that an exported model takes."""
+
+import warnings
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from stages.lib.errors import DataError
+
+# Grey levels: a border at least this bright is a light background.
+_LIGHT = 128
+
+
+class Photo(NamedTuple):
+    """A picture as a model takes it, and what was done to it."""
+
+    pixels: NDArray[np.uint8]  # (H, W)
+    was_inverted: bool
+
+
+def find_background(images: NDArray[np.uint8]) -> str:
+    """`dark` or `light`: what images (N, H, W) have at their borders, by the median grey level."""
+    border = np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])
+    return "light" if np.median(border) >= _LIGHT else "dark"
+
+
+def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> Photo:
+    """The picture in `file`, grey, upright, with the model's background, padded to its aspect and resized.
+
+    A picture that has the model's size, is grey and has its background comes through byte for byte. Transparent
+    parts are taken as white. image_size: height and width in pixels. background: `dark` or `light`.
+
+    Raises:
+        DataError: it is no picture, is cut off, is too large to unpack safely, or has values beyond 16 bits.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            grey = _to_grey(ImageOps.exif_transpose(Image.open(file)), name)
+    # Pillow's readers raise these on damaged files.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(name, expected="a whole picture", got=str(error), do="name another") from None
+    was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
+    if was_inverted:
+        grey = ImageOps.invert(grey)
+    height, width = image_size
+    # Padded with what surrounds the drawing, so that no edge appears that was not there.
+    level = int(np.median(np.concatenate([np.asarray(grey)[[0, -1], :].ravel(), np.asarray(grey)[:, [0, -1]].ravel()])))
+    fitted = ImageOps.pad(grey, (width, height), Image.Resampling.BICUBIC, color=level)
+    return Photo(np.asarray(fitted), was_inverted)
+
+
+def _to_grey(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("F", "I"):
+        raise DataError(name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", do="convert the picture")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("L")
