@@ -1,12 +1,16 @@
 """The MLflow store: one run per state, one version per run, one champion, whatever happened before."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import mlflow
 import numpy as np
 import onnx
 import pytest
+from imports import ROOT
 from mlflow import MlflowClient
 from onnx import TensorProto, helper
 
@@ -188,6 +192,26 @@ def test_moved_project_gets_its_run_anew_and_finds_the_old_one_on_return(root, m
 
     assert elsewhere.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
     assert [run.info.run_id for run in list_runs(store)] == [first.info.run_id] == [back.info.run_id]
+
+
+def test_two_writers_at_once_lose_nothing(root):
+    """Two states tracked at the same moment, before there is a store, leave two runs, two versions, one champion."""
+    (root / "mlflow.db").unlink()
+    script = "import sys, pathlib, test_tracking; test_tracking.track(pathlib.Path.cwd(), sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, state], cwd=root, env=environment, stderr=subprocess.PIPE)
+        for state in ("s1", "s2")
+    ]
+    complaints = [writer.communicate(timeout=120)[1] for writer in writers]
+    with tracking.open_store() as store:
+        runs = list_runs(store)
+        versions = store.client.search_model_versions("name = 'digits'")
+
+    assert [writer.returncode for writer in writers] == [0, 0], complaints
+    assert sorted(run.data.tags[tracking.STATE_TAG] for run in runs) == ["s1", "s2"]
+    assert sorted(str(version.version) for version in versions) == ["1", "2"]
+    assert get_champion(store) == "2"
 
 
 def test_champion_without_files_is_replaced(root):

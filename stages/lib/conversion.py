@@ -1,6 +1,5 @@
 """A Keras network as ONNX and TFLite models that take raw pixels."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,7 +71,7 @@ def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: AN
     @tf.function(input_signature=[tf.TensorSpec([None, height, width], pixel_type, name=INPUT_NAME)])
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # A reshape to a constant shape: Keras's Flatten would add three operators that compute the batch's size.
-        activations = tf.reshape(tf.cast(images, tf.float32), [-1, math.prod([height, width])])  # (N, H * W)
+        activations = tf.reshape(tf.cast(images, tf.float32), [-1, height * width])  # (N, H * W)
         for layer in dense_layers:
             activations = layer(activations)
         return {OUTPUT_NAME: activations}

@@ -3,13 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 # Read while the package is imported.
@@ -81,6 +82,7 @@ def open_store() -> Iterator[Store]:
     """The store at MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
 
     A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
+    It runs several at once, too: a SQLite store is open to one of them at a time, the others wait.
 
     Raises:
         TrackingError: whatever goes wrong with it inside the block.
@@ -91,7 +93,8 @@ def open_store() -> Iterator[Store]:
     uri = f"sqlite:///{resolve(path)}" if is_local else str(given_uri)
     mlflow.set_tracking_uri(uri)
     try:
-        yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
+        with FileLock(f"{resolve(path)}.lock") if is_local else nullcontext():
+            yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"the MLflow store {hide_password(uri)}",
