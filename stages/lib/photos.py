@@ -22,8 +22,11 @@ class Photo(NamedTuple):
 
 def find_background(images: NDArray[np.uint8]) -> str:
     """`dark` or `light`: what images (N, H, W) have at their borders, by the median grey level."""
-    border = np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])
-    return "light" if np.median(border) >= _LIGHT else "dark"
+    return "light" if _measure_border(images) >= _LIGHT else "dark"
+
+
+def _measure_border(images: NDArray[np.uint8]) -> float:
+    return float(np.median(np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])))
 
 
 def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> Photo:
@@ -47,7 +50,7 @@ def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], backgroun
         grey = ImageOps.invert(grey)
     height, width = image_size
     # Padded with what surrounds the drawing, so that no edge appears that was not there.
-    level = int(np.median(np.concatenate([np.asarray(grey)[[0, -1], :].ravel(), np.asarray(grey)[:, [0, -1]].ravel()])))
+    level = int(_measure_border(np.asarray(grey)[np.newaxis]))
     fitted = ImageOps.pad(grey, (width, height), Image.Resampling.BICUBIC, color=level)
     return Photo(np.asarray(fitted), was_inverted)
 
