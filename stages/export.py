@@ -1,78 +1,160 @@
-"""Export the network to ONNX and TFLite, and prove that each export answers as Keras does.
+"""Export the network to ONNX, TFLite and C, and prove that each export answers as Keras does in every runtime.
 
-Reads   models/model.keras, data/normalized, data/raw/{train,test}
-Writes  models/export/model.onnx           float32, any batch
-        models/export/model.tflite         float32, any batch
-        models/export/model_int8.tflite    integers alone, calibrated on training images
-        reports/parity.json                each export against Keras over the whole test split
-        reports/parity_measured.json       the largest |Δp| of each: differs between machines, so no output of DVC's
+Reads   models/model.keras, data/normalized, data/raw, the sections of params.yaml that made them
+Writes  models/export/model.onnx, model_int8.onnx                 for servers and browsers
+        models/export/model.tflite, model_float16.tflite, model_dynamic_range.tflite    for phones
+        models/export/model_int8.tflite, c/model_int8.{h,c}       for microcontrollers
+        models/export/golden.json, c/golden.h                     images and the answers that a device must give
+        models/export/SHA256SUMS                                  checked before one of these is loaded
+        reports/parity.json, reports/parity.md, reports/parity.png    every export in every runtime against Keras
+        reports/disagreements.png       the test images that an export answers differently
+        reports/parity_measured.json    largest |Δp| and the like: differs between machines, so no output of DVC's
 
-All take raw pixels, uint8 (N, H, W), and give probabilities (N, classes).
+Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.lib.arrays import load_array, load_split
 from stages.lib.canonical_onnx import canonicalize_onnx
+from stages.lib.checksums import write_checksums
 from stages.lib.conversion import (
+    convert_to_dynamic_range_tflite,
+    convert_to_float16_tflite,
     convert_to_int8_tflite,
     convert_to_onnx,
     convert_to_tflite,
     fold_normalization,
+    widen_range,
 )
 from stages.lib.deterministic_tensorflow import keras
-from stages.lib.errors import ExportError
-from stages.lib.files import read_json, write_json, write_whole
+from stages.lib.files import read_json, write_json, write_text, write_whole
+from stages.lib.firmware import (
+    MicrocontrollerBudget,
+    describe_firmware,
+    examine_firmware,
+    render_firmware,
+    require_fit,
+    require_golden,
+    summarize_firmware,
+)
+from stages.lib.golden import describe_golden, find_golden
 from stages.lib.hashing import hash_output
+from stages.lib.lineage import MODEL_SECTIONS, Upstream, digest_params
 from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
 from stages.lib.normalization import read_normalization
-from stages.lib.params import Section
-from stages.lib.parity import Parity, compare
+from stages.lib.onnx_quantization import quantize_onnx
+from stages.lib.params import Section, load_params
+from stages.lib.parity import Budget
+from stages.lib.parity_matrix import (
+    Trial,
+    describe_exports,
+    draw_disagreements,
+    draw_matrix,
+    measure_errors,
+    require_parity,
+    tabulate,
+    try_exports,
+)
 from stages.lib.photos import find_background
 from stages.lib.prediction import predict_in_batches
-from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
 
+ArtifactName = Literal[
+    "onnx_float32", "onnx_int8", "tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8"
+]
+FILES: dict[ArtifactName, str] = {
+    "onnx_float32": "model.onnx",
+    "onnx_int8": "model_int8.onnx",
+    "tflite_float32": "model.tflite",
+    "tflite_float16": "model_float16.tflite",
+    "tflite_dynamic_range": "model_dynamic_range.tflite",
+    "tflite_int8": "model_int8.tflite",
+}
+_INT8 = FILES["tflite_int8"]
+_BUDGET_KEYS = ", ".join(Budget.model_fields)
 
-class MaxAbsError(Section):
-    """The largest |Δp| that each format may show against Keras."""
 
-    onnx: float = Field(gt=0, le=1, description="a difference of probabilities above 0, at most 1")
-    tflite: float = Field(gt=0, le=1, description="a difference of probabilities above 0, at most 1")
-    tflite_int8: float = Field(gt=0, le=1, description="a difference of probabilities above 0, at most 1")
+class Budgets(Section):
+    """One budget for each kind of export, in every runtime."""
+
+    onnx_float32: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
+    onnx_int8: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
+    tflite_float32: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
+    tflite_float16: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
+    tflite_dynamic_range: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
+    tflite_int8: Budget = Field(description=f"a mapping with the keys {_BUDGET_KEYS}")
 
 
 class ExportParams(Section):
     """The `export` section of params.yaml."""
 
+    artifacts: list[ArtifactName] = Field(
+        description=f"a list of different ones of {', '.join(FILES)}, onnx_float32 among them (MLflow registers it)"
+    )
     opset: int = Field(ge=13, le=18, description="a whole number from 13 to 18")
     representative_samples: int = Field(ge=1, description="a whole number of images, at least 1")
-    max_abs_error: MaxAbsError = Field(description="a mapping with the keys onnx, tflite, tflite_int8")
+    budgets: Budgets = Field(description=f"a mapping with the keys {', '.join(FILES)}")
+    microcontroller: MicrocontrollerBudget = Field(
+        description=f"a mapping with the keys {', '.join(MicrocontrollerBudget.model_fields)}"
+    )
+
+    @field_validator("artifacts")
+    @classmethod
+    def _require_registered_and_different(cls, artifacts: list[ArtifactName]) -> list[ArtifactName]:
+        if "onnx_float32" not in artifacts or len(set(artifacts)) < len(artifacts):
+            raise ValueError
+        return artifacts
 
 
 def convert(
-    network: keras.Model, dataset: dict[str, Any], calibration_images: NDArray[np.uint8], opset: int
+    artifacts: Sequence[ArtifactName],
+    pixel_network: keras.Model,
+    calibration_images: NDArray[np.uint8],
+    metadata: dict[str, Any],
+    opset: int,
 ) -> dict[str, bytes]:
-    """The bytes of each exported file by its name."""
-    pixel_network = fold_normalization(network, read_normalization(dataset))
-    metadata = {
+    """The bytes of each exported model by its file's name.
+
+    pixel_network: as `fold_normalization` gives it. calibration_images: raw uint8 (N, H, W).
+    """
+    onnx_model = convert_to_onnx(pixel_network, opset)
+    widened = widen_range(calibration_images)
+    converters: dict[ArtifactName, Callable[[], bytes]] = {
+        "onnx_float32": lambda: finish_onnx(onnx_model, metadata),
+        "onnx_int8": lambda: finish_onnx(quantize_onnx(onnx_model, widened), metadata),
+        "tflite_float32": lambda: add_tflite_metadata(convert_to_tflite(pixel_network), metadata),
+        "tflite_float16": lambda: add_tflite_metadata(convert_to_float16_tflite(pixel_network), metadata),
+        "tflite_dynamic_range": lambda: add_tflite_metadata(convert_to_dynamic_range_tflite(pixel_network), metadata),
+        "tflite_int8": lambda: add_tflite_metadata(convert_to_int8_tflite(pixel_network, widened), metadata),
+    }
+    return {FILES[artifact]: converters[artifact]() for artifact in artifacts}
+
+
+def finish_onnx(model: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
+    """The model's canonical bytes, metadata included."""
+    add_onnx_metadata(model, metadata)
+    return canonicalize_onnx(model)
+
+
+def describe_model(
+    dataset: dict[str, Any], calibration_images: NDArray[np.uint8], upstream: Upstream
+) -> dict[str, Any]:
+    """What every exported model says of itself."""
+    return {
         "background": find_background(calibration_images),
         "class_names": dataset["class_names"],
         "image_size": dataset["image_size"],
         "input": "uint8 grey levels 0..255 as they are, (batch, height, width)",
         "output": "class probabilities, (batch, classes)",
-    }
-    onnx_model = convert_to_onnx(pixel_network, opset)
-    add_onnx_metadata(onnx_model, metadata)
-    return {
-        "model.onnx": canonicalize_onnx(onnx_model),
-        "model.tflite": add_tflite_metadata(convert_to_tflite(pixel_network), metadata),
-        "model_int8.tflite": add_tflite_metadata(convert_to_int8_tflite(pixel_network, calibration_images), metadata),
+        "upstream": upstream._asdict(),
     }
 
 
@@ -84,48 +166,25 @@ def choose_calibration_images(data_dir: Path, raw_dir: Path, count: int) -> NDAr
     return images
 
 
-def compare_exports(
-    export_dir: Path, network: keras.Model, data_dir: Path, raw_dir: Path, budgets: dict[str, float]
-) -> dict[str, Parity]:
-    """Each exported file on raw test images against Keras on normalized ones."""
-    raw_test = load_split(raw_dir / "test")
-    reference = predict_in_batches(network, load_array(data_dir / "test" / "images.npy"))
-    return {
-        name: compare(
-            reference,
-            predict_in_batches(load_predictor(export_dir / name), raw_test.images),
-            raw_test.labels,
-            budget,
-        )
-        for name, budget in budgets.items()
-    }
+def write_reports(reports_dir: Path, report: dict[str, Any], measured: dict[str, Any], trials: Sequence[Trial]) -> None:
+    """Write what the comparison found: counts and verdicts for all to hash, and figures of this machine."""
+    write_json(reports_dir / "parity.json", report)
+    parity_md5 = hash_output(reports_dir / "parity.json")
+    write_json(reports_dir / "parity_measured.json", {**measured, "parity_md5": parity_md5})
+    write_text(reports_dir / "parity.md", "\n".join(tabulate(trials, is_measured=False)) + "\n")
+    draw_matrix(reports_dir / "parity.png", trials)
 
 
-def describe_parity(parity: Parity, size: int) -> dict[str, Any]:
-    """What is the same on every machine: counts and verdicts."""
-    described = parity._asdict()
-    del described["max_abs_error"]
-    return {**described, "accuracy": round(parity.accuracy, 4), "bytes": size}
-
-
-def require_parity(parities: dict[str, Parity]) -> None:
-    """Refuse an export that does not answer as Keras does.
-
-    Raises:
-        ExportError: naming each such file and its largest |Δp|.
-    """
-    faults = [
-        ExportError(
-            name,
-            expected=f"|Δp| of at most {parity.budget:g} against Keras",
-            got=f"{parity.max_abs_error:.3g} ({parity.images - parity.same_class} of {parity.images} classes differ)",
-            do="find the cause, or give export.max_abs_error a reason to be larger",
-        )
-        for name, parity in parities.items()
-        if not parity.within_budget
-    ]
-    if faults:
-        raise ExportError.join(faults)
+def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
+    """Write all exports or none, and the digests of them."""
+    with write_whole(export_dir) as partial_dir:
+        partial_dir.mkdir()
+        for name, content in models.items():
+            (partial_dir / name).write_bytes(content)
+        write_json(partial_dir / "golden.json", golden)
+        for name, text in sources.items():
+            write_text(partial_dir / "c" / name, text)
+        write_checksums(partial_dir)
 
 
 def run(
@@ -139,36 +198,46 @@ def run(
     """Convert, compare, report; the exports become an output only if all of them are within budget."""
     network = keras.saving.load_model(model_path, compile=False, safe_mode=True)
     dataset = read_json(data_dir / "dataset.json")
+    test, features = load_split(raw_dir / "test"), load_array(data_dir / "test" / "images.npy")
+    budgets: dict[str, Budget] = {FILES[kind]: getattr(params.budgets, kind) for kind in params.artifacts}
+
     calibration_images = choose_calibration_images(data_dir, raw_dir, params.representative_samples)
-    budgets = {
-        "model.onnx": params.max_abs_error.onnx,
-        "model.tflite": params.max_abs_error.tflite,
-        "model_int8.tflite": params.max_abs_error.tflite_int8,
-    }
-    with write_whole(export_dir) as partial_dir:
-        partial_dir.mkdir()
-        contents = convert(network, dataset, calibration_images, params.opset)
-        for name, content in contents.items():
-            (partial_dir / name).write_bytes(content)
-        parities = compare_exports(partial_dir, network, data_dir, raw_dir, budgets)
-        write_json(
-            reports_dir / "parity.json",
-            {name: describe_parity(parity, len(contents[name])) for name, parity in parities.items()},
-        )
-        write_json(
-            reports_dir / "parity_measured.json",
-            {
-                "max_abs_error": {name: parity.max_abs_error for name, parity in parities.items()},
-                "parity_md5": hash_output(reports_dir / "parity.json"),
-            },
-        )
-        require_parity(parities)
-    for name, parity in parities.items():
-        print(
-            f"export: {name}: {len(contents[name])} bytes, same class as Keras on {parity.same_class} of "
-            f"{parity.images} test images, accuracy {parity.accuracy:.4f}, largest |Δp| {parity.max_abs_error:.1e}"
-        )
+    upstream = Upstream(digest_params(load_params()), hash_output(raw_dir), hash_output(model_path))
+    metadata = describe_model(dataset, calibration_images, upstream)
+    pixel_network = fold_normalization(network, read_normalization(dataset))
+    models = convert(params.artifacts, pixel_network, calibration_images, metadata, params.opset)
+
+    reference = predict_in_batches(network, features)
+    trials = try_exports(models, budgets, reference, test)
+    report = describe_exports(trials, {name: len(content) for name, content in models.items()})
+    measured: dict[str, Any] = {"max_abs_error": measure_errors(trials)}
+    golden = find_golden(network.get_weights(), features, test)
+    firmware = None
+    if _INT8 in models:
+        answers = {trial.runtime: trial.probabilities for trial in trials if trial.export == _INT8 and trial.parity}
+        firmware = examine_firmware(models[_INT8], golden, test.images, answers)
+        found = describe_firmware(firmware, params.microcontroller)
+        report[_INT8] |= {
+            "microcontroller": found,
+            "within_budget": report[_INT8]["within_budget"] and found["within_budget"],
+        }
+        measured["integer_steps"] = firmware.steps
+
+    write_reports(reports_dir, report, measured, trials)
+    draw_disagreements(reports_dir / "disagreements.png", trials, reference, test, dataset["class_names"])
+    print("\n".join(tabulate(trials, is_measured=True)))
+    require_parity(trials)
+    sources, integers = {}, {}
+    if firmware:
+        print(summarize_firmware(firmware))
+        require_fit(firmware, params.microcontroller)
+        require_golden(firmware, golden, answers)
+        sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
+        integers = {_INT8: (firmware.outputs, firmware.tolerance)}
+    max_abs_errors = {name: budget.max_abs_error for name, budget in budgets.items()}
+    described = describe_golden(golden, dataset["class_names"], max_abs_errors, integers)
+    write_exports(export_dir, models, described, sources)
 
 
 if __name__ == "__main__":
-    main("export", ExportParams, run)
+    main("export", ExportParams, run, also_reads=MODEL_SECTIONS)

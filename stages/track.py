@@ -49,16 +49,22 @@ class TrackParams(Section):
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
-    """Test metrics and each export's parity; the largest |Δp| if it was measured here rather than restored."""
+    """Test metrics and each export's parity; what differs between machines if it was measured here, not restored."""
     metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / "parity.json")
     collected = {f"test/{name}": float(metrics[name]) for name in ("accuracy", "loss", "expected_calibration_error")}
     for name, report in parity.items():
         collected |= {f"parity/{name}/{key}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
+        arena_bytes = report.get("microcontroller", {}).get("arena_bytes")
+        if arena_bytes is not None:
+            collected[f"parity/{name}/arena_bytes"] = float(arena_bytes)
     measured_path = reports_dir / "parity_measured.json"
     measured = read_json(measured_path) if measured_path.exists() else {}
     if measured.get("parity_md5") == hash_output(reports_dir / "parity.json"):
-        for name, error in measured["max_abs_error"].items():
-            collected[f"parity/{name}/max_abs_error"] = error
+        for name, errors in measured["max_abs_error"].items():
+            collected[f"parity/{name}/max_abs_error"] = max(errors.values())
+            collected |= {f"parity/{name}/{runtime}/max_abs_error": error for runtime, error in errors.items()}
+        for pair, steps in measured.get("integer_steps", {}).items():
+            collected[f"parity/integer_steps/{pair}"] = float(steps)
     return collected
 
 

@@ -22,11 +22,19 @@ SECTIONS = {"export": ExportParams, "ingest": IngestParams, "normalize": Normali
 INGEST = "ingest: {dataset: digits, test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
 TRAIN = "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0}"
+BUDGET = "{max_abs_error: 0.1, min_same_class: 1.0, max_accuracy_drop: 0.0}"
 EXPORT = (
-    "export: {opset: 18, representative_samples: 5, max_abs_error: {onnx: 1.0e-5, tflite: 1.0e-5, tflite_int8: 0.35}}"
+    "export: {artifacts: [onnx_float32, tflite_int8], opset: 18, representative_samples: 5, budgets: {"
+    f"onnx_float32: {BUDGET}, onnx_int8: {BUDGET}, tflite_float32: {BUDGET}, tflite_float16: {BUDGET}, "
+    f"tflite_dynamic_range: {BUDGET}, tflite_int8: {BUDGET.replace('0.1', '0.35')}"
+    "}, microcontroller: {max_arena_bytes: 4096, max_file_bytes: 9999, operators: [SOFTMAX]}}"
 )
 # What is allowed.
 EPOCHS = "a whole number of epochs, at least 1"
+ARTIFACTS = (
+    "a list of different ones of onnx_float32, onnx_int8, tflite_float32, tflite_float16, tflite_dynamic_range, "
+    "tflite_int8, onnx_float32 among them (MLflow registers it)"
+)
 ERROR = "a difference of probabilities above 0, at most 1"
 OPTIMIZERS = "adam, adamw, nadam, adamax, adagrad, rmsprop, sgd, lion"
 SEED = "a whole number from 0 to 4294967295"
@@ -71,14 +79,41 @@ def explain(folder, text):
         (NORMALIZE, "0.1", ".nan", f"normalize.validation_fraction: expected {SHARE}, got nan (float); correct it"),
         (NORMALIZE, "0.1", "-.inf", f"normalize.validation_fraction: expected {SHARE}, got -inf (float); correct it"),
         (INGEST, "digits", "mist", "ingest.dataset: expected one of digits, mnist, got 'mist' (str); correct it"),
-        (EXPORT, "onnx: 1.0e-5", "onnx: 2", f"export.max_abs_error.onnx: expected {ERROR}, got 2 (int); correct it"),
-        (EXPORT, "tflite: 1.0e-5, ", "", f"export.max_abs_error.tflite: expected {ERROR}, got no such key; add it"),
         (
-            *(EXPORT, "tflite_int8", "tflite_int"),
+            *(EXPORT, "0.35", "2"),
+            f"export.budgets.tflite_int8.max_abs_error: expected {ERROR}, got 2 (int); correct it",
+        ),
+        (
+            *(EXPORT, "max_abs_error: 0.35, ", ""),
+            f"export.budgets.tflite_int8.max_abs_error: expected {ERROR}, got no such key; add it",
+        ),
+        (
+            *(EXPORT, "max_abs_error: 0.35", "max_abs_eror: 0.35"),
             (
-                "export.max_abs_error.tflite_int: expected one of the keys onnx, tflite, tflite_int8, "
-                "got 'tflite_int'; did you mean tflite_int8?"
+                "export.budgets.tflite_int8.max_abs_eror: expected one of the keys max_abs_error, max_accuracy_drop, "
+                "min_same_class, got 'max_abs_eror'; did you mean max_abs_error?"
             ),
+        ),
+        (
+            EXPORT,
+            "[SOFTMAX]",
+            "SOFTMAX",
+            (
+                "export.microcontroller.operators: expected a list of TFLite's operator names, "
+                "such as FULLY_CONNECTED, got 'SOFTMAX' (str); correct it"
+            ),
+        ),
+        (
+            *(EXPORT, "32, tflite_int8]", "32, tflite_int4]"),
+            f"export.artifacts.1: expected {ARTIFACTS}, got 'tflite_int4' (str); correct it",
+        ),
+        (
+            *(EXPORT, "32, tflite_int8]", "32, onnx_float32]"),
+            f"export.artifacts: expected {ARTIFACTS}, got ['onnx_float32', 'onnx_float32'] (list); correct it",
+        ),
+        (
+            *(EXPORT, "[onnx_float32, ", "["),
+            f"export.artifacts: expected {ARTIFACTS}, got ['tflite_int8'] (list); correct it",
         ),
     ],
 )

@@ -169,11 +169,11 @@ def test_bad_data_stops_the_pipeline_and_is_reported(project):
 
 def test_exports_beyond_the_budget_are_no_output(project):
     """When an export differs from Keras by more than its budget, `export` fails and leaves no model."""
-    project.set_param("export.max_abs_error.tflite_int8", 0.0001)
+    project.set_param("export.budgets.tflite_int8.max_abs_error", 0.0001)
     done = project.start("dvc", "repro")
 
     assert done.returncode != 0
-    assert "export: model_int8.tflite: expected |Δp| of at most 0.0001 against Keras" in done.stderr
+    assert "export: model_int8.tflite in LiteRT: expected |Δp| of at most 0.0001 against Keras" in done.stderr
     assert not (project.root / "models/export").exists()
 
 

@@ -7,12 +7,16 @@ from PIL import Image
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split
 
 from stages.commands.main import main
-from stages.export import convert
+from stages.export import FILES, convert, describe_model
+from stages.lib.checksums import write_checksums
+from stages.lib.conversion import fold_normalization
 from stages.lib.deterministic_tensorflow import keras
+from stages.lib.lineage import Upstream
 from stages.lib.network import build_network
+from stages.lib.normalization import read_normalization
 from stages.lib.runtimes import load_predictor
 
-MODELS = {"model.onnx": "ONNX Runtime", "model.tflite": "LiteRT", "model_int8.tflite": "LiteRT"}
+MODELS = {name: "ONNX Runtime" if name.endswith(".onnx") else "LiteRT" for name in FILES.values()}
 IMAGES = make_split(12, seed=3).images
 
 
@@ -26,8 +30,11 @@ def exports(tmp_path_factory):
         "normalization": {"shift": 0.0, "divisor": 255.0},
     }
     folder = tmp_path_factory.mktemp("export")
-    for name, content in convert(build_network(IMAGE_SIZE, [4], 3, "softmax"), dataset, IMAGES, opset=18).items():
+    network = fold_normalization(build_network(IMAGE_SIZE, [4], 3, "softmax"), read_normalization(dataset))
+    metadata = describe_model(dataset, IMAGES, Upstream("0", "0", "0"))
+    for name, content in convert(list(FILES), network, IMAGES, metadata, opset=18).items():
         (folder / name).write_bytes(content)
+    write_checksums(folder)
     return folder
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from stages.lib.errors import DataError, ExportError
 from stages.lib.model_metadata import read_onnx_metadata, read_tflite_metadata
 from stages.lib.photos import Photo, read_photo
-from stages.lib.runtimes import load_predictor
+from stages.lib.runtimes import RUNTIMES, find_runtimes, load_predictor
 
-_RUNTIMES = {".onnx": "ONNX Runtime", ".tflite": "LiteRT"}
 _BAR_WIDTH = 30
 _STANDARD_INPUT = "-"
 
@@ -29,13 +28,19 @@ _STANDARD_INPUT = "-"
     show_default=True,
     help="An exported .onnx or .tflite file.",
 )
-def predict(photos: tuple[str, ...], model_path: Path) -> None:
+@click.option(
+    "--runtime",
+    type=click.Choice(list(RUNTIMES)),
+    help="What runs it.  [default: onnx_runtime or litert, by the file's kind]",
+)
+def predict(photos: tuple[str, ...], model_path: Path, runtime: str | None) -> None:
     """Classify each picture FILE (any size, grey or colour; - is standard input) with an exported model.
 
     A picture whose background is not the training images' (dark or light) is inverted, which is said.
     Exit code 1 if a file is no picture; the others are answered all the same.
     """
-    predictor = load_predictor(model_path)
+    runtime = runtime or find_runtimes(model_path)[0]
+    predictor = load_predictor(model_path, runtime)
     metadata = read_metadata(model_path)
     faults: list[DataError] = []
     for name in photos:
@@ -45,7 +50,8 @@ def predict(photos: tuple[str, ...], model_path: Path) -> None:
             faults.append(fault)
             continue
         (probabilities,) = predictor(photo.pixels[np.newaxis])
-        click.echo("\n".join(describe(name, photo, probabilities, metadata["class_names"], model_path)))
+        source = f"{RUNTIMES[runtime].title} with {model_path.name}"
+        click.echo("\n".join(describe(name, photo, probabilities, metadata["class_names"], source)))
     if faults:
         raise DataError.join(faults)
 
@@ -80,11 +86,10 @@ def open_photo(name: str, metadata: dict[str, Any]) -> Photo:
 
 
 def describe(
-    name: str, photo: Photo, probabilities: NDArray[np.float32], class_names: list[str], model_path: Path
+    name: str, photo: Photo, probabilities: NDArray[np.float32], class_names: list[str], source: str
 ) -> list[str]:
     """The answer for a person: the class, who gave it, and a bar for each class."""
     best = class_names[probabilities.argmax()]
-    source = f"{_RUNTIMES[model_path.suffix]} with {model_path.name}"
     inverted = ", inverted for its background" if photo.was_inverted else ""
     width = max(map(len, class_names))
     return [

@@ -20,6 +20,7 @@ from stages.lib.errors import DataError, PipelineError
 from stages.lib.files import read_json
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
+from stages.lib.markdown import format_table
 from stages.lib.params import PARAMS_PATH, flatten_params, load_params
 
 _METRICS_PATH = Path("reports/metrics.json")
@@ -296,7 +297,7 @@ def describe_other_data(now: Snapshot, then: Snapshot) -> list[str]:
 def describe_parity(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     """How each export answers beside Keras, and what changed in that."""
     table = format_table(
-        ("export", "same class", "ties", "accuracy", "bytes", "budget", "within budget", "Δ same class", "Δ bytes"),
+        ("export", "same class", "ties", "accuracy", "bytes", "largest Δp", "within budget", "Δ same class", "Δ bytes"),
         [describe_export(name, export, then.get(name, {})) for name, export in now.items()],
     )
     gone = [f"No longer exported: {quote(name)}." for name in then if name not in now]
@@ -311,7 +312,7 @@ def describe_export(name: str, now: Mapping[str, Any], then: Mapping[str, Any]) 
         str(now.get("ties", _NONE)),
         format_number(now.get("accuracy")),
         str(now.get("bytes", _NONE)),
-        str(now.get("budget", _NONE)),
+        format_budget(now.get("budget")),
         "yes" if now.get("within_budget") is True else "**NO**",
         *(format_difference(then.get(key), now.get(key)) for key in ("same_class", "bytes")),
     ]
@@ -332,10 +333,9 @@ def describe_outputs(now: Snapshot, then: Snapshot) -> list[str]:
     return lines or ["No output differs."]
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table: the first column to the left, the others to the right."""
-    separator = ["---", *["---:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, separator, *rows)]
+def format_budget(budget: Mapping[str, Any] | None) -> str:
+    """What |Δp| may be at most."""
+    return f"≤ {budget['max_abs_error']:g}" if budget else _NONE
 
 
 def format_value(value: object) -> str:

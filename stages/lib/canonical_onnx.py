@@ -29,5 +29,9 @@ def canonicalize_onnx(model: onnx.ModelProto) -> bytes:
     graph.name = "classifier"
     graph.doc_string = canonical.doc_string = ""
     del graph.value_info[:]
+    # ONNX Runtime's tools list all the operator sets they know of.
+    opsets = [opset for opset in canonical.opset_import if opset.domain in {node.domain for node in graph.node}]
+    del canonical.opset_import[:]
+    canonical.opset_import.extend(opsets)
     onnx.checker.check_model(canonical, full_check=True)
     return bytes(canonical.SerializeToString(deterministic=True))

@@ -28,6 +28,18 @@ def fold_normalization(network: keras.Model, normalization: Normalization) -> ke
     return folded
 
 
+def widen_range(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Calibration images whose grey levels are 0..255 whatever they show, uint8 (N, H, W) as given.
+
+    In the first of them the darkest pixel is taken as 0 and the brightest as 255: the quantized input's scale then is 1
+    and its zero point 0, so that a camera's byte is the quantized input as it is.
+    """
+    widened = images.copy()
+    first = widened[0]
+    first.flat[first.argmin()], first.flat[first.argmax()] = 0, 255
+    return widened
+
+
 def convert_to_onnx(pixel_network: keras.Model, opset: int) -> onnx.ModelProto:
     """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out."""
     function = _trace(pixel_network, tf.uint8)
@@ -41,18 +53,29 @@ def convert_to_tflite(pixel_network: keras.Model) -> bytes:
     return _run_converter(_create_converter(pixel_network, tf.uint8))
 
 
+def convert_to_float16_tflite(pixel_network: keras.Model) -> bytes:
+    """The same in half the bytes: weights are kept as float16 and computed with as float32."""
+    converter = _create_converter(pixel_network, tf.uint8)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return _run_converter(converter)
+
+
+def convert_to_dynamic_range_tflite(pixel_network: keras.Model) -> bytes:
+    """The same with int8 weights; each image's activations are quantized by their own range as it is computed."""
+    converter = _create_converter(pixel_network, tf.uint8)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return _run_converter(converter)
+
+
 def convert_to_int8_tflite(pixel_network: keras.Model, calibration_images: NDArray[np.uint8]) -> bytes:
     """Integers alone: uint8 images (batch, H, W) in, uint8 probabilities (batch, classes) out.
 
-    calibration_images: uint8 (N, H, W). In the first of them the darkest pixel is taken as 0 and the brightest as
-    255: the input's scale then is 1 and its zero point 0 whatever the images are, so that a camera's byte is the
-    quantized input as it is.
+    calibration_images: uint8 (N, H, W), as `widen_range` gives them.
     """
-    widest = calibration_images[0].copy()
-    widest.flat[widest.argmin()], widest.flat[widest.argmax()] = 0, 255
 
     def iterate_representatives() -> Iterator[list[NDArray[np.float32]]]:
-        for image in (widest, *calibration_images[1:]):
+        for image in calibration_images:
             yield [image[np.newaxis].astype(np.float32)]  # (1, H, W)
 
     converter = _create_converter(pixel_network, tf.float32)

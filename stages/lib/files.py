@@ -37,11 +37,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, its line ends as they are."""
+    with write_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` with sorted keys; NaN and infinity are refused, for they are not JSON."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    with write_whole(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

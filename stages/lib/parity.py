@@ -4,6 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from stages.lib.params import Section
+
+
+class Budget(Section):
+    """How far a model's answers may be from the reference's."""
+
+    max_abs_error: float = Field(gt=0, le=1, description="a difference of probabilities above 0, at most 1")
+    min_same_class: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_accuracy_drop: float = Field(ge=0, le=100, description="points of accuracy from 0 to 100")
 
 
 class Parity(NamedTuple):
@@ -14,25 +25,38 @@ class Parity(NamedTuple):
     different: list[int]  # rows whose class differs, ties included
     ties: int  # of these, rows whose two best classes the reference holds apart by at most twice the budget
     accuracy: float  # of the model, 0..1
+    accuracy_drop: float  # points (hundredths) below the reference's accuracy; negative above it
     max_abs_error: float  # largest |Δp|
-    budget: float  # what |Δp| may be at most
     within_budget: bool
 
 
 def compare(
-    reference: NDArray[np.floating], actual: NDArray[np.floating], labels: NDArray[np.integer], budget: float
+    reference: NDArray[np.floating], actual: NDArray[np.floating], labels: NDArray[np.integer], budget: Budget
 ) -> Parity:
     """Compare probabilities (N, classes) of a model with those of the reference; NaN is never within budget."""
-    rows = np.flatnonzero(reference.argmax(axis=1) != actual.argmax(axis=1))
+    expected, got = reference.argmax(axis=1), actual.argmax(axis=1)
+    rows = np.flatnonzero(expected != got)
     best_two = np.sort(reference[rows], axis=1)[:, -2:]
+    hits, reference_hits = int((got == labels).sum()), int((expected == labels).sum())
+    same_class = len(reference) - len(rows)
+    accuracy_drop = 100 * (reference_hits - hits) / len(labels)
     max_abs_error = float(np.abs(actual.astype(np.float64) - reference).max())
     return Parity(
         images=len(reference),
-        same_class=len(reference) - len(rows),
+        same_class=same_class,
         different=rows.tolist(),
-        ties=int((best_two[:, 1] - best_two[:, 0] <= 2 * budget).sum()),
-        accuracy=float((actual.argmax(axis=1) == labels).mean()),
+        ties=int((best_two[:, 1] - best_two[:, 0] <= 2 * budget.max_abs_error).sum()),
+        accuracy=hits / len(labels),
+        accuracy_drop=accuracy_drop,
         max_abs_error=max_abs_error,
-        budget=budget,
-        within_budget=max_abs_error <= budget,
+        within_budget=(
+            max_abs_error <= budget.max_abs_error
+            and same_class >= budget.min_same_class * len(reference)
+            and accuracy_drop <= budget.max_accuracy_drop
+        ),
     )
+
+
+def measure_steps(one: NDArray[np.floating], other: NDArray[np.floating], step: float) -> int:
+    """The largest difference of two models' quantized probabilities (N, classes), in steps of their scale."""
+    return int(np.rint(np.abs(one.astype(np.float64) - other).max() / step))

@@ -1,67 +1,177 @@
-"""Runtimes that answer for an exported model: raw pixels in, probabilities out."""
+"""The runtimes that answer for an exported model: raw pixels in, probabilities out."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
-from stages.lib.errors import ExportError
+from stages.lib.checksums import read_whole
+from stages.lib.errors import DataError, ExportError
+from stages.lib.micro import MicroInterpreter
 from stages.lib.stderr import hold_back_stderr
-
-# What ONNX Runtime raises on a file that it cannot load; they share no base class but Exception.
-_ONNX_FAULTS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented_)
 
 # uint8 (N, H, W) to float32 (N, classes).
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def load_predictor(path: Path) -> Predictor:
-    """A function that predicts with the model in `path`, by the runtime that its ending tells.
+class _Loaded(NamedTuple):
+    """A model in a runtime: the images it takes, (H, W), and how it answers."""
+
+    image_size: tuple[int, ...]
+    predict: Predictor
+
+
+class Runtime(NamedTuple):
+    """A program that runs exported models."""
+
+    title: str
+    suffix: str  # of the files that it runs
+    load: Callable[[bytes], _Loaded]
+
+
+# What the runtimes raise on a file that they cannot load; ONNX Runtime's own share no base class but Exception.
+_FAULTS = (
+    *(Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented_),
+    *(DecodeError, ValueError, RuntimeError),
+)
+
+
+def load_predictor(path: Path, runtime: str | None = None) -> Predictor:
+    """A function that predicts with the model in `path`, by the runtime of that name or the first for its kind.
+
+    The file must be the one that was exported, as the digests beside it tell.
 
     Raises:
-        ExportError: the ending is unknown, or the runtime cannot load the file.
+        ExportError: the file is missing or damaged, or the runtime cannot run it.
     """
-    loaders = {".onnx": _load_onnx, ".tflite": _load_tflite}
-    if path.suffix not in loaders:
+    fitting = find_runtimes(path)
+    if runtime is not None and runtime not in fitting:
+        raise ExportError(
+            str(path), expected=f"a runtime for it ({', '.join(fitting)})", got=str(runtime), do="name one of these"
+        )
+    return load_content(read_whole(path), runtime or fitting[0], str(path))
+
+
+def find_runtimes(path: Path) -> list[str]:
+    """The names of the runtimes for a file's kind, the usual one first.
+
+    Raises:
+        ExportError: no runtime is for such a file.
+    """
+    fitting = [name for name, runtime in RUNTIMES.items() if runtime.suffix == path.suffix]
+    if not fitting:
         raise ExportError(str(path), expected="a .onnx or .tflite file", got=path.suffix or "no ending", do="name one")
+    return fitting
+
+
+def load_content(content: bytes, runtime: str, name: str) -> Predictor:
+    """A function that predicts with a model's bytes; it refuses what is no raw images with a DataError.
+
+    name: of the file, for messages.
+
+    Raises:
+        ExportError: the runtime cannot run it.
+    """
     try:
-        return loaders[path.suffix](path.read_bytes())
-    except OSError as error:
-        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="name another") from None
-    except (ValueError, RuntimeError, *_ONNX_FAULTS) as error:
-        raise ExportError(str(path), expected="a whole model", got=str(error), do="export it again") from None
-
-
-def _load_onnx(content: bytes) -> Predictor:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # such small networks gain nothing by more, and sums keep their order
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+        loaded = RUNTIMES[runtime].load(content)
+    except _FAULTS as error:
+        raise ExportError(
+            name, expected=f"a model that {RUNTIMES[runtime].title} runs", got=str(error), do="export it again"
+        ) from None
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(None, {name: images})[0]
-        return probabilities
+        _require_raw_images(images, loaded.image_size, name)
+        return loaded.predict(images)
 
     return predict
 
 
-def _load_tflite(content: bytes) -> Predictor:
-    runner = Interpreter(model_content=content, num_threads=1).get_signature_runner()
+def _require_raw_images(images: NDArray[np.uint8], image_size: tuple[int, ...], name: str) -> None:
+    """Refuse floats, other sizes and nothing at all: a runtime might take them and answer nonsense."""
+    if images.dtype != np.uint8 or images.shape[1:] != image_size or len(images) == 0:
+        raise DataError(
+            f"images for {name}",
+            expected=f"uint8 of shape (N, {', '.join(map(str, image_size))}), N at least 1",
+            got=f"{images.dtype} of shape {images.shape}",
+            do="give grey levels 0..255 as they are, not normalized, of that size",
+        )
+
+
+def _load_onnx_runtime(content: bytes) -> _Loaded:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # such small networks gain nothing by more, and sums keep their order
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (pixels,) = session.get_inputs()
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = session.run(None, {pixels.name: images})[0]
+        return probabilities
+
+    return _Loaded(tuple(pixels.shape[1:]), predict)
+
+
+def _load_onnx_reference(content: bytes) -> _Loaded:
+    model = onnx.load_from_string(content)
+    evaluator = ReferenceEvaluator(model)
+    (pixels,) = model.graph.input
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = evaluator.run(None, {pixels.name: images})[0]
+        return probabilities
+
+    return _Loaded(tuple(dim.dim_value for dim in pixels.type.tensor_type.shape.dim[1:]), predict)
+
+
+def _load_litert(content: bytes) -> _Loaded:
+    return _run_litert(content, OpResolverType.AUTO)
+
+
+def _load_litert_builtin(content: bytes) -> _Loaded:
+    return _run_litert(content, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+
+
+def _run_litert(content: bytes, kernels: OpResolverType) -> _Loaded:
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
+    runner = interpreter.get_signature_runner()
     ((input_name, pixels),) = runner.get_input_details().items()
     ((output_name, output),) = runner.get_output_details().items()
-    scale, zero_point = output["quantization"]
     with hold_back_stderr():  # LiteRT announces its delegate at the first call
         runner(**{input_name: np.zeros(pixels["shape"], pixels["dtype"])})
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        values: NDArray[np.generic] = runner(**{input_name: images})[output_name]
-        if scale == 0:  # not quantized
-            return values.astype(np.float32, copy=False)
-        return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+        return _dequantize(runner(**{input_name: images})[output_name], *output["quantization"])
 
-    return predict
+    return _Loaded(tuple(pixels["shape"][1:].tolist()), predict)
+
+
+def _load_tflite_micro(content: bytes) -> _Loaded:
+    interpreter = MicroInterpreter(content)
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return _dequantize(interpreter.answer(images), interpreter.scale, interpreter.zero_point)
+
+    return _Loaded(interpreter.image_size, predict)
+
+
+def _dequantize(values: NDArray[np.generic], scale: float, zero_point: int) -> NDArray[np.float32]:
+    if scale == 0:  # not quantized
+        return values.astype(np.float32, copy=False)
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+RUNTIMES = {
+    "onnx_runtime": Runtime("ONNX Runtime", ".onnx", _load_onnx_runtime),
+    "onnx_reference": Runtime("ONNX reference evaluator", ".onnx", _load_onnx_reference),
+    "litert": Runtime("LiteRT", ".tflite", _load_litert),  # with XNNPACK, its default delegate
+    "litert_builtin": Runtime("LiteRT without XNNPACK", ".tflite", _load_litert_builtin),
+    "tflite_micro": Runtime("TensorFlow Lite Micro", ".tflite", _load_tflite_micro),
+}

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -16,13 +16,17 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 
 
-def main(name: str, section: type[S], run: Callable[[S], None]) -> None:
-    """Run one stage with its section of params.yaml; exits with 1 and one line on anything a person caused."""
+def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequence[str] = ()) -> None:
+    """Run one stage with its section of params.yaml; exits with 1 and one line on anything a person caused.
+
+    also_reads: other sections that the stage's outputs depend on.
+    """
+    sections = {name, *also_reads}
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        before = _take_snapshot(name)
+        before = _take_snapshot(sections)
         run(load_section(name, section))
-        _require_unchanged(name, before)
+        _require_unchanged(sections, before)
     except PipelineError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # disk full, no permission, …
@@ -34,7 +38,7 @@ def main(name: str, section: type[S], run: Callable[[S], None]) -> None:
         sys.exit(_INTERRUPTED)
 
 
-def _take_snapshot(name: str) -> dict[str, object]:
+def _take_snapshot(sections: set[str]) -> dict[str, object]:
     """What DVC takes for this stage's inputs beside its data: its params and the sources it has imported."""
     sources = {
         module.__file__: Path(module.__file__).read_bytes()
@@ -43,13 +47,19 @@ def _take_snapshot(name: str) -> dict[str, object]:
         and (module.__name__ == "__main__" or module.__name__.split(".")[0] == "stages")
         and module.__file__
     }
-    return {f"{PARAMS_PATH}: {name}": load_params().get(name), **sources}
+    return {**_read_sections(sections), **sources}
 
 
-def _require_unchanged(name: str, before: dict[str, object]) -> None:
+def _read_sections(sections: set[str]) -> dict[str, object]:
+    params = load_params()
+    return {f"{PARAMS_PATH}: {name}": params.get(name) for name in sorted(sections)}
+
+
+def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
     """Refuse to end well when an input was edited midway: dvc.lock would record the new text for the old output."""
+    params_now = _read_sections(sections)
     for source, was in before.items():
-        is_now = load_params().get(name) if source.startswith(str(PARAMS_PATH)) else Path(source).read_bytes()
+        is_now = params_now[source] if source in params_now else Path(source).read_bytes()
         if is_now != was:
             raise PipelineError(
                 source, expected="no edit while the stage runs", got="an edit", do="run `dvc repro` again"

@@ -1,0 +1,82 @@
+"""Golden vectors: a few images as bytes and the answers that every export must give for them, on any device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.lib.arrays import Split
+
+# Digits of a probability in JSON: float64 is far from rounding another way.
+_DECIMALS = 6
+# Half a step of these decimals, and Keras's own distance from exact arithmetic.
+_SLACK = 5e-6
+# Enough for a look at every digit, few enough for a microcontroller's flash.
+_MAX_IMAGES = 10
+
+
+class Golden(NamedTuple):
+    """A few test images and the exact answers to them."""
+
+    rows: NDArray[np.int64]  # (G,), of the test split
+    images: NDArray[np.uint8]  # (G, H, W)
+    labels: NDArray[np.integer]  # (G,)
+    probabilities: NDArray[np.float64]  # (G, classes), of the network
+
+
+def find_golden(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32], test: Split) -> Golden:
+    """The first test image of each class, of ten classes at most, and the answers.
+
+    weights: kernel (inputs, units) and bias (units,) of each layer in turn. features: the test images, normalized,
+    float32 (N, H, W).
+    """
+    _, rows = np.unique(test.labels, return_index=True)
+    rows = np.sort(rows[:_MAX_IMAGES])
+    probabilities = predict_in_float64(weights, features[rows])
+    return Golden(rows, np.array(test.images[rows]), np.array(test.labels[rows]), probabilities)
+
+
+def predict_in_float64(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities (N, classes) of a dense network by hand, so exact that no processor rounds them another way.
+
+    weights: kernel (inputs, units) and bias (units,) of each layer in turn. features: float32 (N, H, W).
+    """
+    activations = features.reshape(len(features), -1).astype(np.float64)
+    *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
+    for hidden_kernel, hidden_bias in hidden:
+        activations = np.maximum(activations @ hidden_kernel + hidden_bias, 0)
+    logits = activations @ kernel + bias
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def describe_golden(
+    golden: Golden,
+    class_names: Sequence[str],
+    max_abs_errors: Mapping[str, float],
+    integers: Mapping[str, tuple[NDArray[np.uint8], int]],
+) -> dict[str, Any]:
+    """The golden vectors as JSON takes them.
+
+    max_abs_errors: of each export, by its file's name. integers: outputs (G, classes) before scale and zero point are
+    applied, and by how many steps they may differ, by the file's name.
+    """
+    return {
+        "about": (
+            "Each of `images` is one image's bytes, row by row, in hexadecimal. The row of `probabilities` with its "
+            "number is the answer of every file in `tolerances`; no value may be further off than that. For a file in "
+            "`integers`, `output` is the answer before scale and zero point are applied, `tolerance` in steps of it."
+        ),
+        "class_names": list(class_names),
+        "classes": [class_names[label] for label in golden.labels],
+        "image_size": list(golden.images.shape[1:]),
+        "images": [image.tobytes().hex() for image in golden.images],
+        "integers": {
+            name: {"output": outputs.tolist(), "tolerance": tolerance}
+            for name, (outputs, tolerance) in integers.items()
+        },
+        "probabilities": golden.probabilities.round(_DECIMALS).tolist(),
+        "tolerances": {name: round(error + _SLACK, _DECIMALS) for name, error in max_abs_errors.items()},
+    }
