@@ -1,0 +1,449 @@
+"""Cost per prediction: every exported file in every runtime that can run it, and Keras, measured in one run.
+
+Reads   params.yaml (which files are exported), models/model.keras, models/export, data/normalized/dataset.json,
+        data/raw/test/images.npy
+Writes  benchmarks/results/predictions-YYYY-MM-DD.json, and prints the same as a table
+
+An answer is from raw pixels to probabilities: the exports normalize inside, Keras's contenders before they predict.
+All compute in one thread, as the pipeline has it.
+"""
+
+# INP001: these are scripts, not a package. PLC0415: a process that measures memory imports what it measures, no more.
+# RUF001: the table's multiplication sign is no x.
+# ruff: noqa: INP001, PLC0415, RUF001
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from stages.lib.arrays import load_array
+from stages.lib.errors import DataError, ExportError, PipelineError
+from stages.lib.files import read_json, write_json
+from stages.lib.markdown import format_table
+from stages.lib.normalization import read_normalization
+from stages.lib.prediction import predict_in_batches
+
+BATCH = 1000  # images of the large batch
+PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tflite-micro"]
+MODEL_PATH = Path("models/model.keras")
+EXPORT_DIR = Path("models/export")
+RESULTS_DIR = Path(__file__).parent / "results"
+
+# What stages.lib.runtimes imports for each runtime.
+RUNTIME_MODULES = {
+    "onnx_runtime": "onnxruntime",
+    "onnx_reference": "onnx.reference",
+    "litert": "ai_edge_litert.interpreter",
+    "litert_builtin": "ai_edge_litert.interpreter",
+    "tflite_micro": "tflite_micro.python.tflite_micro.runtime",
+}
+KERAS_TITLES = {"keras_predict": "Keras predict", "keras_call": "Keras call"}
+
+# uint8 (N, H, W) to float32 (N, classes).
+Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class Contender(NamedTuple):
+    """A model file and what runs it."""
+
+    path: Path
+    runtime: str  # a key of stages.lib.runtimes.RUNTIMES or of KERAS_TITLES
+
+
+KERAS_PREDICT = Contender(MODEL_PATH, "keras_predict")
+KERAS_CALL = Contender(MODEL_PATH, "keras_call")
+
+
+class Effort(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    calls: int  # with one image, by contender and round, at most
+    seconds: float  # for these calls, by contender and round; a slow contender gets fewer of them
+
+
+THOROUGH = Effort(rounds=20, calls=100, seconds=0.25)
+QUICK = Effort(rounds=1, calls=5, seconds=0.25)
+
+
+class Times(NamedTuple):
+    """What was measured of one contender, in seconds."""
+
+    single: list[float]  # of each call with one image
+    batch: list[float]  # of each call with BATCH images
+
+
+def list_contenders() -> tuple[dict[Contender, float], list[str]]:
+    """Keras and each exported file in each runtime that can run it, and in words what is not run, and why.
+
+    With each contender comes the smallest share of images, 0..1, to which it must give Keras's class.
+
+    Raises:
+        DataError: there are no models.
+    """
+    for path in (MODEL_PATH, EXPORT_DIR):  # told at once, not after TensorFlow's import
+        if not path.exists():
+            raise DataError(str(path), expected="the pipeline's output", got="none", do="run `dvc repro`")
+    from stages.export import FILES, ExportParams
+    from stages.lib.params import load_section
+    from stages.lib.parity_matrix import find_obstacle
+    from stages.lib.runtimes import RUNTIMES, find_runtimes
+
+    params = load_section("export", ExportParams)
+    contenders, not_run = {KERAS_PREDICT: 1.0, KERAS_CALL: 1.0}, []
+    for kind in params.artifacts:
+        path = EXPORT_DIR / FILES[kind]
+        for runtime in find_runtimes(path):
+            if obstacle := find_obstacle(path.name, runtime):
+                not_run.append(f"{path.name} is not run by {RUNTIMES[runtime].title}: {obstacle}.")
+            else:
+                contenders[Contender(path, runtime)] = getattr(params.budgets, kind).min_same_class
+    return contenders, not_run
+
+
+def load_contender(contender: Contender) -> Predictor:
+    """A function from raw pixels to probabilities.
+
+    Raises:
+        PipelineError: the file is missing or damaged, or the runtime cannot run it.
+    """
+    if contender.runtime in KERAS_TITLES:
+        return load_keras(contender)
+    from stages.lib.runtimes import load_predictor
+
+    return load_predictor(contender.path, contender.runtime)
+
+
+def load_keras(contender: Contender) -> Predictor:
+    """Keras by its `predict` or by a direct call, normalization included."""
+    from stages.lib.deterministic_tensorflow import keras
+
+    network = keras.saving.load_model(contender.path, compile=False, safe_mode=True)
+    normalization = read_normalization(read_json(Path("data/normalized/dataset.json")))
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # In one batch, as the others have it: by default Keras would take 32 images at a time and half as long again.
+        probabilities: NDArray[np.float32] = network.predict(
+            normalization.apply(images), batch_size=len(images), verbose=0
+        )
+        return probabilities
+
+    def call(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(network(normalization.apply(images)))
+
+    return predict if contender == KERAS_PREDICT else call
+
+
+def load_images() -> NDArray[np.uint8]:
+    """BATCH raw images of the test split, uint8 (BATCH, H, W), in memory; of a smaller split the first ones again."""
+    split = load_array(Path("data/raw/test/images.npy"))
+    images: NDArray[np.uint8] = split[np.arange(BATCH) % len(split)]
+    return images
+
+
+def count_same_class(
+    answers: Mapping[Contender, NDArray[np.float32]], min_shares: Mapping[Contender, float]
+) -> dict[Contender, int]:
+    """How many images get Keras's class from each contender.
+
+    answers: probabilities (N, classes). min_shares: the least that is let pass, 0..1: what wrong answers cost is of no
+    interest.
+
+    Raises:
+        ExportError: a contender's answers are not probabilities of that shape, or too many are of another class.
+    """
+    reference = answers[KERAS_PREDICT]
+    same_class = {}
+    for contender, answer in answers.items():
+        is_sound = answer.shape == reference.shape and np.isfinite(answer).all()
+        same = int((answer.argmax(axis=1) == reference.argmax(axis=1)).sum()) if is_sound else 0
+        if same < min_shares[contender] * len(reference):
+            raise ExportError(
+                f"{contender.path.name} in {get_title(contender)}",
+                expected=f"Keras's class for at least {min_shares[contender]:.2%} of {len(reference)} images",
+                got=f"{same / len(reference):.2%}",
+                do="run `dvc repro`: it compares all answers",
+            )
+        same_class[contender] = same
+    return same_class
+
+
+def get_title(contender: Contender) -> str:
+    """The name of what runs it, for people."""
+    if contender.runtime in KERAS_TITLES:
+        return KERAS_TITLES[contender.runtime]
+    from stages.lib.runtimes import RUNTIMES
+
+    return RUNTIMES[contender.runtime].title
+
+
+def time_in_turn(
+    predictors: Mapping[Contender, Predictor], images: NDArray[np.uint8], effort: Effort
+) -> dict[Contender, Times]:
+    """The times of each contender, which take turns, so that a noisy moment hits all of them."""
+    times = {contender: Times([], []) for contender in predictors}
+    for _ in range(effort.rounds):
+        for contender, predict in predictors.items():
+            times[contender].single.extend(time_single_calls(predict, images, effort))
+            times[contender].batch.append(time_call(predict, images))
+    return times
+
+
+def time_single_calls(predict: Predictor, images: NDArray[np.uint8], effort: Effort) -> list[float]:
+    """Seconds of each call with one image, then another."""
+    warm_up(predict, images[:1])
+    end = perf_counter() + effort.seconds
+    seconds: list[float] = []
+    while len(seconds) < effort.calls and (not seconds or perf_counter() < end):
+        image = len(seconds) % len(images)
+        seconds.append(time_once(predict, images[image : image + 1]))
+    return seconds
+
+
+def time_call(predict: Predictor, images: NDArray[np.uint8]) -> float:
+    """Seconds of a call with all images."""
+    warm_up(predict, images)
+    return time_once(predict, images)
+
+
+def time_once(predict: Predictor, images: NDArray[np.uint8]) -> float:
+    """Seconds of one call."""
+    start = perf_counter()
+    predict(images)
+    return perf_counter() - start
+
+
+def warm_up(predict: Predictor, images: NDArray[np.uint8]) -> None:
+    """Answer untimed: a runtime makes room for a batch of another size, and another's turn has emptied the caches."""
+    for _ in range(2):
+        predict(images)
+
+
+def measure_memory(contenders: Sequence[Contender]) -> dict[Contender, int | None]:
+    """The bytes that each contender needs in a process of its own, see `measure_own_memory`."""
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        return dict(zip(contenders, executor.map(measure_memory_apart, contenders), strict=True))
+
+
+def measure_memory_apart(contender: Contender) -> int | None:
+    """`measure_own_memory` in a fresh process.
+
+    Raises:
+        ExportError: that process failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.predictions", "--memory-of", contender.runtime, str(contender.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (this module itself)
+    if done.returncode != 0:
+        last_line = "".join(done.stderr.splitlines()[-1:])
+        raise ExportError(
+            f"memory of {contender.path.name} in {get_title(contender)}",
+            expected="a process that answers",
+            got=f"exit code {done.returncode} {last_line}",
+            do="see to that first",
+        )
+    measured: int | None = json.loads(done.stdout)
+    return measured
+
+
+def measure_own_memory(contender: Contender) -> int | None:
+    """Bytes that this process takes to load the runtime and the model and to answer one image, then BATCH images.
+
+    It is what the process holds afterwards above what it held before; none where that cannot be told. What a runtime
+    shares with another or with this module does not count: programs with nothing else in them read 3 MiB more for the
+    ONNX reference evaluator, and for the other runtimes up to 2 MiB less.
+    """
+    images = load_images()
+    import_other_runtimes(contender.runtime)
+    before = read_anonymous_memory()
+    predict = load_contender(contender)
+    predict(images[:1])
+    predict(images)
+    after = read_anonymous_memory()
+    return None if before is None or after is None else after - before
+
+
+def import_other_runtimes(runtime: str) -> None:
+    """Import what `load_contender` will, for the sake of other runtimes, so that it does not count for this one."""
+    module = RUNTIME_MODULES.get(runtime)
+    for other in set(RUNTIME_MODULES.values()) - {module} if module else ():
+        with suppress(ModuleNotFoundError):  # TensorFlow Lite Micro, where it is not to be had
+            importlib.import_module(other)
+
+
+def read_anonymous_memory() -> int | None:
+    """Bytes of resident memory that this process has filled itself: mapped files do not count. Linux tells it.
+
+    https://docs.kernel.org/filesystems/proc.html (RssAnon)
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def describe_machine() -> dict[str, Any]:
+    """The day (UTC), the processor and the versions: what figures cannot be compared without."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": find_processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {package: find_version(package) for package in PACKAGES},
+    }
+
+
+def find_processor() -> str:
+    """The processor's name."""
+    with suppress(FileNotFoundError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def find_version(package: str) -> str | None:
+    """A package's version; none if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe_costs(
+    times: Mapping[Contender, Times],
+    memory: Mapping[Contender, int | None],
+    same_class: Mapping[Contender, int],
+) -> list[dict[str, Any]]:
+    """What a prediction costs each contender; `times_as_fast_as_…` are ratios to Keras's own medians."""
+    single = {contender: median(measured.single) for contender, measured in times.items()}
+    batch = {contender: median(measured.batch) for contender, measured in times.items()}
+    return [
+        {
+            "file": contender.path.name,
+            "runtime": contender.runtime,
+            "title": get_title(contender),
+            "bytes": contender.path.stat().st_size,
+            "memory_bytes": memory[contender],
+            "same_class": same_class[contender],
+            "single": {
+                "calls": len(measured.single),
+                "median_us": round(1e6 * single[contender], 2),
+                "p99_us": round(1e6 * float(np.percentile(measured.single, 99)), 2),
+                "times_as_fast_as_predict": round(single[KERAS_PREDICT] / single[contender], 2),
+                "times_as_fast_as_call": round(single[KERAS_CALL] / single[contender], 2),
+            },
+            "batch": {
+                "images_per_second": round(BATCH / batch[contender]),
+                "times_as_fast_as_predict": round(batch[KERAS_PREDICT] / batch[contender], 2),
+                "times_as_fast_as_call": round(batch[KERAS_CALL] / batch[contender], 2),
+            },
+        }
+        for contender, measured in times.items()
+    ]
+
+
+def tabulate(result: Mapping[str, Any]) -> list[str]:
+    """The result as Markdown: the machine, the table, and how to read it."""
+    versions = ", ".join(f"{package} {version or 'not installed'}" for package, version in result["versions"].items())
+    header = [
+        *("file", "runtime", "bytes", "memory, MiB"),
+        *("1 image: median, µs", "p99, µs", "× predict", "× call"),
+        *(f"{BATCH:,} images: per second", "× predict", "× call", "Keras's class"),
+    ]
+    rows = [
+        [
+            *(cost["file"], cost["title"], f"{cost['bytes']:,}"),
+            "not measured" if cost["memory_bytes"] is None else f"{cost['memory_bytes'] / 2**20:,.1f}",
+            *(format_number(cost["single"][key]) for key in ("median_us", "p99_us")),
+            *(format_number(cost["single"][f"times_as_fast_as_{key}"]) for key in ("predict", "call")),
+            f"{cost['batch']['images_per_second']:,}",
+            *(format_number(cost["batch"][f"times_as_fast_as_{key}"]) for key in ("predict", "call")),
+            f"{cost['same_class'] / BATCH:.1%}",
+        ]
+        for cost in result["costs"]
+    ]
+    calls = [cost["single"]["calls"] for cost in result["costs"]]
+    return [
+        f"{result['date']}, {result['processor']}, {result['cores']} cores, Python {result['python']}; {versions}.",
+        "",
+        *format_table(header, rows),
+        "",
+        f"All take turns, in one process and one thread; rounds: {result['rounds']}. One image: {min(calls):,} to",
+        f"{max(calls):,} calls each. {BATCH:,} images: one call a round, the median of the rounds.",
+        "× is how many times as fast as Keras's `predict` and as its direct call. Memory is what a process of its own",
+        "takes to load the runtime and the model and to answer both.",
+        "",
+        *result["not_run"],
+    ]
+
+
+def format_number(value: float) -> str:
+    """A positive number for people, with three digits or more."""
+    decimals = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def run(effort: Effort, output_path: Path | None) -> None:
+    """Measure, print and write, by default to the day's file."""
+    images = load_images()
+    min_shares, not_run = list_contenders()
+    predictors = {contender: load_contender(contender) for contender in min_shares}
+    answers = {contender: predict_in_batches(predict, images) for contender, predict in predictors.items()}
+    same_class = count_same_class(answers, min_shares)
+    memory = measure_memory(list(min_shares))
+    times = time_in_turn(predictors, images, effort)
+    result = {
+        **describe_machine(),
+        "batch": BATCH,
+        "rounds": effort.rounds,
+        "costs": describe_costs(times, memory, same_class),
+        "not_run": not_run,
+    }
+    write_json(output_path or RESULTS_DIR / f"predictions-{result['date']}.json", result)
+    print("\n".join(tabulate(result)))
+
+
+def main() -> None:
+    """Run from the command line; exits with 1 and one line on anything a person caused."""
+    parser = argparse.ArgumentParser(prog="benchmarks.predictions", description="Measure what a prediction costs.")
+    parser.add_argument("--quick", action="store_true", help="a few calls, one round: to see that it works")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the result, as JSON")
+    parser.add_argument("--memory-of", nargs=2, metavar=("RUNTIME", "FILE"), help="print what that takes, in bytes")
+    options = parser.parse_args()
+    try:
+        with threadpool_limits(limits=1):  # NumPy's matrix products, under the ONNX reference evaluator
+            if options.memory_of:
+                runtime, path = options.memory_of
+                print(json.dumps(measure_own_memory(Contender(Path(path), runtime))))
+            else:
+                run(QUICK if options.quick else THOROUGH, options.output)
+    except PipelineError as error:
+        sys.exit(f"bench: {error}")
+    except OSError as error:  # disk full, no permission, …
+        sys.exit(f"bench: {error.filename or 'input or output'}: {error.strerror or error}; put it right, run again")
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; nothing was written")
+
+
+if __name__ == "__main__":
+    main()
