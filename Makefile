@@ -28,8 +28,9 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Each test module in one of two processes, for its fixtures run the pipeline.
 test: setup
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	ruff check

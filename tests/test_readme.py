@@ -1,8 +1,10 @@
 """The README says what is so."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from imports import ROOT
 from ruamel.yaml import YAML
@@ -33,7 +35,7 @@ def test_picture_of_the_dag_has_its_edges():
 def test_named_modules_and_links_exist(document):
     """Each module and each file that a document names is there."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    named = re.findall(r"`((?:stages|tests)/[\w/]+\.py)`", text) + re.findall(r"\]\(([\w./]+)\)", text)
+    named = re.findall(r"`((?:stages|tests)/[\w/]+\.py)`", text) + re.findall(r"\]\(([\w./-]+)\)", text)
 
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -47,3 +49,24 @@ def test_named_make_targets_exist(document):
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
 
     assert named <= targets
+
+
+def test_costs_are_those_of_the_newest_measurement():
+    """The README's table of what an answer costs has each row and ratio of the newest result of `make bench`."""
+    newest = max((ROOT / "benchmarks/results").glob("predictions-*.json"))
+    costs = json.loads(newest.read_text(encoding="utf-8"))["costs"]
+    rows = {
+        (cost["file"], cost["title"]): [
+            *(cost["single"][f"times_as_fast_as_{key}"] for key in ("predict", "call")),
+            *(cost["batch"][f"times_as_fast_as_{key}"] for key in ("predict", "call")),
+        ]
+        for cost in costs
+    }
+    shown = {
+        (file, title): [float(cell.replace(",", "")) for cell in cells.split(" | ")[:4]]
+        for file, title, cells in re.findall(r"^\| `(model\S*)` \| ([\w ]+) \| ([\d,. |]+) \|$", README, re.MULTILINE)
+    }
+
+    assert f"({newest.relative_to(ROOT)})" in README
+    assert shown.keys() == rows.keys()
+    assert all(np.allclose(shown[key], rows[key], rtol=0.01) for key in rows)

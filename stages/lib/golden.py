@@ -12,6 +12,9 @@ from stages.lib.arrays import Split
 _DECIMALS = 6
 # Half a step of these decimals, and Keras's own distance from exact arithmetic.
 _SLACK = 5e-6
+# Where an answer is sure, a logit rounded the other way hardly moves it: right and wrong answers are far apart.
+_SURE = 0.99
+_CANDIDATES = 100  # of each class
 # Enough for a look at every digit, few enough for a microcontroller's flash.
 _MAX_IMAGES = 10
 
@@ -26,15 +29,24 @@ class Golden(NamedTuple):
 
 
 def find_golden(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32], test: Split) -> Golden:
-    """The first test image of each class, of ten classes at most, and the answers.
+    """For each class, of ten at most, an image that the network is sure of, and the answers.
 
     weights: kernel (inputs, units) and bias (units,) of each layer in turn. features: the test images, normalized,
     float32 (N, H, W).
     """
-    _, rows = np.unique(test.labels, return_index=True)
-    rows = np.sort(rows[:_MAX_IMAGES])
-    probabilities = predict_in_float64(weights, features[rows])
-    return Golden(rows, np.array(test.images[rows]), np.array(test.labels[rows]), probabilities)
+    rows = []
+    for label in np.unique(test.labels)[:_MAX_IMAGES]:
+        candidates = np.flatnonzero(test.labels == label)[:_CANDIDATES]
+        probabilities = predict_in_float64(weights, features[candidates])[:, label]
+        is_sure = probabilities >= _SURE
+        rows.append(candidates[is_sure.argmax() if is_sure.any() else probabilities.argmax()])
+    chosen = np.sort(rows)
+    return Golden(
+        chosen,
+        np.array(test.images[chosen]),
+        np.array(test.labels[chosen]),
+        predict_in_float64(weights, features[chosen]),
+    )
 
 
 def predict_in_float64(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32]) -> NDArray[np.float64]:
