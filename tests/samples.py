@@ -12,12 +12,15 @@ from stages.ingest import write_dataset
 from stages.lib.arrays import Split
 from stages.lib.datasets import Dataset
 from stages.lib.files import write_json
+from stages.lib.normalization import Normalization
 from stages.normalize import NormalizeParams
 from stages.normalize import run as normalize
 
 # Not square, so that a mix-up of height and width shows.
 IMAGE_SIZE = (6, 8)
 CLASS_NAMES = ("left", "middle", "right")
+# A shift other than 0 shows whether it was folded in.
+NORMALIZATION = Normalization(shift=40.0, divisor=255.0)
 
 
 def make_split(count: int, seed: int) -> Split:

@@ -8,15 +8,21 @@ import pytest
 from PIL import Image
 from samples import CLASS_NAMES, make_split, run_python
 
-from stages.lib.pictures import draw_confusions, draw_images
+from stages.lib.pictures import Cell, draw_confusions, draw_heat_map, draw_images
 
 CONFUSIONS = np.array([[9, 1, 0], [0, 8, 2], [0, 0, 0]])
 IMAGES = (make_split(7, seed=0).images / 255).astype(np.float32)
 CAPTIONS = [f"test[{row}]: left\ntaken for right (0.{row}1)" for row in range(7)]
+CELLS = [
+    [Cell(0.0, "all 30"), Cell(0.5, "29\nof 30"), Cell(None, "not run")],
+    [Cell(1.0, "none"), *[Cell(None, "")] * 2],
+]
+# The ends of matplotlib's colours `OrRd`, and its `lightgrey`.
+WHITE, RED, GREY = (255, 247, 236), (127, 0, 0), (211, 211, 211)
 
 
 def draw(folder, name):
-    """One of the pictures that `evaluate` draws, as bytes."""
+    """One of the pictures that the stages draw, as bytes."""
     path = folder / f"{name}.png"
     match name:
         case "confusions":
@@ -25,6 +31,8 @@ def draw(folder, name):
             draw_images(path, "7 of 30 test images are misclassified", IMAGES, CAPTIONS)
         case "no image":
             draw_images(path, "0 of 30 test images are misclassified", IMAGES[:0], [])
+        case "heat map":
+            draw_heat_map(path, "Test images", ["a.onnx", "b.tflite"], ["one two", "three", "four five six"], CELLS)
     return path.read_bytes()
 
 
@@ -38,7 +46,8 @@ def list_chunks(content):
     return names
 
 
-PICTURES = pytest.mark.parametrize("name", ["confusions", "images", "no image"])
+NAMES = ["confusions", "images", "no image", "heat map"]
+PICTURES = pytest.mark.parametrize("name", NAMES)
 
 
 @PICTURES
@@ -59,14 +68,14 @@ def test_pictures_under_a_users_own_settings_are_the_same_bytes(tmp_path):
         [
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})",
             "import matplotlib; assert matplotlib.rcParams['font.size'] == 20",
-            "from pathlib import Path; from test_pictures import draw",
-            "for name in ('confusions', 'images', 'no image'): draw(Path('own'), name)",
+            "from pathlib import Path; from test_pictures import NAMES, draw",
+            "for name in NAMES: draw(Path('own'), name)",
         ]
     )
     done = run_python("-c", code, cwd=tmp_path, MATPLOTLIBRC=str(tmp_path / "matplotlibrc"), PYTHONHASHSEED="7")
 
     assert done.returncode == 0, done.stderr
-    for name in ("confusions", "images", "no image"):
+    for name in NAMES:
         assert (tmp_path / "own" / f"{name}.png").read_bytes() == draw(tmp_path, name), name
 
 
@@ -108,3 +117,60 @@ def test_each_image_is_shown(tmp_path):
             sizes.append(picture.size)
 
     assert sizes == [(950, 290), (950, 520)]
+
+
+def draw_cells(folder, cells):
+    """A heat map of these cells, a list for each row, as RGB pixels (height, width, 3)."""
+    rows, columns = (
+        [f"{kind} {number}" for number in range(count)]
+        for kind, count in (("row", len(cells)), ("column", len(cells[0])))
+    )
+    draw_heat_map(folder / "map.png", "title", rows, columns, cells)
+    with Image.open(folder / "map.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("heat", "colour"), [(0.0, WHITE), (1.0, RED), (None, GREY)], ids=["no heat", "all heat", "none"]
+)
+def test_heat_decides_on_a_cells_colour(tmp_path, heat, colour):
+    """A cell is white at 0, red at 1, and grey without a heat."""
+    pixels = draw_cells(tmp_path, [[Cell(heat, "")]])
+    shares = {other: (pixels == other).all(axis=2).mean() for other in (WHITE, RED, GREY)}
+
+    assert shares.pop(colour) > 0.2
+    assert max(shares.values()) < 0.01  # the edges of letters are grey, too
+
+
+def test_heat_does_not_depend_on_the_other_cells(tmp_path):
+    """Colours are not stretched to the heats that there are: a half alone is a half among others."""
+    colour = tuple(draw_cells(tmp_path, [[Cell(0.5, "")]])[-30, -30])
+    pixels = draw_cells(tmp_path, [[Cell(0.0, ""), Cell(0.5, ""), Cell(1.0, "")]])
+
+    assert colour not in (WHITE, RED, GREY)
+    assert (pixels == colour).all(axis=2).any()
+
+
+def test_cells_stand_in_the_order_of_rows_and_columns(tmp_path):
+    """The first row is above, the first column to the left."""
+    pixels = draw_cells(tmp_path, [[Cell(1.0, ""), Cell(0.0, "")], [Cell(None, ""), Cell(0.0, "")]])
+    # The middles of their areas, down and to the right.
+    red, grey, white = (np.median((pixels == colour).all(axis=2).nonzero(), axis=1) for colour in (RED, GREY, WHITE))
+
+    assert red[0] < white[0] < grey[0]
+    assert max(red[1], grey[1]) < white[1]
+
+
+def test_cell_shows_its_text(tmp_path):
+    """Another text is another picture."""
+    assert not np.array_equal(draw_cells(tmp_path, [[Cell(0.0, "9")]]), draw_cells(tmp_path, [[Cell(0.0, "8")]]))
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$5^$"])
+def test_name_that_looks_like_a_formula_is_drawn(tmp_path, name):
+    """Dollar signs in a class, a row, a column, a cell or a caption begin no formula, which could not be parsed."""
+    draw_confusions(tmp_path / "confusions.png", CONFUSIONS, [name, "b", "c"])
+    draw_heat_map(tmp_path / "map.png", "title", [name], [name], [[Cell(0.0, name)]])
+    draw_images(tmp_path / "images.png", "title", IMAGES[:1], [name])
+
+    assert len(list(tmp_path.glob("*.png"))) == 3

@@ -32,7 +32,7 @@ def run(params: TinyParams) -> None:
 
 
 if __name__ == "__main__":
-    main("tiny", TinyParams, run)
+    main("tiny", TinyParams, run{also_reads})
 '''
 # Writes a file and waits in the middle of it to be stopped.
 SLOW_BODY = """
@@ -53,15 +53,16 @@ def project(tmp_path):
     return tmp_path
 
 
-def write_stage(project, body):
-    """Write the stage `tiny` with this body of `run`."""
-    code = STAGE.format(body=indent(dedent(body), "    "))
+def write_stage(project, body, also_reads=()):
+    """Write the stage `tiny` with this body of `run`, and with these other sections that it reads."""
+    argument = f", also_reads={also_reads}" if also_reads else ""
+    code = STAGE.format(body=indent(dedent(body), "    "), also_reads=argument)
     (project / "tiny.py").write_text(code, encoding="utf-8")
 
 
-def run_stage(project, body):
+def run_stage(project, body, also_reads=()):
     """Run a stage with this body: its exit code and what it wrote to standard error."""
-    write_stage(project, body)
+    write_stage(project, body, also_reads)
     done = run_python("-m", "tiny", cwd=project, PYTHONPATH=str(project))
     return done.returncode, done.stderr
 
@@ -100,6 +101,48 @@ def test_edit_of_an_input_while_the_stage_runs_is_refused(project, edit, place):
 def test_edit_of_what_is_no_input_is_allowed(project, edit):
     """Another stage's section, a comment and a module that this stage does not import may change meanwhile."""
     assert run_stage(project, edit) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("params", "place"),
+    [
+        ("tiny: {size: 3}\nother: {size: 2}", "params.yaml: other"),
+        ("tiny: {size: 3}", "params.yaml: other"),
+        ("tiny: {size: 4}\nother: {size: 1}", "params.yaml: tiny"),
+        ("tiny: {size: 3}\nother: {size: 1}\nadded: {size: 1}", "params.yaml: added"),
+    ],
+    ids=["another value", "taken out", "its own section", "put in"],
+)
+def test_edit_of_a_section_that_the_stage_also_reads_is_refused(project, params, place):
+    """Sections of other stages that its outputs depend on are inputs as its own is, be they there or not."""
+    code, told = run_stage(project, f'Path("params.yaml").write_text({params!r})', also_reads=("other", "added"))
+
+    assert (code, told) == (
+        1,
+        f"tiny: {place}: expected no edit while the stage runs, got an edit; run `dvc repro` again\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "tiny: {size: 3}\nother: {size: 1}\nthird: {size: 2}",
+        "third: {size: 2}\nother:\n  size: 1  # a comment\ntiny: {size: 3}",
+    ],
+    ids=["a third section", "order and comments"],
+)
+def test_edit_of_a_section_that_the_stage_does_not_read_is_allowed(project, params):
+    """Beside its own section and those that it names, any other may change meanwhile."""
+    assert run_stage(project, f'Path("params.yaml").write_text({params!r})', also_reads=("other",)) == (0, "")
+
+
+def test_params_broken_while_the_stage_runs_are_one_line(project):
+    """A params.yaml that can no longer be read is told as such: the stage does not end well."""
+    code, told = run_stage(project, 'Path("params.yaml").write_text("tiny: {size: [3")')
+
+    assert code == 1
+    assert told.startswith("tiny: params.yaml: expected ")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ CHECKSUMS_NAME = "SHA256SUMS"
 
 def write_checksums(folder: Path) -> None:
     """Write the SHA-256 of every file in the folder and below, a line each, sorted by path."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.as_posix() for path in paths if path != Path(CHECKSUMS_NAME))
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / CHECKSUMS_NAME).write_text("".join(lines), encoding="utf-8", newline="\n")
 
@@ -23,16 +24,11 @@ def read_whole(path: Path) -> bytes:
     """
     try:
         content = path.read_bytes()
-        lines = (path.parent / CHECKSUMS_NAME).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        if error.filename == str(path):
-            raise ExportError(str(path), expected="a file", got="none", do="name another") from None
-        lines = []
+    except FileNotFoundError:
+        raise ExportError(str(path), expected="a file", got="none", do="name another") from None
     except OSError as error:
         raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="name another") from None
-    except ValueError:  # the list is no text
-        lines = []
-    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    digests = _read_digests(path.parent / CHECKSUMS_NAME)
     if path.name not in digests:
         raise ExportError(
             str(path),
@@ -48,3 +44,14 @@ def read_whole(path: Path) -> bytes:
             do="copy it again, or `dvc checkout models/export --force`",
         )
     return content
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    """The digests in a list by the file's name; none of them if there is no list or it is no text."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    except OSError as error:
+        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="copy it again") from None
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -12,7 +12,7 @@ from stages.lib.c_source import list_operators, render_c_golden, render_c_model
 from stages.lib.errors import ExportError
 from stages.lib.golden import Golden
 from stages.lib.integer_reference import IntegerReference
-from stages.lib.micro import HAS_MICRO, MicroInterpreter
+from stages.lib.micro import HAS_MICRO, measure_arena
 from stages.lib.params import Section
 from stages.lib.parity import measure_steps
 from stages.lib.prediction import predict_in_batches
@@ -51,7 +51,7 @@ def examine_firmware(
     answers = {**probabilities, REFERENCE: predict_in_batches(reference.predict, images)}
     return Firmware(
         content,
-        arena_bytes=MicroInterpreter(content).measure_arena() if HAS_MICRO else None,
+        arena_bytes=measure_arena(content) if HAS_MICRO else None,
         operators=list_operators(content),
         outputs=reference.answer(golden.images),
         tolerance=reference.bound_rounding(golden.probabilities),

@@ -109,12 +109,15 @@ def _reshape(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  
 
 
 def _fully_connect(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
-    before, weights, bias = (tensors[index] for index in step.inputs)
+    before, weights = tensors[step.inputs[0]], tensors[step.inputs[1]]
     after: _Tensor = tensors[step.outputs[0]]
     assert weights.values is not None
-    assert bias.values is not None
     assert step.builtinOptions.fusedActivationFunction in _ALLOWED_ACTIVATIONS
-    sums = (values - before.zero_point) @ weights.values.T + bias.values  # (N, inputs) @ (inputs, units)
+    sums: Integers = (values - before.zero_point) @ weights.values.T  # (N, inputs) @ (inputs, units)
+    if len(step.inputs) > 2 and step.inputs[2] >= 0:  # the converter leaves biases out that are all zero
+        biases = tensors[step.inputs[2]].values
+        assert biases is not None
+        sums += biases
     rescaled = _rescale(sums, before.scales * weights.scales / after.scales) + after.zero_point
     if step.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU:
         rescaled = np.maximum(rescaled, after.zero_point)

@@ -4,7 +4,10 @@ Its package is made for few platforms. Where it is missing, what it would measur
 """
 
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +15,34 @@ from numpy.typing import NDArray
 from stages.lib.stderr import hold_back_stderr
 
 HAS_MICRO = find_spec("tflite_micro") is not None
+MISSING_MICRO = "not installed: no wheel for this platform"
 if HAS_MICRO:
     from tflite_micro.python.tflite_micro import runtime
 
 # Far above what such small networks need: what they need is measured.
-_ARENA_BYTES = 1 << 20
+_AMPLE_ARENA = 1 << 20
+# Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
+_ALIGNMENT = 16
 
 
 class MicroInterpreter:
     """A .tflite model in TensorFlow Lite Micro, which takes one image at a time."""
 
-    def __init__(self, content: bytes) -> None:
-        """Load the model; raises RuntimeError on one that it cannot run."""
+    def __init__(self, content: bytes, arena_bytes: int = _AMPLE_ARENA) -> None:
+        """Load the model into an arena of that size.
+
+        Raises:
+            RuntimeError: it cannot be run, in such an arena or at all.
+        """
+        if not HAS_MICRO:
+            raise RuntimeError(MISSING_MICRO)
         with hold_back_stderr():
-            self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
+            self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
         self.image_size = tuple(self._interpreter.get_input_details(0)["shape"][1:].tolist())
         quantization = self._interpreter.get_output_details(0)["quantization_parameters"]
-        (self.scale,), (self.zero_point,) = quantization["scales"], quantization["zero_points"]
+        # Empty where the output is not quantized, which a scale of 0 stands for.
+        self.scale = float(next(iter(quantization["scales"]), 0))
+        self.zero_point = int(next(iter(quantization["zero_points"]), 0))
 
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
         """The output as it is, (N, classes), for images uint8 (N, H, W)."""
@@ -40,10 +54,44 @@ class MicroInterpreter:
         output: NDArray[np.generic] = self._interpreter.get_output(0)
         return output
 
-    def measure_arena(self) -> int:
-        """Bytes of the tensor arena that its allocator hands out: the smallest arena in which the model runs."""
+    def read_allocation(self) -> int:
+        """Bytes of the arena that its allocator has handed out for good."""
         self.answer(np.zeros((1, *self.image_size), np.uint8))
         with hold_back_stderr() as read:
             self._interpreter.print_allocations()
             (total,) = re.findall(r"Arena allocation total (\d+) bytes", read())
         return int(total)
+
+
+def measure_arena(content: bytes) -> int:
+    """The smallest tensor arena, in bytes, in which a .tflite model answers.
+
+    It is what the allocator hands out for good, and for a small network some more, which the kernels ask for while they
+    are prepared. Arenas are tried in another process, for in one that is too small TensorFlow Lite Micro may abort.
+    """
+    size = MicroInterpreter(content).read_allocation()
+    while True:
+        command = [sys.executable, "-m", "stages.lib.micro", str(size)]
+        project_dir = Path(__file__).parents[2]
+        done = subprocess.run(command, input=content, cwd=project_dir, capture_output=True, check=False)  # noqa: S603
+        size = int(done.stdout.split()[-1])
+        if done.returncode == 0:
+            return size
+        size += _ALIGNMENT
+
+
+def _grow_arena(content: bytes, size: int) -> None:
+    """Print each size that is tried, the last of which is enough unless the process was aborted."""
+    while True:
+        print(size, flush=True)
+        try:
+            interpreter = MicroInterpreter(content, size)
+            interpreter.answer(np.zeros((1, *interpreter.image_size), np.uint8))
+        except RuntimeError:
+            size += _ALIGNMENT
+        else:
+            return
+
+
+if __name__ == "__main__":
+    _grow_arena(sys.stdin.buffer.read(), int(sys.argv[1]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stages.lib.arrays import Split
 from stages.lib.errors import ExportError
 from stages.lib.markdown import format_table
-from stages.lib.micro import HAS_MICRO
+from stages.lib.micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.parity import Budget, Parity, compare
 from stages.lib.pictures import Cell, draw_heat_map, draw_images
 from stages.lib.prediction import predict_in_batches
@@ -63,7 +63,7 @@ def find_obstacle(name: str, runtime: str) -> str:
     """Why a runtime cannot run an export of its kind; empty if it can."""
     if runtime != "tflite_micro":
         return ""
-    return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else "not installed: no wheel for this platform")
+    return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else MISSING_MICRO)
 
 
 def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:

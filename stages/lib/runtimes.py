@@ -1,5 +1,6 @@
 """The runtimes that answer for an exported model: raw pixels in, probabilities out."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +42,7 @@ class Runtime(NamedTuple):
 # What the runtimes raise on a file that they cannot load; ONNX Runtime's own share no base class but Exception.
 _FAULTS = (
     *(Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented_),
-    *(DecodeError, ValueError, RuntimeError),
+    *(DecodeError, ValueError, RuntimeError, struct.error),
 )
 
 
@@ -85,7 +86,10 @@ def load_content(content: bytes, runtime: str, name: str) -> Predictor:
         loaded = RUNTIMES[runtime].load(content)
     except _FAULTS as error:
         raise ExportError(
-            name, expected=f"a model that {RUNTIMES[runtime].title} runs", got=str(error), do="export it again"
+            name,
+            expected=f"a model that {RUNTIMES[runtime].title} runs",
+            got=str(error),
+            do="take another runtime or file",
         ) from None
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,0 +1,66 @@
+"""What several test modules share that takes seconds to make."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
+
+from stages.lib.arrays import Split
+from stages.lib.checksums import write_checksums
+from stages.lib.prediction import predict_in_batches
+
+# 48 * 24 weights: from 1,024 on, the dynamic-range conversion makes them int8.
+HIDDEN_UNITS = (24,)
+
+
+class SmallModel(NamedTuple):
+    """A network for images of 6 by 8 pixels and three classes, and each export of it."""
+
+    weights: Sequence[NDArray[np.float32]]  # kernel and bias of each layer in turn
+    test: Split  # raw images, which it was not trained on
+    features: NDArray[np.float32]  # the same images, normalized
+    reference: NDArray[np.float32]  # Keras's probabilities for them
+    exports: Mapping[str, bytes]  # by the file's name
+
+    def save(self, folder: Path) -> Path:
+        """The folder, with all exports and their digests in it."""
+        for name, content in self.exports.items():
+            (folder / name).write_bytes(content)
+        write_checksums(folder)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def small_model() -> SmallModel:
+    """A small network, trained for a moment, so that some of its answers are sure and some are not."""
+    # Not above: no test should wait for TensorFlow that does without.
+    from stages import export  # noqa: PLC0415
+    from stages.lib.conversion import fold_normalization  # noqa: PLC0415
+    from stages.lib.deterministic_tensorflow import keras  # noqa: PLC0415
+    from stages.lib.network import build_network  # noqa: PLC0415
+    from stages.lib.training import fit  # noqa: PLC0415
+
+    keras.utils.set_random_seed(0)
+    raw, test = make_split(300, seed=1), make_split(150, seed=2)
+    train = Split(NORMALIZATION.apply(raw.images), raw.labels)
+    nothing = Split(train.images[:0], train.labels[:0])
+    network = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "linear")
+    optimizer = keras.optimizers.Adam(0.01)
+    fit(network, optimizer, train, nothing, epochs=1, batch_size=32, seed=0, on_epoch_end=lambda _: None)
+    classifier = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "softmax")
+    classifier.set_weights(network.get_weights())
+    pixel_network = fold_normalization(classifier, NORMALIZATION)
+    metadata = {"class_names": list(CLASS_NAMES), "image_size": list(IMAGE_SIZE)}
+    features = NORMALIZATION.apply(test.images)
+    return SmallModel(
+        weights=network.get_weights(),
+        test=test,
+        features=features,
+        reference=predict_in_batches(classifier, features),
+        exports=MappingProxyType(export.convert(list(export.FILES), pixel_network, raw.images, metadata, opset=18)),
+    )

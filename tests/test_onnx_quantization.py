@@ -1,0 +1,184 @@
+"""The int8 ONNX model takes the camera's bytes as they are, computes with 8 bits, and is the same bytes each time."""
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
+
+from stages.export import convert
+from stages.lib.canonical_onnx import canonicalize_onnx
+from stages.lib.conversion import convert_to_onnx, fold_normalization, widen_range
+from stages.lib.deterministic_tensorflow import keras
+from stages.lib.golden import predict_in_float64
+from stages.lib.network import build_network
+from stages.lib.onnx_quantization import quantize_onnx
+from stages.lib.runtimes import load_content
+
+CALIBRATION_IMAGES = widen_range(make_split(60, seed=1).images)
+TEST_IMAGES = make_split(300, seed=2).images
+# Of images to which a network that nobody trained gives the class of its float form: 0.98 measured at least.
+MIN_SAME_CLASS = 0.95
+OPSET = 19
+NETWORKS = pytest.mark.parametrize(
+    "network", [((), 18), ((4,), 18), ((4,), 13), ((5, 7), 15)], indirect=True, ids=lambda choice: f"{choice}"
+)
+
+
+class Quantized(NamedTuple):
+    """A network as ONNX before and after quantization."""
+
+    weights: list
+    model: onnx.ModelProto  # float
+    before: bytes  # of the same, when it was given
+    quantized: onnx.ModelProto
+
+
+def make_pixel_network(hidden_units, image_size=IMAGE_SIZE):
+    """A network that nobody trained, with answers that are neither all sure nor all alike."""
+    keras.utils.set_random_seed(0)
+    network = build_network(image_size, hidden_units, len(CLASS_NAMES), "softmax")
+    draw = np.random.default_rng(0).normal
+    network.set_weights(
+        [3 * weights if weights.ndim == 2 else draw(scale=0.3, size=weights.shape) for weights in network.get_weights()]
+    )
+    return network, fold_normalization(network, NORMALIZATION)
+
+
+@pytest.fixture(scope="module")
+def network(request):
+    """A network of these hidden units, quantized from ONNX of this opset."""
+    hidden_units, opset = request.param
+    network, pixel_network = make_pixel_network(hidden_units)
+    model = convert_to_onnx(pixel_network, opset)
+    before = model.SerializeToString(deterministic=True)
+    return Quantized(network.get_weights(), model, before, quantize_onnx(model, CALIBRATION_IMAGES))
+
+
+def list_operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def list_constants(model):
+    """The type of each constant by its name."""
+    return {constant.name: constant.data_type for constant in model.graph.initializer}
+
+
+@NETWORKS
+def test_given_model_is_left_as_it_was(network):
+    """The float model, of which there is an export, too, is not written to."""
+    assert network.model.SerializeToString(deterministic=True) == network.before
+
+
+@NETWORKS
+def test_pixels_are_the_quantized_input_as_they_are(network):
+    """No cast and no quantization comes before the first layer: bytes are reshaped and taken for 0..255."""
+    graph = network.quantized.graph
+    (pixels,) = graph.input
+    (reshape,) = [node for node in graph.node if pixels.name in node.input]
+    (dequantize,) = [node for node in graph.node if reshape.output[0] in node.input]
+    constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+
+    assert "Cast" not in list_operators(network.quantized)
+    assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert (reshape.op_type, dequantize.op_type) == ("Reshape", "DequantizeLinear")
+    assert [constants[name].item() for name in dequantize.input[1:]] == [1, 0]
+
+
+@NETWORKS
+def test_nothing_is_quantized_before_the_first_dequantization(network):
+    """The first thing that becomes 8 bits anew is the first layer's result."""
+    operators = list_operators(network.quantized)
+
+    assert operators.index("DequantizeLinear") < operators.index("QuantizeLinear")
+    assert operators.index("Gemm") < operators.index("QuantizeLinear")
+
+
+@NETWORKS
+def test_answers_are_floats_by_a_float_softmax(network):
+    """The softmax is the last operator and gives probabilities as float32."""
+    (probabilities,) = network.quantized.graph.output
+
+    assert list_operators(network.quantized)[-1] == "Softmax"
+    assert probabilities.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+@NETWORKS
+def test_layers_have_weights_of_8_bits_and_biases_of_32(network):
+    """Each layer is one Gemm with unsigned 8-bit weights and a bias as wide as its sums."""
+    graph, types = network.quantized.graph, list_constants(network.quantized)
+    sources = {node.output[0]: node for node in graph.node}
+    layers = [[sources[name].input[0] for name in node.input] for node in graph.node if node.op_type == "Gemm"]
+
+    assert len(layers) == len(network.weights) // 2
+    assert [types[weights] for _, weights, _ in layers] == [onnx.TensorProto.UINT8] * len(layers)
+    assert [types[bias] for _, _, bias in layers] == [onnx.TensorProto.INT32] * len(layers)
+    assert not {"MatMul", "Add"} & set(list_operators(network.quantized))
+
+
+@NETWORKS
+def test_canonical_form_is_the_same_bytes_again(network):
+    """A second quantization, with its temporary files elsewhere, gives the same bytes."""
+    again = quantize_onnx(network.model, CALIBRATION_IMAGES.copy())
+
+    assert canonicalize_onnx(again) == canonicalize_onnx(network.quantized)
+
+
+@NETWORKS
+def test_canonical_form_needs_the_standard_operators_alone(network):
+    """Only the domain whose operators are in the graph is listed, of the version that the reference evaluator knows."""
+    canonical = onnx.load_from_string(canonicalize_onnx(network.quantized))
+
+    assert [(opset.domain, opset.version) for opset in canonical.opset_import] == [("", OPSET)]
+
+
+@NETWORKS
+@pytest.mark.parametrize("runtime", ["onnx_runtime", "onnx_reference"])
+def test_most_images_get_the_float_networks_class(network, runtime):
+    """Eight bits change an answer only where two classes are close."""
+    reference = predict_in_float64(network.weights, NORMALIZATION.apply(TEST_IMAGES))
+    actual = load_content(canonicalize_onnx(network.quantized), runtime, "model_int8.onnx")(TEST_IMAGES)
+
+    assert len(set(reference.argmax(axis=1))) > 1
+    assert (actual.argmax(axis=1) == reference.argmax(axis=1)).mean() >= MIN_SAME_CLASS
+
+
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_blank_calibration_images_still_give_the_whole_range(level):
+    """Whatever the images show, even nothing, grey levels 0..255 are the quantized input as they are."""
+    model = convert_to_onnx(make_pixel_network((4,))[1], 18)
+    quantized = quantize_onnx(model, widen_range(np.full((2, *IMAGE_SIZE), level, np.uint8)))
+
+    assert "Cast" not in list_operators(quantized)
+
+
+def test_image_of_one_pixel_is_enough():
+    """The smallest network there is can be quantized, too."""
+    model = convert_to_onnx(make_pixel_network((4,), (1, 1))[1], 18)
+    content = canonicalize_onnx(quantize_onnx(model, widen_range(CALIBRATION_IMAGES[:, :1, :1])))
+
+    assert load_content(content, "onnx_runtime", "")(TEST_IMAGES[:, :1, :1]).shape == (300, 3)
+
+
+def test_calibration_decides_on_the_scales():
+    """Darker calibration images give finer steps: they are looked at."""
+    model = convert_to_onnx(make_pixel_network((4,))[1], 18)
+    bright, dark = (
+        canonicalize_onnx(quantize_onnx(model, widen_range(images))) for images in (TEST_IMAGES, TEST_IMAGES // 4)
+    )
+
+    assert bright != dark
+
+
+def test_export_does_not_depend_on_what_else_is_exported():
+    """Each ONNX file is the same bytes alone, before and after the other."""
+    _, pixel_network = make_pixel_network((4,))
+    both = ["onnx_float32", "onnx_int8"]
+    first, second, alone = (
+        convert(artifacts, pixel_network, CALIBRATION_IMAGES, {"class_names": list(CLASS_NAMES)}, 18)
+        for artifacts in (both, both[::-1], both[1:])
+    )
+
+    assert first == second
+    assert alone == {"model_int8.onnx": first["model_int8.onnx"]}
