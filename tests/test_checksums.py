@@ -175,7 +175,8 @@ def test_folder_in_place_of_the_file_is_told(export_dir):
 
 def test_list_that_cannot_be_read_is_told_by_its_name(export_dir):
     """It is the list that is at fault, not the model."""
-    (export_dir / CHECKSUMS_NAME).unlink()
-    (export_dir / CHECKSUMS_NAME).mkdir()
+    list_path = export_dir / CHECKSUMS_NAME
+    list_path.unlink()
+    list_path.mkdir()
 
-    assert CHECKSUMS_NAME in refuse(export_dir / "model.onnx")
+    assert refuse(export_dir / "model.onnx") == f"{list_path}: expected a file, got Is a directory; copy it again"

@@ -61,7 +61,7 @@ def tiny_content():
     return convert_to_int8_tflite(network, np.array([[[0, 255]]], np.uint8))
 
 
-def edit(content, *, weight, bias, factor, zero_point=0):
+def edit(content, *, weight, bias, factor, zero_point=0, has_relu=False):
     """The tiny network with this first logit: (weight * first pixel + bias) * factor steps; the second is 0."""
     model = convert_bytearray_to_object(bytearray(content))
     (graph,) = model.subgraphs
@@ -73,6 +73,8 @@ def edit(content, *, weight, bias, factor, zero_point=0):
         tensor.quantization.scale = [factor * LOGIT_SCALE] * len(tensor.quantization.scale)
         model.buffers[tensor.buffer].data = list(values.tobytes())
     logits.quantization.scale, logits.quantization.zeroPoint = [LOGIT_SCALE], [zero_point]
+    if has_relu:
+        layer.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
     return bytes(convert_object_to_bytearray(model))
 
 
@@ -178,6 +180,16 @@ def test_limits_of_a_logit_depend_on_its_zero_point(tiny_content, zero_point, li
     ]
 
     assert [answer[0, 0] for answer in answers] == list_probabilities(limits)
+
+
+@pytest.mark.parametrize("zero_point", [-128, -5, 0, 6])
+def test_relu_ends_at_the_zero_point(tiny_content, zero_point):
+    """What is below 0 becomes 0, which the zero point stands for, and not the least number that a byte holds."""
+    content = edit(tiny_content, weight=-1, bias=3, factor=1, zero_point=zero_point, has_relu=True)
+
+    assert IntegerReference(content).answer(make_pixels([0, 2, 3, 4, 90]))[:, 0].tolist() == list_probabilities(
+        [3, 1, 0, 0, 0]
+    )
 
 
 @pytest.mark.parametrize("weight", [-127, -3, 1, 2, 127])

@@ -9,7 +9,7 @@ from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 from stages.lib.checksums import CHECKSUMS_NAME
 from stages.lib.errors import DataError, ExportError
 from stages.lib.micro import HAS_MICRO
-from stages.lib.parity_matrix import find_obstacle
+from stages.lib.parity_matrix import NOT_FOR_MICRO, find_obstacle
 from stages.lib.prediction import predict_in_batches
 from stages.lib.runtimes import RUNTIMES, find_runtimes, load_content, load_predictor
 
@@ -144,6 +144,13 @@ def test_runtimes_of_one_file_answer_alike(small_model, name):
     assert max(np.abs(one - other).max() for one in answers for other in answers) <= TOLERANCES[name]
 
 
+def test_litert_without_xnnpack_has_other_kernels(small_model):
+    """The two are two runtimes: over many images, some last bit differs."""
+    one, other = (load(small_model, "model.tflite", runtime)(IMAGES) for runtime in ("litert", "litert_builtin"))
+
+    assert not np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("name", "usual", "all_of_them"),
     [
@@ -235,6 +242,17 @@ def test_what_a_runtime_cannot_load_ends_in_one_line(small_model, runtime, kind)
         load_content(damaged[kind], runtime, name)
 
     assert str(refusal.value).startswith(f"{name}: expected a model that {RUNTIMES[runtime].title} runs, got ")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this Python and platform")
+@pytest.mark.parametrize("name", NOT_FOR_MICRO)
+def test_export_that_tensorflow_lite_micro_refuses_ends_in_one_line(small_model, name):
+    """A file with an operator that it has no kernel for is an ExportError, found at loading or at the first image."""
+    with pytest.raises(ExportError) as refusal:
+        load_content(small_model.exports[name], "tflite_micro", name)(IMAGES[:1])
+
+    assert str(refusal.value).startswith(f"{name}: expected a model that TensorFlow Lite Micro runs, got ")
     assert "\n" not in str(refusal.value)
 
 

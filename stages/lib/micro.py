@@ -29,16 +29,24 @@ class MicroInterpreter:
     """A .tflite model in TensorFlow Lite Micro, which takes one image at a time."""
 
     def __init__(self, content: bytes, arena_bytes: int = _AMPLE_ARENA) -> None:
-        """Load the model into an arena of that size.
+        """Load the model into an arena of that size and let it answer once.
 
         Raises:
-            RuntimeError: it cannot be run, in such an arena or at all.
+            RuntimeError: it cannot be run, in such an arena or at all; why it says in its own words.
         """
         if not HAS_MICRO:
             raise RuntimeError(MISSING_MICRO)
-        with hold_back_stderr():
-            self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
-        self.image_size = tuple(self._interpreter.get_input_details(0)["shape"][1:].tolist())
+        fault = None
+        with hold_back_stderr() as read:
+            try:
+                self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
+                shape, dtype = (self._interpreter.get_input_details(0)[key] for key in ("shape", "dtype"))
+                self._answer_one(np.zeros(shape, dtype))
+            except RuntimeError as error:
+                fault = f"{error} {read()}".strip()
+        if fault:
+            raise RuntimeError(fault)
+        self.image_size = tuple(shape[1:].tolist())
         quantization = self._interpreter.get_output_details(0)["quantization_parameters"]
         # Empty where the output is not quantized, which a scale of 0 stands for.
         self.scale = float(next(iter(quantization["scales"]), 0))
@@ -56,7 +64,6 @@ class MicroInterpreter:
 
     def read_allocation(self) -> int:
         """Bytes of the arena that its allocator has handed out for good."""
-        self.answer(np.zeros((1, *self.image_size), np.uint8))
         with hold_back_stderr() as read:
             self._interpreter.print_allocations()
             (total,) = re.findall(r"Arena allocation total (\d+) bytes", read())
@@ -85,8 +92,7 @@ def _grow_arena(content: bytes, size: int) -> None:
     while True:
         print(size, flush=True)
         try:
-            interpreter = MicroInterpreter(content, size)
-            interpreter.answer(np.zeros((1, *interpreter.image_size), np.uint8))
+            MicroInterpreter(content, size)
         except RuntimeError:
             size += _ALIGNMENT
         else:
