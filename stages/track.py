@@ -16,10 +16,12 @@ from stages.lib.dvc_lock import LOCK_PATH, State, read_state, require_current
 from stages.lib.files import read_csv, read_json, write_json
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
+from stages.lib.manifest import describe_environment
 from stages.lib.params import PARAMS_PATH, Section, flatten_params, load_params
 from stages.lib.promotion import Contender
 from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
+from stages.lib.stage_times import describe_times, read_times
 from stages.lib.tracking import (
     ModelRecord,
     RunRecord,
@@ -85,6 +87,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
     experiment = os.environ.get("DVC_EXP_NAME", "")
     units = "-".join(map(str, state.params["train"]["hidden_units"]))
     test_data = hash_output(_RAW_TEST_DIR)
+    times = read_times(load_params())
     return RunRecord(
         name=experiment or f"{dataset_name} {units} {state.digest[:7]}",
         state=state.digest,
@@ -95,12 +98,13 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
         params=flatten_params(state.params),
-        metrics=collect_metrics(_REPORTS_DIR),
+        metrics=collect_metrics(_REPORTS_DIR) | describe_times(times),
         history=collect_history(_REPORTS_DIR),
         datasets={
             "training": (dataset_name, state.outputs["data/normalized"].removesuffix(".dir")),
             "test": (dataset_name, test_data.removesuffix(".dir")),
         },
+        manifest={**describe_environment(times), "params": load_params()},
         artifacts=[
             PARAMS_PATH,
             LOCK_PATH,
@@ -145,7 +149,7 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
         add_commit(store, logged, find_commit())
         version = ensure_model_version(store, params.registered_model, logged, model.contender)
         decision = promote(store, logged, version, model.contender)
-    write_json(state_path, state._asdict())
+    write_json(state_path, {"digest": state.digest, "outputs": state.outputs, "params": state.params})
     print(
         f"track: run {logged.info.run_name!r} {'was already there' if known else 'logged'}; "
         f"{params.registered_model} version {version.version} is {'' if decision.is_promoted else 'not '}"

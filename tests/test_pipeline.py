@@ -59,6 +59,18 @@ def test_first_run_is_tracked_and_promoted(first_repro):
     assert len(project.client.get_metric_history(run.info.run_id, "train/loss")) == int(run.data.params["train.epochs"])
 
 
+def test_first_run_tells_what_it_was_made_with(first_repro):
+    """The first run carries the seconds of every stage before it, and a manifest of the machine and the programs."""
+    project, _ = first_repro
+    (run,) = project.list_runs()
+    manifest = json.loads(Path(project.client.download_artifacts(run.info.run_id, "manifest.json")).read_text("utf-8"))
+
+    assert manifest["seconds"].keys() == set(STAGES[:-1])
+    assert all(run.data.metrics[f"seconds/{stage}/work"] > 0 for stage in STAGES[:-1])
+    assert manifest["params"]["train"]["epochs"] == int(run.data.params["train.epochs"])
+    assert {"cores", "packages", "processor", "python", "settings"} <= manifest.keys()
+
+
 def test_no_change_runs_nothing(project):
     """A second `dvc repro` finds nothing to do."""
     assert project.repro() == []

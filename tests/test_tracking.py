@@ -52,6 +52,7 @@ def make_record(state="s1"):
         metrics={"test/accuracy": 0.95},
         history={"train/loss": [0.5, 0.25]},
         datasets={"training": ("digits", "d1"), "test": ("digits", "d2")},
+        manifest={"python": "3.11.7"},
         artifacts=[tracking.Path("report.json")],
     )
 

@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 
 from stages.lib.errors import PipelineError
 from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
+from stages.lib.stage_times import record_times
 
 S = TypeVar("S", bound=Section)
 
@@ -24,9 +25,10 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
     sections = {name, *also_reads}
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        before = _take_snapshot(sections)
-        run(load_section(name, section))
-        _require_unchanged(sections, before)
+        with record_times(name, load_params()):
+            before = _take_snapshot(sections)
+            run(load_section(name, section))
+            _require_unchanged(sections, before)
     except PipelineError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # disk full, no permission, …

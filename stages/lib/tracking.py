@@ -58,6 +58,7 @@ class RunRecord(NamedTuple):
     metrics: dict[str, float]
     history: dict[str, list[float]]  # by metric, one value per epoch
     datasets: dict[str, tuple[str, str]]  # context: name and digest
+    manifest: dict[str, Any]  # the machine and the programs, of which nothing is hashed
     artifacts: list[Path]  # files and folders of the project's root
 
 
@@ -152,6 +153,7 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
             source = CodeDatasetSource({"mlflow.source.name": "dvc"})
             dataset = MetaDataset(source, name, digest)  # type: ignore[abstract]  # instantiable, as documented
             mlflow.log_input(dataset, context=context)
+        store.client.log_dict(run_id, record.manifest, "manifest.json")
         for path in record.artifacts:
             store.client.log_artifact(run_id, path, str(path.parent) if path.parent.name else None)
         mlflow.onnx.log_model(
