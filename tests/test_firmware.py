@@ -34,7 +34,7 @@ FITTING = Firmware(
     bytes(FILE_BYTES), ARENA_BYTES, OPERATORS, np.zeros((1, 3), np.uint8), 2, {"litert_to_tflite_micro": 1}
 )
 
-needs_micro = pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this Python and platform")
+needs_micro = pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this platform")
 
 
 class Examined(NamedTuple):

@@ -246,7 +246,7 @@ def test_class_names_are_by_label():
 def test_export_passes_in_the_hands_of_a_stranger(small_model, golden_path, name, runtime):
     """With the JSON file, the model's file and the runtime alone, every export is found to answer as it should."""
     if runtime == "tflite_micro" and not HAS_MICRO:
-        pytest.skip("tflite_micro has no wheel for this Python and platform")
+        pytest.skip("tflite_micro has no wheel for this platform")
 
     assert check_as_a_stranger(read_json(golden_path), name, small_model.exports[name], runtime)
 

@@ -14,7 +14,7 @@ from stages.lib.parity_matrix import NOT_FOR_MICRO, find_obstacle
 from stages.lib.runtimes import load_content
 
 if not HAS_MICRO:
-    pytest.skip("tflite_micro has no wheel for this Python and platform", allow_module_level=True)
+    pytest.skip("tflite_micro has no wheel for this platform", allow_module_level=True)
 
 from tflite_micro.python.tflite_micro import runtime  # behind the question whether it is there
 

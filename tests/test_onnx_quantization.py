@@ -35,13 +35,16 @@ class Quantized(NamedTuple):
     quantized: onnx.ModelProto
 
 
-def make_pixel_network(hidden_units, image_size=IMAGE_SIZE):
+def make_pixel_network(hidden_units, image_size=IMAGE_SIZE, *, has_biases=True):
     """A network that nobody trained, with answers that are neither all sure nor all alike."""
     keras.utils.set_random_seed(0)
     network = build_network(image_size, hidden_units, len(CLASS_NAMES), "softmax")
     draw = np.random.default_rng(0).normal
     network.set_weights(
-        [3 * weights if weights.ndim == 2 else draw(scale=0.3, size=weights.shape) for weights in network.get_weights()]
+        [
+            3 * weights if weights.ndim == 2 else draw(scale=0.3, size=weights.shape) * has_biases
+            for weights in network.get_weights()
+        ]
     )
     return network, fold_normalization(network, NORMALIZATION)
 
@@ -60,9 +63,12 @@ def list_operators(model):
     return [node.op_type for node in model.graph.node]
 
 
-def list_constants(model):
-    """The type of each constant by its name."""
-    return {constant.name: constant.data_type for constant in model.graph.initializer}
+def list_layer_types(model):
+    """The types of each layer's weights and, if it has one, bias, as they are stored."""
+    types = {constant.name: constant.data_type for constant in model.graph.initializer}
+    sources = {node.output[0]: node for node in model.graph.node}
+    layers = [node for node in model.graph.node if node.op_type in {"Gemm", "MatMul"}]
+    return [[types[sources[name].input[0]] for name in layer.input[1:]] for layer in layers]
 
 
 @NETWORKS
@@ -107,13 +113,9 @@ def test_answers_are_floats_by_a_float_softmax(network):
 @NETWORKS
 def test_layers_have_weights_of_8_bits_and_biases_of_32(network):
     """Each layer is one Gemm with unsigned 8-bit weights and a bias as wide as its sums."""
-    graph, types = network.quantized.graph, list_constants(network.quantized)
-    sources = {node.output[0]: node for node in graph.node}
-    layers = [[sources[name].input[0] for name in node.input] for node in graph.node if node.op_type == "Gemm"]
+    layers = len(network.weights) // 2
 
-    assert len(layers) == len(network.weights) // 2
-    assert [types[weights] for _, weights, _ in layers] == [onnx.TensorProto.UINT8] * len(layers)
-    assert [types[bias] for _, _, bias in layers] == [onnx.TensorProto.INT32] * len(layers)
+    assert list_layer_types(network.quantized) == [[onnx.TensorProto.UINT8, onnx.TensorProto.INT32]] * layers
     assert not {"MatMul", "Add"} & set(list_operators(network.quantized))
 
 
@@ -141,6 +143,21 @@ def test_most_images_get_the_float_networks_class(network, runtime):
     actual = load_content(canonicalize_onnx(network.quantized), runtime, "model_int8.onnx")(TEST_IMAGES)
 
     assert len(set(reference.argmax(axis=1))) > 1
+    assert (actual.argmax(axis=1) == reference.argmax(axis=1)).mean() >= MIN_SAME_CLASS
+
+
+@pytest.mark.parametrize("hidden_units", [(), (4,), (5, 7)])
+@pytest.mark.parametrize("runtime", ["onnx_runtime", "onnx_reference"])
+def test_layers_without_a_bias_are_quantized_too(hidden_units, runtime):
+    """Of biases that are all zero the conversion keeps none: the weights of such a layer are 8 bits all the same."""
+    network, pixel_network = make_pixel_network(hidden_units, has_biases=False)
+    quantized = quantize_onnx(convert_to_onnx(pixel_network, 18), CALIBRATION_IMAGES)
+    reference = predict_in_float64(network.get_weights(), NORMALIZATION.apply(TEST_IMAGES))
+    actual = load_content(canonicalize_onnx(quantized), runtime, "model_int8.onnx")(TEST_IMAGES)
+
+    assert [weights for weights, *_ in list_layer_types(quantized)] == [onnx.TensorProto.UINT8] * (
+        len(hidden_units) + 1
+    )
     assert (actual.argmax(axis=1) == reference.argmax(axis=1)).mean() >= MIN_SAME_CLASS
 
 

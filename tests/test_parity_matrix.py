@@ -36,7 +36,7 @@ BUDGETS = {
     "model_dynamic_range.tflite": Budget(max_abs_error=0.025, min_same_class=0.95, max_accuracy_drop=5.0),
     "model_int8.tflite": Budget(max_abs_error=0.026, min_same_class=0.96, max_accuracy_drop=6.0),
 }
-MISSING_WHEEL = "not installed: no wheel for this Python and platform"
+MISSING_WHEEL = "not installed: no wheel for this platform"
 # Ten images of three classes, two of them undecided, and what a reference answers.
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 REFERENCE = np.full((10, 3), 0.1, np.float32)

@@ -245,7 +245,7 @@ def test_what_a_runtime_cannot_load_ends_in_one_line(small_model, runtime, kind)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this Python and platform")
+@pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this platform")
 @pytest.mark.parametrize("name", NOT_FOR_MICRO)
 def test_export_that_tensorflow_lite_micro_refuses_ends_in_one_line(small_model, name):
     """A file with an operator that it has no kernel for is an ExportError, found at loading or at the first image."""

@@ -98,7 +98,10 @@ def require_fit(firmware: Firmware, budget: MicrocontrollerBudget) -> None:
                 f"an arena of at most {budget.max_arena_bytes} bytes, a file of at most {budget.max_file_bytes}, "
                 f"no operators but {', '.join(budget.operators)}"
             ),
-            got=f"{firmware.arena_bytes}, {len(firmware.content)}, {', '.join(firmware.operators)}",
+            got=(
+                f"{'one not measured' if firmware.arena_bytes is None else firmware.arena_bytes}, "
+                f"{len(firmware.content)}, {', '.join(firmware.operators)}"
+            ),
             do="lower train.hidden_units, or raise export.microcontroller",
         )
 

@@ -87,12 +87,15 @@ class IntegerReference:
 
         probabilities: (N, classes), the answers in question.
 
-        With each logit off by at most a step s, probability p is off by at most 2 s p (1 - p), to first order: its
-        derivative by logit j is p_j ((j is its own) - p). The rounding of the answer itself adds a step.
+        With each logit off by at most d, probability p is off by at most 2 d p (1 - p), to first order: its derivative
+        by logit j is p_j ((j is its own) - p). A step of the logits is taken for each layer, because what one rounds
+        the other way the next ones pass on; the rounding of the answer itself adds a step.
         """
         ((_, softmax),) = [(operator, step) for operator, step in self._steps if operator is _apply_softmax]
+        layers = sum(operator is _fully_connect for operator, _ in self._steps)
+        distance = layers * self._tensors[softmax.inputs[0]].scales[0]
         steepest = (probabilities * (1 - probabilities)).max()
-        return 1 + int(np.ceil(2 * steepest * self._tensors[softmax.inputs[0]].scales[0] / self.scale))
+        return 1 + int(np.ceil(2 * distance * steepest / self.scale))
 
 
 def _quantize(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
@@ -145,7 +148,8 @@ def _rescale(values: Integers, factors: NDArray[np.float64]) -> Integers:
 
     Microcontrollers have no fast floats: they multiply by a whole number below 2**31 and shift
     (B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
-    2017, section 2.2). Here the product is exact and rounded once, halves up.
+    2017, section 2.2). Here the product is exact and rounded once, halves up; runtimes that multiply by a float round
+    it once more before, and some of them halves to even.
     """
     mantissas, exponents = np.frexp(factors)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
     multipliers = np.rint(mantissas * 2**31).astype(np.int64)

@@ -81,6 +81,8 @@ def measure_arena(content: bytes) -> int:
         command = [sys.executable, "-m", "stages.lib.micro", str(size)]
         project_dir = Path(__file__).parents[2]
         done = subprocess.run(command, input=content, cwd=project_dir, capture_output=True, check=False)  # noqa: S603
+        if not done.stdout:
+            raise RuntimeError(f"no arena could be tried: {done.stderr.decode(errors='replace')}")
         size = int(done.stdout.split()[-1])
         if done.returncode == 0:
             return size
