@@ -109,7 +109,7 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     assert found.data.metrics["test/accuracy"] == 0.95
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
     assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
-    assert [item.path for item in store.client.list_artifacts(run.info.run_id)] == ["report.json"]
+    assert [item.path for item in store.client.list_artifacts(run.info.run_id)] == ["manifest.json", "report.json"]
     assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
 
 
