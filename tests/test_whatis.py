@@ -462,6 +462,31 @@ def test_what_is_no_file_is_one_line(name, got):
     assert result.stderr.count("\n") == 1
 
 
+def test_commit_tells_its_own_state(repository):
+    """A revision leads to the params and outputs of its own dvc.lock, whatever the work tree has."""
+    commit, md5 = repository.git("log", "-1", "--abbrev=7", "--format=%h %cs %s"), repository.md5("models/model.keras")
+    repository.write("models/model.keras", "another network")
+    repository.reproduce()
+    result = run_whatis("HEAD")
+    fields = read_fields(result.stdout)
+
+    assert result.stdout.startswith("HEAD: the state ")
+    assert fields["commit"] == [commit]
+    assert f"models/model.keras  md5 {md5}" in fields["dvc.lock"]
+    assert fields["MLflow"] == ["no store here"]
+
+
+def test_commit_without_a_lock_is_one_line(repository):
+    """A commit from before the first `dvc repro` ends in one line."""
+    repository.git("rm", "--quiet", "--cached", "dvc.lock")
+    repository.git("commit", "--quiet", "--message", "No lock")
+    result = run_whatis("HEAD")
+
+    assert result.exit_code == 1
+    assert "dvc.lock: expected a sound one, got none; choose another commit" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_outside_git_the_work_tree_is_searched(repository):
     """Without git there is still the dvc.lock on disk."""
     shutil.rmtree(repository.root / ".git")
@@ -594,6 +619,20 @@ def test_renamed_network_leads_to_its_state(project, tmp_path):
     assert newest["dvc.lock"] == [f"models/model.keras  md5 {read_entries(project)['models/model.keras']}"]
     assert {"ingest.dataset: digits", "train.hidden_units: [20]"} <= set(newest["params"])
     assert newest["commits"] == ["work tree", list_commits(project)[0]]
+
+
+def test_commit_leads_to_its_exports_and_its_run(project):
+    """From a commit the MD5 of every exported file and the MLflow run of its state are found."""
+    fields = read_fields(run_whatis("main").stdout)
+    runs = [
+        run
+        for run in project.list_runs()
+        if run.data.tags["pipeline.state"] == read_state(project.read("dvc.lock")).digest
+    ]
+    export_md5 = hash_output(project.root / "models/export/model.onnx")
+
+    assert f"models/export/model.onnx  md5 {export_md5}" in fields["dvc.lock"]
+    assert [line.split(" (run ")[1][:32] for line in fields["MLflow"]] == [run.info.run_id for run in runs]
 
 
 def test_run_version_and_champion_are_those_of_the_store(project):

@@ -120,12 +120,56 @@ class Verdict(NamedTuple):
 
 
 @click.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE|REV", type=click.Path(path_type=Path))
 def whatis(path: Path) -> None:
-    """Find the params, dvc.lock entry, commits and MLflow runs that FILE belongs to.
+    """Find the params, dvc.lock entry, commits and MLflow runs that a file or a commit belongs to.
 
     FILE is any file that the pipeline made, under any name, anywhere. It is known by its bytes; an exported model is
-    known by the digests inside it, too, also in a fresh clone. Nothing is written. Exit code 1 if no state has it.
+    known by the digests inside it, too, also in a fresh clone. REV is a commit, branch or tag, if there is no such
+    file. Nothing is written. Exit code 1 if no state has it.
+    """
+    commit = None if path.exists() else find_commit(str(path))
+    print("\n".join(describe_commit(str(path), commit) if commit else describe_origin(path)))
+
+
+def find_commit(revision: str) -> str | None:
+    """The SHA of the commit that `revision` names; none if there is no such one."""
+    return run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def describe_commit(revision: str, commit: str) -> list[str]:
+    """What dvc.lock says at a commit, and the runs of that state.
+
+    Raises:
+        DataError: there is no sound dvc.lock at that commit.
+    """
+    lock = parse_lock(run_git("show", f"{commit}:./{LOCK_PATH}") or "")
+    if lock is None:
+        raise DataError(
+            f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", expected="a sound one", got="none", do="choose another commit"
+        )
+    runs, remark = read_runs()
+    files = []
+    for path, output in lock.outputs.items():
+        files.append(f"{path}  md5 {output.md5}")
+        if path == _EXPORTS:
+            listing = read_listing(output.md5) or {}
+            files += [f"{path}/{name}  md5 {md5}" for name, md5 in listing.items()]
+    fields = {
+        "commit": [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))],
+        "params": [f"{name}: {value}" for name, value in flatten_params(lock.state.params).items()],
+        "dvc.lock": files,
+        "MLflow": [remark] if remark else describe_runs([run for run in runs if run.state == lock.state.digest]),
+    }
+    lines = [line for name, values in fields.items() for line in format_field(name, values)]
+    return [f"{revision}: the state {lock.state.digest[:_SHORT_SHA]} of the pipeline", *lines]
+
+
+def describe_origin(path: Path) -> list[str]:
+    """What a file is, how that was found, and the states that have it.
+
+    Raises:
+        DataError: it is no file, or none that this pipeline made.
     """
     file = read_file(path)
     history = read_history()
@@ -160,7 +204,7 @@ def whatis(path: Path) -> None:
         }
         for match, verdict in zip(matches, verdicts, strict=True)
     ]
-    print("\n".join([f"{path}: {what}", *describe_file(file), *format_states(states)]))
+    return [f"{path}: {what}", *describe_file(file), *format_states(states)]
 
 
 def read_file(path: Path) -> File:
