@@ -355,6 +355,17 @@ def test_folder_outside_git_is_one_line(repository):
     assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
 
 
+@pytest.mark.parametrize("text", ["stages: 3", "[3]", "stages: {train: 3}", "stages: {train: {outs: [{path: a}]}}"])
+def test_lock_that_is_something_else_is_one_line(repository, text):
+    """Valid YAML that no DVC wrote ends in one line that names dvc.lock, not in a traceback."""
+    (repository.root / "dvc.lock").write_text(text, encoding="utf-8")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("report: dvc.lock: expected a sound file, got ")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("missing", ["dvc.lock", "reports/metrics.json", "reports/parity.json"])
 def test_missing_report_is_one_line(repository, missing):
     """Before the first `dvc repro` the report says what is missing and what makes it."""

@@ -136,7 +136,7 @@ def read_revision(commit: str) -> Snapshot:
 def _parse(text: str, parse: Callable[[str], T], where: str, do: str) -> T:
     try:
         return parse(text)
-    except (ValueError, YAMLError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, YAMLError) as error:  # sound YAML, but something else
         raise DataError(where, expected="a sound file", got=" ".join(str(error).split()), do=do) from None
 
 
