@@ -5,6 +5,7 @@ import shutil
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from stores import enter_root
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +18,7 @@ def empty_store(tmp_path_factory):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch, empty_store):
-    """A project's root with an empty store of its own."""
-    mlflow.set_tracking_uri(None)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    """A project's root with an empty store of its own; the current folder."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    (tmp_path / "report.json").write_text("{}", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    yield enter_root(tmp_path, monkeypatch)
     mlflow.set_tracking_uri(None)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import onnx
 from mlflow import MlflowClient
@@ -32,6 +33,16 @@ def make_contender(*wrong, **changes):
 
 
 GOOD = make_contender(*range(5))
+
+
+def enter_root(folder, monkeypatch):
+    """Make the folder a project's root, and the current folder."""
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    (folder / "report.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def make_record(state="s1"):

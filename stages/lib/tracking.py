@@ -300,9 +300,12 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
         store.client.delete_model_version_tag(name, str(target), _ROLLED_BACK_TAG)
         _set_champion(store, name, target)
     today = datetime.now(UTC).date()
-    _add_line(store, name, target, f"{today}: the champion again, after a rollback from version {left or 'none'}")
-    for number in sorted({*later, *([left] if left else [])}):
+    place = f", in place of version {left}" if left else ""
+    _add_line(store, name, target, f"{today}: the champion again{place}")
+    for number in later:
         _add_line(store, name, number, f"{today}: rolled back to version {target}")
+    if left and left not in later:
+        _add_line(store, name, left, f"{today}: version {target} is the champion again")
     return Rollback(target, left)
 
 
