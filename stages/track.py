@@ -6,7 +6,9 @@ Writes  the MLflow store: mlflow.db and mlartifacts in the project's root, or ML
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +20,7 @@ from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
 from stages.lib.manifest import describe_environment
 from stages.lib.params import PARAMS_PATH, Section, flatten_params, load_params
-from stages.lib.promotion import Contender
+from stages.lib.promotion import PREDICTIONS_PATH, Contender, Criteria, read_predictions
 from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
 from stages.lib.stage_times import describe_times, read_times
@@ -48,6 +50,8 @@ class TrackParams(Section):
 
     experiment: str = Field(min_length=1, description="a name that is not empty")
     registered_model: str = Field(min_length=1, description="a name that is not empty")
+    significance: float = Field(gt=0, le=0.5, description="a number above 0, at most 0.5")
+    min_recall: float = Field(ge=0, le=1, description="a number from 0 to 1")
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
@@ -79,6 +83,11 @@ def collect_history(reports_dir: Path) -> dict[str, list[float]]:
         for column in rows[0]
         if column != "epoch"
     }
+
+
+def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Each class's share of test images that were recognized, 0..1; without classes that have no test image."""
+    return {name: of_class["recall"] for name, of_class in metrics["classes"].items() if of_class["images"]}
 
 
 def describe_run(state: State, dataset_name: str) -> RunRecord:
@@ -127,6 +136,8 @@ def describe_model() -> ModelRecord:
             test_data=hash_output(_RAW_TEST_DIR),
             accepted=metrics["accepted"],
             has_parity=all(report["within_budget"] for report in parity.values()),
+            recalls=collect_recalls(metrics),
+            predictions=read_predictions(PREDICTIONS_PATH),
         ),
     )
 
@@ -148,8 +159,8 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
         logged = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
         add_commit(store, logged, find_commit())
         version = ensure_model_version(store, params.registered_model, logged, model.contender)
-        decision = promote(store, logged, version, model.contender)
-    write_json(state_path, {"digest": state.digest, "outputs": state.outputs, "params": state.params})
+        decision = promote(store, logged, version, model.contender, Criteria(params.significance, params.min_recall))
+    write_json(state_path, state._asdict())
     print(
         f"track: run {logged.info.run_name!r} {'was already there' if known else 'logged'}; "
         f"{params.registered_model} version {version.version} is {'' if decision.is_promoted else 'not '}"

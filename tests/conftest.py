@@ -1,14 +1,18 @@
 """What several test modules share that takes seconds to make."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from numpy.typing import NDArray
 from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
+from stores import enter_root
 
 from stages.lib.arrays import Split
 from stages.lib.checksums import write_checksums
@@ -64,3 +68,19 @@ def small_model() -> SmallModel:
         reference=predict_in_batches(classifier, features),
         exports=MappingProxyType(export.convert(list(export.FILES), pixel_network, raw.images, metadata, opset=18)),
     )
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A fresh SQLite store: creating its tables takes seconds, copying the file does not."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, empty_store):
+    """A project's root with an empty store of its own; the current folder."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield enter_root(tmp_path, monkeypatch)
+    mlflow.set_tracking_uri(None)

@@ -14,10 +14,17 @@ from stages.ingest import IngestParams
 from stages.lib.errors import ParamsError
 from stages.lib.params import load_params, load_section
 from stages.normalize import NormalizeParams
+from stages.track import TrackParams
 from stages.train import TrainParams
 
 STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
-SECTIONS = {"export": ExportParams, "ingest": IngestParams, "normalize": NormalizeParams, "train": TrainParams}
+SECTIONS = {
+    "export": ExportParams,
+    "ingest": IngestParams,
+    "normalize": NormalizeParams,
+    "track": TrackParams,
+    "train": TrainParams,
+}
 
 INGEST = "ingest: {dataset: digits, test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
@@ -29,6 +36,7 @@ EXPORT = (
     f"tflite_dynamic_range: {BUDGET}, tflite_int8: {BUDGET.replace('0.1', '0.35')}"
     "}, microcontroller: {max_arena_bytes: 4096, max_file_bytes: 9999, operators: [SOFTMAX]}}"
 )
+TRACK = "track: {experiment: digits, registered_model: digits, significance: 0.05, min_recall: 0.7}"
 # What is allowed.
 EPOCHS = "a whole number of epochs, at least 1"
 ARTIFACTS = (
@@ -39,6 +47,7 @@ ERROR = "a difference of probabilities above 0, at most 1"
 OPTIMIZERS = "adam, adamw, nadam, adamax, adagrad, rmsprop, sgd, lion"
 SEED = "a whole number from 0 to 4294967295"
 SHARE = "a number from 0 to below 1"
+LEVEL = "a number above 0, at most 0.5"
 UNITS = "a list of whole numbers of units, each at least 1"
 
 
@@ -78,6 +87,9 @@ def explain(folder, text):
         (NORMALIZE, "0.1", "1.5", f"normalize.validation_fraction: expected {SHARE}, got 1.5 (float); correct it"),
         (NORMALIZE, "0.1", ".nan", f"normalize.validation_fraction: expected {SHARE}, got nan (float); correct it"),
         (NORMALIZE, "0.1", "-.inf", f"normalize.validation_fraction: expected {SHARE}, got -inf (float); correct it"),
+        (TRACK, "0.05", "0", f"track.significance: expected {LEVEL}, got 0 (int); correct it"),
+        (TRACK, "0.05", "0.51", f"track.significance: expected {LEVEL}, got 0.51 (float); correct it"),
+        (TRACK, "0.7", "70", "track.min_recall: expected a number from 0 to 1, got 70 (int); correct it"),
         (INGEST, "digits", "mist", "ingest.dataset: expected one of digits, mnist, got 'mist' (str); correct it"),
         (
             *(EXPORT, "0.35", "2"),

@@ -229,6 +229,24 @@ def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
     assert "reports/misclassified.png" in artifacts
 
 
+def test_champion_that_was_rolled_back_stays_so(project, tmp_path):
+    """After `pipeline rollback` the same state, tracked once more, is not promoted, and the line says what would."""
+    rollback = ("python", "-c", "from stages.commands.main import main; main(['rollback'])")
+    copy = project.copy_to(tmp_path / "copy", without=("mlflow.db", "mlartifacts"))
+    copy.run("python", "-m", "stages.track")
+    copy.set_param("export.representative_samples", 123)
+    copy.repro()
+    printed = copy.run(*rollback)
+    told = copy.run("python", "-m", "stages.track")
+
+    assert printed.startswith("rollback: digits version 1 is the champion again, version 2 no longer is")
+    assert told.rstrip().endswith(
+        "digits version 2 is not promoted: version 2 of this state was rolled back; "
+        "`pipeline rollback --to 2` makes it the champion again"
+    )
+    assert copy.client.get_model_version_by_alias("digits", "champion").version == 1
+
+
 def test_moved_folder_has_its_run_rebuilt_by_the_same_command(project, tmp_path):
     """In a moved folder, whose artifacts MLflow looks for in the old place, the run is rebuilt in the new one."""
     moved = project.copy_to(tmp_path / "moved")

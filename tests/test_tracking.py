@@ -8,95 +8,13 @@ import sys
 
 import mlflow
 import numpy as np
-import onnx
 import pytest
 from imports import ROOT
 from mlflow import MlflowClient
-from onnx import TensorProto, helper
+from stores import GOOD, get_champion, list_runs, make_contender, make_model, make_record, remove_for_good, track
 
 from stages.lib import tracking
 from stages.lib.errors import TrackingError
-from stages.lib.promotion import Contender
-from stages.lib.tracking import ModelRecord, RunRecord
-
-GOOD = Contender(accuracy=0.95, test_data="a1", accepted=True, has_parity=True)
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A fresh SQLite store: creating its tables takes seconds, copying the file does not."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch, empty_store):
-    """A project's root with an empty store of its own."""
-    mlflow.set_tracking_uri(None)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    (tmp_path / "report.json").write_text("{}", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    mlflow.set_tracking_uri(None)
-
-
-def make_record(state="s1"):
-    return RunRecord(
-        name=f"run of {state}",
-        state=state,
-        tags={"git.commits": "c0"},
-        params={"train.epochs": 2},
-        metrics={"test/accuracy": 0.95},
-        history={"train/loss": [0.5, 0.25]},
-        datasets={"training": ("digits", "d1"), "test": ("digits", "d2")},
-        manifest={"python": "3.11.7"},
-        artifacts=[tracking.Path("report.json")],
-    )
-
-
-def make_model(root, contender):
-    """The smallest network that takes raw pixels: the mean of each half of the image."""
-    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2])
-    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [2])
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["grey"], to=TensorProto.FLOAT),
-            helper.make_node("Reshape", ["grey", "shape"], ["halves"]),
-            helper.make_node("ReduceMean", ["halves", "axes"], ["probabilities"], keepdims=0),
-        ],
-        "halves",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 2, 2])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
-        [shape, axes],
-    )
-    onnx_path = root / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), onnx_path)
-    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2), np.float32), contender)
-
-
-def track(root, state="s1", contender=GOOD, commit="c0"):
-    """What the stage does with the store."""
-    with tracking.open_store() as store:
-        experiment_id = tracking.ensure_experiment(store, "digits")
-        model = make_model(root, contender)
-        run = tracking.find_run(store, experiment_id, state) or tracking.log_run(
-            store, experiment_id, make_record(state), model
-        )
-        tracking.add_commit(store, run, commit)
-        version = tracking.ensure_model_version(store, "digits", run, contender)
-        return store, run, version, tracking.promote(store, run, version, contender)
-
-
-def list_runs(store):
-    experiment = store.client.get_experiment_by_name("digits")
-    return store.client.search_runs([experiment.experiment_id])
-
-
-def get_champion(store):
-    return str(store.client.get_model_version_by_alias("digits", "champion").version)
 
 
 def test_run_holds_params_metrics_steps_data_and_artifacts(root):
@@ -109,7 +27,7 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     assert found.data.metrics["test/accuracy"] == 0.95
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
     assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
-    assert [item.path for item in store.client.list_artifacts(run.info.run_id)] == ["manifest.json", "report.json"]
+    assert [item.path for item in store.client.list_artifacts(run.info.run_id)] == ["manifest.json", "report.json", "reports"]
     assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
 
 
@@ -151,11 +69,34 @@ def test_failure_midway_leaves_no_finished_run(root):
 @pytest.mark.parametrize(
     ("contender", "champion", "reason"),
     [
-        (GOOD, "2", "0.9500 is not lower than the champion's 0.9500"),
-        (GOOD._replace(accuracy=0.94), "1", "0.9400 is lower than the champion's 0.9500"),
-        (GOOD._replace(accuracy=0.5, test_data="b2"), "2", "first champion on changed test data"),
-        (GOOD._replace(accepted=False), "1", "below evaluate.min_accuracy"),
-        (GOOD._replace(has_parity=False), "1", "not within its budget"),
+        (make_contender(*range(4)), "2", "better than champion version 1 (of 100 test images"),
+        (GOOD, "2", "right on the same images as champion version 1"),
+        (
+            make_contender(*range(5, 10)),
+            "2",
+            "as good as champion version 1 (of 100 test images",
+        ),
+        (make_contender(*range(9)), "2", "not significantly worse than champion version 1"),
+        (
+            make_contender(*range(10)),
+            "1",
+            "significantly worse than champion version 1 (of 100 test images, only the champion got 5",
+        ),
+        (make_contender(*range(50), test_data="b2"), "2", "first champion on changed test data"),
+        (GOOD._replace(accepted=False), "1", "test accuracy 0.9500 is below evaluate.min_accuracy"),
+        (GOOD._replace(recalls={"left": 0.6}), "1", "recall of class 'left' is 0.6000, below track.min_recall 0.7"),
+        (GOOD._replace(has_parity=False), "1", "an export is not within its budget"),
+    ],
+    ids=[
+        "better",
+        "the same",
+        "as good",
+        "worse by chance",
+        "worse",
+        "other test data",
+        "below the floor",
+        "a class is lost",
+        "without parity",
     ],
 )
 def test_alias_follows_the_decision_and_the_reason_is_recorded(root, contender, champion, reason):
@@ -164,14 +105,73 @@ def test_alias_follows_the_decision_and_the_reason_is_recorded(root, contender, 
     store, run, version, _ = track(root, "s2", contender)
 
     assert get_champion(store) == champion
-    assert reason in store.client.get_run(run.info.run_id).data.tags["promotion"]
-    assert reason in store.client.get_model_version("digits", version.version).description
+    assert store.client.get_run(run.info.run_id).data.tags["promotion"].startswith(reason)
+    assert store.client.get_model_version("digits", version.version).description.startswith(reason)
+
+
+def remove_file(path):
+    path.unlink()
+
+
+def write_nonsense(path):
+    path.write_bytes(b"\xff\xfe,\n")
+
+
+def drop_last_row(path):
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (remove_file, "are gone"),
+        (write_nonsense, "cannot be read"),
+        (drop_last_row, "are of 99 images instead of 100"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("contender", "champion", "verdict"),
+    [
+        (make_contender(*range(5, 10)), "2", "0.9500 is not lower than the champion's 0.9500"),
+        (make_contender(*range(6)), "1", "0.9400 is lower than the champion's 0.9500"),
+    ],
+    ids=["as good", "worse"],
+)
+def test_champion_without_its_predictions_is_compared_by_accuracy(root, spoil, fault, contender, champion, verdict):
+    """When the champion's run has lost its predictions, the accuracies decide, and the reason says so."""
+    _, first, _, _ = track(root)
+    spoil(root / "mlartifacts/digits" / first.info.run_id / "artifacts/reports/predictions.csv")
+    store, _, _, decision = track(root, "s2", contender)
+
+    assert get_champion(store) == champion
+    assert decision.reason == f"the predictions of champion version 1 {fault}, so accuracy alone decides: {verdict}"
+
+
+def test_champion_whose_run_is_gone_is_compared_by_accuracy(root):
+    """A champion outlives its run: MLflow deletes runs for good without their registered models."""
+    _, first, _, _ = track(root)
+    remove_for_good(root, first)
+    store, _, _, decision = track(root, "s2", make_contender(*range(6)))
+
+    assert get_champion(store) == "1"
+    assert decision.reason.startswith("the predictions of champion version 1 are gone")
+
+
+def test_champion_that_was_registered_by_hand_is_replaced(root):
+    """A champion of which no test data is recorded cannot have been measured on the same."""
+    store, _, version, _ = track(root, contender=GOOD._replace(accepted=False))
+    by_hand = store.client.create_model_version("digits", version.source)
+    store.client.set_registered_model_alias("digits", "champion", by_hand.version)
+    _, _, _, decision = track(root, "s2")
+
+    assert get_champion(store) == "3"
+    assert decision.reason.startswith("first champion on changed test data")
 
 
 def test_decision_is_not_taken_again(root):
     """Tracking an old state once more leaves a later champion in place."""
     track(root)
-    track(root, "s2", GOOD._replace(accuracy=0.96))
+    track(root, "s2", make_contender(*range(4)))
     store, _, _, decision = track(root)
 
     assert get_champion(store) == "2"
@@ -219,7 +219,7 @@ def test_champion_without_files_is_replaced(root):
     """When the champion's files are gone, the next sound model takes over."""
     _, run, _, _ = track(root)
     shutil.rmtree(root / "mlartifacts" / "digits" / "models")
-    store, _, _, decision = track(root, "s2", GOOD._replace(accuracy=0.94))
+    store, _, _, decision = track(root, "s2", make_contender(*range(6)))
 
     assert run.info.status == "FINISHED"
     assert get_champion(store) == "2"
@@ -250,7 +250,7 @@ def test_tracking_uri_of_the_environment_wins(root, monkeypatch, empty_store, is
 
     assert [found.info.run_id for found in list_runs(store)] == [run.info.run_id]
     assert MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_experiment_by_name("digits") is None
-    assert [path.name for path in elsewhere.iterdir()] == ["report.json"]
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["manifest.json", "report.json", "reports"]
 
 
 def test_unusable_store_is_told_in_one_line(root, monkeypatch):

@@ -11,6 +11,7 @@ from stages.lib.errors import PipelineError
 _SUBCOMMANDS = {
     "predict": "Classify pictures with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
+    "rollback": "Make an earlier champion the champion again.",
     "whatis": "Find the state, commits and runs that a file or a commit belongs to.",
 }
 

@@ -2,10 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -34,15 +36,30 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from sqlalchemy.exc import SQLAlchemyError
 
-from stages.lib.errors import TrackingError
+from stages.lib.errors import DataError, TrackingError
 from stages.lib.places import resolve
-from stages.lib.promotion import Contender, Decision, decide
+from stages.lib.promotion import (
+    PREDICTIONS_PATH,
+    Champion,
+    Contender,
+    Criteria,
+    Decision,
+    Predictions,
+    decide,
+    read_predictions,
+)
 from stages.lib.urls import hide_password
 
 STATE_TAG = "pipeline.state"
 COMMITS_TAG = "git.commits"
 DECISION_TAG = "promotion"
 CHAMPION = "champion"
+# Tags of a model version. They make the history of champions, which a version that is deleted leaves by itself.
+_IS_PROMOTED_TAG = "is_promoted"
+_ORDER_TAG = "champion.order"  # the first champion has 1, each later one a number more than any before it
+_ROLLED_BACK_TAG = "rolled_back"  # digest of the version's state: a person has put an earlier champion in its place
+
+_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run that there is none of
 
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
 _MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
@@ -71,6 +88,13 @@ class ModelRecord(NamedTuple):
     contender: Contender
 
 
+class Rollback(NamedTuple):
+    """Which version is the champion, and which was until now."""
+
+    champion: int
+    left: int | None  # none if the alias was gone
+
+
 class Store(NamedTuple):
     """An MLflow store, open."""
 
@@ -79,29 +103,38 @@ class Store(NamedTuple):
 
 
 @contextmanager
-def open_store() -> Iterator[Store]:
+def open_store(
+    *, create: bool = True, again: str = "`python -m stages.track`; nothing is logged twice"
+) -> Iterator[Store]:
     """The store at MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
 
     A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
     It runs several at once, too: a SQLite store is open to one of them at a time, the others wait.
 
+    create: whether a SQLite store that is not there is created. again: what to do once a fault has been put right.
+
     Raises:
-        TrackingError: whatever goes wrong with it inside the block.
+        TrackingError: there is no store, or whatever goes wrong with it inside the block.
     """
     given_uri = os.environ.get("MLFLOW_TRACKING_URI")
     kind, _, path = (given_uri or "sqlite:///mlflow.db").partition(":///")
     is_local = kind == "sqlite"
     uri = f"sqlite:///{resolve(path)}" if is_local else str(given_uri)
+    where = f"the MLflow store {hide_password(uri)}"
+    if is_local and not create and not resolve(path).exists():
+        raise TrackingError(
+            where, expected="a file", got="none", do="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
+        )
     mlflow.set_tracking_uri(uri)
     try:
         with FileLock(f"{resolve(path)}.lock") if is_local else nullcontext():
             yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"the MLflow store {hide_password(uri)}",
-            expected="it to take the run",
+            where,
+            expected="it to answer",
             got=str(error).splitlines()[0],
-            do="put that right, then `python -m stages.track`; nothing is logged twice",
+            do=f"put that right, then {again}",
         ) from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
@@ -202,37 +235,202 @@ def ensure_model_version(store: Store, name: str, run: Run, contender: Contender
     )
 
 
-def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender) -> Decision:
+def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender, criteria: Criteria) -> Decision:
     """Decide whether the version becomes the champion, and record the decision with its reason.
 
-    A version's decision stands, unless there is no champion any more whose files could be read.
+    A version's decision stands, unless there is no champion any more whose files could be read. A state that was rolled
+    back is never promoted again here, be it as another version or for want of a champion: a person has decided.
     """
-    champion = _find_champion(store, version_.name)
+    name = version_.name
+    champion = _find_champion(store, name)
     recorded = version_.tags.get(DECISION_TAG)
-    if recorded and champion:
-        return Decision(version_.tags["is_promoted"] == "true", recorded)
-    decision = decide(contender, champion)
+    rolled_back = _find_rolled_back(store, name, run.data.tags[STATE_TAG])
+    if rolled_back is not None:
+        again = f"`pipeline rollback --to {rolled_back}` makes it the champion again"
+        decision = Decision(False, f"version {rolled_back} of this state was rolled back; {again}")
+    elif recorded and champion is not None:
+        decision = Decision(version_.tags[_IS_PROMOTED_TAG] == "true", recorded)
+    else:
+        decision = decide(contender, None if champion is None else _describe_champion(store, champion), criteria)
+    if recorded and (rolled_back is not None or champion is not None):
+        return decision
     if decision.is_promoted:
-        store.client.set_registered_model_alias(version_.name, CHAMPION, version_.version)
-    store.client.update_model_version(version_.name, version_.version, description=decision.reason)
+        _set_champion(store, name, int(version_.version))
+    _add_line(store, name, int(version_.version), decision.reason)
     store.client.set_tag(run.info.run_id, DECISION_TAG, decision.reason)
-    store.client.set_model_version_tag(
-        version_.name, version_.version, "is_promoted", str(decision.is_promoted).lower()
-    )
-    store.client.set_model_version_tag(version_.name, version_.version, DECISION_TAG, decision.reason)
+    for tag, value in ((_IS_PROMOTED_TAG, str(decision.is_promoted).lower()), (DECISION_TAG, decision.reason)):
+        store.client.set_model_version_tag(name, version_.version, tag, value)
     return decision
 
 
-def _find_champion(store: Store, name: str) -> Contender | None:
-    """The model that the alias points to; none if there is no alias or its files are gone."""
-    version_ = store.client.get_registered_model(name).aliases.get(CHAMPION)
-    if version_ is None:
+def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
+    """Make the champion before the present one, or `target`, the champion again, and record it on both versions.
+
+    Champions later than the target count as rolled back from then on: they leave the history and `promote` leaves them
+    alone. A target that was rolled back itself comes back as the newest champion, and none leaves.
+
+    Raises:
+        TrackingError: there is no such model, no earlier champion, or `target` never was one or has lost its files.
+    """
+    where = f"registered model {name}"
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        raise TrackingError(
+            where, expected="it in the store", got="none", do="run `dvc repro`, or correct track.registered_model"
+        )
+    versions = _list_versions(store, name)
+    left = _find_alias(store, name)
+    history = _list_champions(versions.values())
+    if target is None:
+        earlier = history[: history.index(left)] if left in history else history
+        if not earlier:
+            raise TrackingError(
+                where,
+                expected="a champion before the present one",
+                got="none",
+                do=f"keep version {left}, or train another" if left else "run `dvc repro`",
+            )
+        target = earlier[-1]
+    _require_former_champion(store, name, target, left, versions)
+    later = history[history.index(target) + 1 :] if target in history else []
+    if left is not None and left not in history:  # the alias was set by hand
+        later.append(left)
+    for number in later:
+        store.client.set_model_version_tag(name, str(number), _ROLLED_BACK_TAG, _find_state(store, versions[number]))
+    if target in history:
+        store.client.set_registered_model_alias(name, CHAMPION, str(target))
+    else:
+        store.client.delete_model_version_tag(name, str(target), _ROLLED_BACK_TAG)
+        _set_champion(store, name, target)
+    today = datetime.now(UTC).date()
+    place = f", in place of version {left}" if left else ""
+    _add_line(store, name, target, f"{today}: the champion again{place}")
+    for number in later:
+        _add_line(store, name, number, f"{today}: rolled back to version {target}")
+    if left and left not in later:
+        _add_line(store, name, left, f"{today}: version {target} is the champion again")
+    return Rollback(target, left)
+
+
+def _require_former_champion(
+    store: Store, name: str, target: int, present: int | None, versions: dict[int, ModelVersion]
+) -> None:
+    """Refuse a target of a rollback that is none."""
+    former = [number for number in sorted(versions) if _was_promoted(versions[number]) and number != present]
+    where = f"registered model {name}, version {target}"
+    if target not in former:
+        if target == present:
+            got = "the champion itself"
+        elif target in versions:
+            got = f"one that never was: {versions[target].tags.get(DECISION_TAG, 'no decision is recorded')}"
+        else:
+            got = "no such version"
+        known = f"a former champion ({', '.join(map(str, former)) or 'there is none'})"
+        raise TrackingError(where, expected=known, got=got, do="name another with --to")
+    if not _has_files(store, name, target):
+        raise TrackingError(
+            where, expected="its files", got="none where the store looks for them", do="name another with --to"
+        )
+
+
+def _list_versions(store: Store, name: str) -> dict[int, ModelVersion]:
+    return {int(found.version): found for found in store.client.search_model_versions(f"name = '{name}'")}
+
+
+def _list_champions(versions: Iterable[ModelVersion]) -> list[int]:
+    """The versions that became champion and were not rolled back, in the order in which they did."""
+    standing = [found for found in versions if _was_promoted(found) and _ROLLED_BACK_TAG not in found.tags]
+    return [int(found.version) for found in sorted(standing, key=lambda found: (_get_order(found), int(found.version)))]
+
+
+def _was_promoted(version_: ModelVersion) -> bool:
+    return bool(version_.tags.get(_IS_PROMOTED_TAG) == "true")
+
+
+def _get_order(version_: ModelVersion) -> int:
+    """The place in the order of champions; 0 for those of a store from before there was one: their numbers are it."""
+    return int(version_.tags.get(_ORDER_TAG, "0"))
+
+
+def _set_champion(store: Store, name: str, number: int) -> None:
+    """Point the alias to the version, the newest champion."""
+    order = 1 + max(map(_get_order, _list_versions(store, name).values()))
+    store.client.set_model_version_tag(name, str(number), _ORDER_TAG, str(order))
+    store.client.set_registered_model_alias(name, CHAMPION, str(number))
+
+
+def _add_line(store: Store, name: str, number: int, line: str) -> None:
+    """Add a line to the version's description."""
+    description = store.client.get_model_version(name, str(number)).description
+    store.client.update_model_version(name, str(number), "\n\n".join(filter(None, [description, line])))
+
+
+def _find_state(store: Store, version_: ModelVersion) -> str:
+    """The digest of the state that the version is of; `unknown` if its run is gone, or if it never had one."""
+    try:
+        run = store.client.get_run(version_.run_id) if version_.run_id else None
+    except MlflowException as error:
+        if error.error_code != _NOT_THERE:
+            raise
+        run = None
+    return str(run.data.tags.get(STATE_TAG, "unknown")) if run else "unknown"
+
+
+def _find_rolled_back(store: Store, name: str, state: str) -> int | None:
+    """The version of this state that a person has rolled back; none if there is none, or it is the champion again."""
+    found = store.client.search_model_versions(f"name = '{name}' and tags.`{_ROLLED_BACK_TAG}` = '{state}'")
+    numbers = {int(version_.version) for version_ in found} - {_find_alias(store, name)}
+    return max(numbers, default=None)
+
+
+def _find_alias(store: Store, name: str) -> int | None:
+    """The version that the alias points to."""
+    number = store.client.get_registered_model(name).aliases.get(CHAMPION)
+    return None if number is None else int(number)
+
+
+def _find_champion(store: Store, name: str) -> ModelVersion | None:
+    """The version that the alias points to; none if there is no alias or its files are gone."""
+    number = _find_alias(store, name)
+    if number is None or not _has_files(store, name, number):
         return None
-    champion = store.client.get_model_version(name, version_)
-    location = store.client.get_model_version_download_uri(name, version_)
-    if location.startswith("file:") and not _to_path(location).exists():
-        return None
-    return Contender(float(champion.tags["test_accuracy"]), champion.tags["test_data"], True, True)
+    return store.client.get_model_version(name, str(number))
+
+
+def _has_files(store: Store, name: str, number: int) -> bool:
+    """Whether the version's files are there; those on a server are taken for granted."""
+    location = store.client.get_model_version_download_uri(name, str(number))
+    return not location.startswith("file:") or _to_path(location).exists()
+
+
+def _describe_champion(store: Store, champion: ModelVersion) -> Champion:
+    """The champion as it stands; one that was registered by hand says of no test data that it was measured on it."""
+    return Champion(
+        version=int(champion.version),
+        accuracy=float(champion.tags.get("test_accuracy", "0")),
+        test_data=champion.tags.get("test_data", "none"),
+        predictions=_fetch_predictions(store, champion.run_id) if champion.run_id else "are gone",
+    )
+
+
+def _fetch_predictions(store: Store, run_id: str) -> Predictions | str:
+    """What the run's model predicted of its test images, or what became of that.
+
+    Only the store's own answer that they are not there counts as such: a store out of reach decides nothing.
+    """
+    try:
+        names = [item.path for item in store.client.list_artifacts(run_id, PREDICTIONS_PATH.parent.as_posix())]
+    except MlflowException as error:
+        if error.error_code != _NOT_THERE:
+            raise
+        names = []
+    if PREDICTIONS_PATH.as_posix() not in names:
+        return "are gone"
+    with TemporaryDirectory() as folder:
+        path = Path(store.client.download_artifacts(run_id, PREDICTIONS_PATH.as_posix(), folder))
+        try:
+            return read_predictions(path)
+        except DataError:
+            return "cannot be read"
 
 
 def _to_path(uri: str) -> Path:
