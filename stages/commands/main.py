@@ -11,6 +11,7 @@ from stages.lib.errors import PipelineError
 _SUBCOMMANDS = {
     "predict": "Classify pictures with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
+    "verify": "Prove that the committed dvc.lock holds: hash everything anew, rebuild it.",
     "whatis": "Find the state, commits and runs that a file belongs to.",
 }
 
