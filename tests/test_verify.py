@@ -392,12 +392,12 @@ def test_lasting_difference_is_named_by_stage_file_and_key(small):
     result = small.verify()
 
     assert result.exit_code == 1
-    assert re.findall(r"^ +report diverges .+\n +(.+): \d+ against \d+$", result.stdout, re.MULTILINE) == [
+    assert re.findall(r"^report diverges .+\n +(.+): \d+ against \d+$", result.stdout, re.MULTILINE) == [
         "metrics.json: made.at",
         "metrics.json: made.at",
     ]
     assert re.search(
-        r"^rebuilds 1 and 2 diverge in report: the same code, other bytes\n    metrics.json: made.at: \d+ against \d+$",
+        r"^rebuilds 1 and 2 diverge in report: the same code, other bytes\n  metrics.json: made.at: \d+ against \d+$",
         result.stdout,
         re.MULTILINE,
     )
@@ -415,10 +415,10 @@ def test_first_stage_that_diverges_is_named_before_those_after_it(small):
     assert result.exit_code == 1
     assert (
         result.stdout.count(
-            "  data diverges from dvc.lock\n"
-            "    data/in side/b: missing\n"
-            "    data/in side/c: not promised\n"
-            "    after it: report\n"
+            "\ndata diverges from dvc.lock\n"
+            "  data/in side/b: missing\n"
+            "  data/in side/c: not promised\n"
+            "  after it: report\n"
         )
         == 2
     )
@@ -433,7 +433,7 @@ def test_lock_of_other_sources_is_found_though_outputs_are_the_same(small):
 
     assert result.exit_code == 1
     assert re.search(
-        r"^  the same outputs, another dvc.lock\n    dvc.lock: stages.report.deps.report.py: md5: '\w+' against '\w+'$",
+        r"^the same outputs, another dvc.lock\n  dvc.lock: stages.report.deps.report.py: md5: '\w+' against '\w+'$",
         result.stdout,
         re.MULTILINE,
     )
@@ -450,8 +450,22 @@ def test_forgotten_file_is_found(small):
     result = small.verify("--repeat", "1")
 
     assert result.exit_code == 1
-    assert "\n  report failed: FileNotFoundError: [Errno 2] No such file or directory: 'words.txt'\n" in result.stdout
+    assert "\nreport failed\n  FileNotFoundError: [Errno 2] No such file or directory: 'words.txt'\n" in result.stdout
     assert result.stdout.endswith("\n0 of 1 rebuilds identical\n")
+
+
+def test_difference_before_a_failure_is_found(small):
+    """Where a rebuild fails, the stages that ended before are compared, for they may be why."""
+    Path("data.py").write_text(f"{SOURCES['data.py']}Path('data/a').write_text(str(Path.cwd()))\n", encoding="utf-8")
+    Path("report.py").write_text("raise SystemExit('report: no ink left')\n", encoding="utf-8")
+    small.commit()
+    result = small.verify()
+
+    assert result.exit_code == 1
+    assert "\ndata diverges from dvc.lock; report failed\n  data/a: byte 0, line 1: 'a' against " in result.stdout
+    assert result.stdout.count("\n  report: no ink left\n") == 2
+    assert "\nrebuilds 1 and 2 diverge in data: the same code, other bytes\n  data/a: byte " in result.stdout
+    assert result.stdout.endswith("\n0 of 2 rebuilds identical\n")
 
 
 def test_nothing_leads_out_of_a_clone(tmp_path, monkeypatch):
@@ -504,7 +518,7 @@ def test_emulator_runs_the_stages_of_the_last_rebuild(small, tmp_path, monkeypat
 
     assert result.exit_code == 0
     assert re.search(
-        r"^rebuild 2 of 2: .+ on an emulated Haswell\n  data \d+ s, report \d+ s\n  identical$",
+        r"^rebuild 2 of 2: .+ on an emulated Haswell\ndata \d+ s, report \d+ s\nidentical$",
         result.stdout,
         re.MULTILINE,
     )

@@ -125,10 +125,10 @@ def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
     verdicts: list[Verdict] = []
     with TemporaryDirectory(prefix="verify-") as folder:
         for number, conditions in enumerate(variants, start=1):
-            print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}\n  ", end="", flush=True)
+            print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}\n", end="", flush=True)
             done = rebuild(revision, Path(folder) / str(number), conditions, tell)
             verdict, lines = judge(promise, done, conditions)
-            print("", f"  {verdict.result}", *(f"    {line}" for line in lines), sep="\n", flush=True)
+            print("", verdict.result, *(f"  {line}" for line in lines), sep="\n", flush=True)
             verdicts.append(verdict)
             if verdict.is_identical:
                 remove(done.root)
@@ -143,21 +143,27 @@ def tell(text: str) -> None:
 
 def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verdict, list[str]]:
     """Whether a rebuild gave what is promised; if not, the lines that say where."""
-    if done.fault:
-        return Verdict(conditions, done, done.fault, is_identical=False), []
+    results, lines = [], []
     divergence = find_divergence(promise, done)
     if divergence:
-        result = f"{divergence.stage} diverges from dvc.lock"
-        return Verdict(conditions, done, result, is_identical=False), describe_divergence(divergence)
-    if read_text(LOCK_PATH) != read_text(done.root / LOCK_PATH):
-        line = f"{LOCK_PATH}: {describe_difference(LOCK_PATH, done.root / LOCK_PATH)}"
-        return Verdict(conditions, done, "the same outputs, another dvc.lock", is_identical=False), [line]
-    return Verdict(conditions, done, "identical", is_identical=True), []
+        results.append(f"{divergence.stage} diverges from dvc.lock")
+        lines += describe_divergence(divergence)
+    if done.failed:
+        results.append(f"{done.failed} failed")
+        lines.append(done.fault)
+    if not results and read_text(LOCK_PATH) != read_text(done.root / LOCK_PATH):
+        results.append("the same outputs, another dvc.lock")
+        lines.append(f"{LOCK_PATH}: {describe_difference(LOCK_PATH, done.root / LOCK_PATH)}")
+    return Verdict(conditions, done, "; ".join(results) or "identical", is_identical=not results), lines
 
 
 def find_divergence(promise: Promise, done: Rebuild) -> Divergence | None:
-    """The first stage whose outputs are not the promised ones; none if all are."""
-    differing = [output for output in promise.outputs if hash_output(done.root / output.path) != output.md5]
+    """The first stage whose outputs are not the promised ones, of those that ended well; none if all are."""
+    differing = [
+        output
+        for output in promise.outputs
+        if not (done.failed and output.stage not in done.stages) and hash_output(done.root / output.path) != output.md5
+    ]
     if not differing:
         return None
     ranks = {stage: number for number, stage in enumerate(done.stages)}
@@ -202,33 +208,33 @@ def describe_divergence(divergence: Divergence) -> list[str]:
 
 def compare_rebuilds(promise: Promise, verdicts: Sequence[Verdict]) -> list[str]:
     """Whether the rebuilds that are not as promised are at least like the first of them."""
-    diverged = [
-        (number, verdict.rebuild)
-        for number, verdict in enumerate(verdicts, start=1)
-        if not verdict.is_identical and not verdict.rebuild.fault
-    ]
-    if len(diverged) < 2:
+    others = [(number, verdict.rebuild) for number, verdict in enumerate(verdicts, 1) if not verdict.is_identical]
+    if len(others) < 2:
         return []
-    first, model = diverged[0]
+    (first, model), *rest = others
     made = take_promise(promise.outputs, model)
     lines = []
-    for number, other in diverged[1:]:
+    for number, other in rest:
         divergence = find_divergence(made, other)
-        if divergence is None:
+        if divergence:
+            lines.append(f"rebuilds {first} and {number} diverge in {divergence.stage}: the same code, other bytes")
+            lines += [f"  {line}" for line in describe_divergence(divergence)]
+        elif not (model.failed or other.failed):
             lines.append(
                 f"rebuilds {first} and {number} gave the same bytes as each other: dvc.lock is of other code, other "
                 "packages or another processor; if these are meant, `dvc repro` and commit dvc.lock"
             )
-        else:
-            lines.append(f"rebuilds {first} and {number} diverge in {divergence.stage}: the same code, other bytes")
-            lines += [f"    {line}" for line in describe_divergence(divergence)]
     return [*lines, ""]
 
 
 def take_promise(outputs: Sequence[Output], done: Rebuild) -> Promise:
     """What a rebuild made, as the promise for another."""
-    made = [output._replace(md5=hash_output(done.root / output.path)) for output in outputs]
-    return Promise(made, {output.path: list_files(output, done.root) for output in outputs})
+    made = [
+        output._replace(md5=hash_output(done.root / output.path))
+        for output in outputs
+        if not (done.failed and output.stage not in done.stages)
+    ]
+    return Promise(made, {output.path: list_files(output, done.root) for output in made})
 
 
 def summarize(verdicts: Sequence[Verdict]) -> list[str]:

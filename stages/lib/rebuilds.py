@@ -35,19 +35,20 @@ class Conditions(NamedTuple):
     cpu: str | None = None  # emulated, by its name in QEMU
 
     def describe(self) -> str:
-        """All of them but the folder, in a line."""
+        """All of them, in a line."""
         settings = [f"{key}={value}" for key, value in self.environment.items()]
         cpu = [f"on an emulated {self.cpu}"] if self.cpu else []
-        return " ".join([*settings, f"umask {self.umask:03o}", *cpu])
+        return " ".join([*settings, f"umask {self.umask:03o}", f"in {self.folder}", *cpu])
 
 
 class Rebuild(NamedTuple):
     """What became of one run."""
 
     root: Path  # of the project in the clone
-    stages: list[str]  # those that ran, in their order
+    stages: list[str]  # those that ended well, in their order
     seconds: float
-    fault: str  # why it ended early; empty if it did not
+    failed: str  # the stage that did not, or `dvc`; empty if all did
+    fault: str  # the last that it said
 
 
 class Revision(NamedTuple):
@@ -172,10 +173,10 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
             said = []
     _tell_end(stages, tell)
     seconds = time.monotonic() - started
-    fault = ""
-    if process.returncode:
-        fault = f"{next(reversed(stages), 'dvc')} failed: {said[-1] if said else f'exit code {process.returncode}'}"
-    return Rebuild(root, list(stages), seconds, fault)
+    if not process.returncode:
+        return Rebuild(root, list(stages), seconds, failed="", fault="")
+    *ended, failed = stages or ["dvc"]
+    return Rebuild(root, ended, seconds, failed, said[-1] if said else f"exit code {process.returncode}")
 
 
 def _tell_end(stages: dict[str, float], tell: Callable[[str], None]) -> None:
