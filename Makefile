@@ -1,7 +1,7 @@
 # make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
 # make test    set up and run the tests           make check   lint and types
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
-# make bench   measure what a prediction costs
+# make bench   measure what a prediction costs    make verify  prove that dvc.lock holds, byte for byte
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 PORT ?= 5000
 
-.PHONY: repro setup test check ui track bench lock
+.PHONY: repro setup test check ui track bench verify lock
 
 repro: setup
 	dvc repro
@@ -45,6 +45,9 @@ track: setup
 
 bench: setup
 	python -m benchmarks.predictions
+
+verify: setup
+	pipeline verify
 
 # Needs uv. One version of each package for every Python, with hashes and without addresses.
 lock:

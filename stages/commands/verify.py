@@ -1,0 +1,251 @@
+"""Prove that dvc.lock holds: hash every output and cache object anew, then rebuild everything from a fresh clone.
+
+Reads   dvc.lock, dvc.yaml, every output, DVC's cache; HEAD of the git repository
+Prints  each file that is not what dvc.lock promises, then what each rebuild gave
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import click
+
+from stages.lib.differences import describe_difference
+from stages.lib.dvc_lock import LOCK_PATH
+from stages.lib.errors import DataError
+from stages.lib.files import remove
+from stages.lib.hashing import hash_output
+from stages.lib.integrity import Audit, Output, PromisedFile, audit, list_files, read_outputs
+from stages.lib.markdown import format_table
+from stages.lib.rebuilds import Conditions, Rebuild, find_revision, rebuild, require_emulator, vary
+
+_GRAPH_PATH = Path("dvc.yaml")
+_SHOWN_FILES = 5  # of a stage that diverges
+
+
+class Promise(NamedTuple):
+    """The bytes that a rebuild should give."""
+
+    outputs: Sequence[Output]
+    files: Mapping[str, Mapping[str, PromisedFile]]  # by path of the output: by path
+
+
+class Divergence(NamedTuple):
+    """How a rebuild left the promise."""
+
+    stage: str  # the first one, in the order in which they ran
+    files: list[str]  # what differs in each of its files, the path first
+    later: list[str]  # stages that diverged, too
+
+
+class Verdict(NamedTuple):
+    """What came of one rebuild."""
+
+    conditions: Conditions
+    rebuild: Rebuild
+    result: str  # in a few words
+    is_identical: bool
+
+
+@click.command()
+@click.option("--quick", "--no-rebuild", "is_quick", is_flag=True, help="Hash what is here, rebuild nothing.")
+@click.option(
+    "--repeat", "count", metavar="N", type=click.IntRange(min=1), default=2, show_default=True, help="Rebuilds to make."
+)
+@click.option(
+    "--cpu", metavar="MODEL", help="Make the last rebuild on a processor that QEMU emulates, such as Haswell."
+)
+def verify(is_quick: bool, count: int, cpu: str | None) -> None:
+    """Prove that the committed dvc.lock holds, byte for byte.
+
+    First every output on disk and every object of it in DVC's cache is hashed anew, for DVC trusts both. Then HEAD is
+    cloned and the whole pipeline rebuilt in the clones, in other folders, with other numbers of threads, locales, time
+    zones, umasks and hash seeds, nothing taken from a cache. Where a rebuild diverges, the first stage, the file and
+    what differs inside are named. Nothing is written here.
+
+    \b
+    Exit code:
+      0  every byte is the promised one
+      1  one is not, or there is nothing to verify
+    """  # noqa: D301  # \b is click's mark for lines that stay apart
+    if is_quick and cpu:
+        raise click.UsageError("--cpu is of a rebuild, and --quick makes none")
+    if cpu and not is_quick:
+        require_emulator(cpu)
+    outputs = read_outputs(read_text(LOCK_PATH), read_text(_GRAPH_PATH))
+    audited = audit(outputs, find_cache())
+    print("\n".join(describe_audit(audited, len(outputs))), flush=True)
+    is_sound = not audited.faults
+    if not is_quick:
+        is_sound = make_rebuilds(Promise(outputs, audited.files), vary(count, cpu)) and is_sound
+    sys.exit(0 if is_sound else 1)
+
+
+def read_text(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not path.is_file():
+        do = "run in the project's root folder, after the first `dvc repro`"
+        raise DataError(str(path), expected="a file", got="none", do=do)
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def find_cache() -> Path:
+    """The folder of DVC's cache, relative if it is in this one.
+
+    Raises:
+        DataError: DVC does not tell it.
+    """
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
+    if done.returncode:
+        got = done.stderr.strip() or f"exit code {done.returncode}"
+        raise DataError("this folder", expected="a DVC project", got=got, do="run in the project's root folder")
+    path = Path(done.stdout.strip()).absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def describe_audit(audited: Audit, output_count: int) -> list[str]:
+    """A line for each fault; one of praise if there is none."""
+    if audited.faults:
+        return [str(fault) for fault in audited.faults]
+    counts = f"{output_count} outputs, {audited.file_count} files and {audited.object_count} cache objects"
+    return [f"on disk and in DVC's cache: {counts} hashed, all as dvc.lock has them"]
+
+
+def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
+    """Rebuild under all conditions, telling of progress; whether every one gave what is promised."""
+    revision = find_revision()
+    verdicts: list[Verdict] = []
+    with TemporaryDirectory(prefix="verify-") as folder:
+        for number, conditions in enumerate(variants, start=1):
+            print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}\n", end="", flush=True)
+            done = rebuild(revision, Path(folder) / str(number), conditions, tell)
+            verdict, lines = judge(promise, done, conditions)
+            print("", verdict.result, *(f"  {line}" for line in lines), sep="\n", flush=True)
+            verdicts.append(verdict)
+            if verdict.is_identical:
+                remove(done.root)
+        print("", *compare_rebuilds(promise, verdicts), *summarize(verdicts), sep="\n")
+    return all(verdict.is_identical for verdict in verdicts)
+
+
+def tell(text: str) -> None:
+    """Go on with the line that shows progress."""
+    print(text, end="", flush=True)
+
+
+def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verdict, list[str]]:
+    """Whether a rebuild gave what is promised; if not, the lines that say where."""
+    results, lines = [], []
+    divergence = find_divergence(promise, done)
+    if divergence:
+        results.append(f"{divergence.stage} diverges from dvc.lock")
+        lines += describe_divergence(divergence)
+    if done.failed:
+        results.append(f"{done.failed} failed")
+        lines.append(done.fault)
+    if not results and read_text(LOCK_PATH) != read_text(done.root / LOCK_PATH):
+        results.append("the same outputs, another dvc.lock")
+        lines.append(f"{LOCK_PATH}: {describe_difference(LOCK_PATH, done.root / LOCK_PATH)}")
+    return Verdict(conditions, done, "; ".join(results) or "identical", is_identical=not results), lines
+
+
+def find_divergence(promise: Promise, done: Rebuild) -> Divergence | None:
+    """The first stage whose outputs are not the promised ones, of those that ended well; none if all are."""
+    differing = [
+        output
+        for output in promise.outputs
+        if not (done.failed and output.stage not in done.stages) and hash_output(done.root / output.path) != output.md5
+    ]
+    if not differing:
+        return None
+    ranks = {stage: number for number, stage in enumerate(done.stages)}
+    stages = sorted({output.stage for output in differing}, key=lambda stage: ranks.get(stage, len(ranks)))
+    files = [
+        line
+        for output in differing
+        if output.stage == stages[0]
+        for line in compare_output(output, promise.files[output.path], done.root)
+    ]
+    return Divergence(stages[0], files, stages[1:])
+
+
+def compare_output(output: Output, promised: Mapping[str, PromisedFile], root: Path) -> list[str]:
+    """What differs in each file of an output that is not the promised one, the promised file first."""
+    if not promised:
+        return [f"{output.path}: MD5 {output.md5} against {hash_output(root / output.path)}; its files are not here"]
+    made = list_files(output, root)
+    lines = []
+    for path in sorted(promised.keys() | made.keys()):
+        if path not in made:
+            lines.append(f"{path}: missing")
+        elif path not in promised:
+            lines.append(f"{path}: not promised")
+        elif promised[path].md5 != made[path].md5:
+            source = promised[path].source
+            what = describe_difference(source, root / path) if source else ""
+            lines.append(f"{path}: {what or f'MD5 {promised[path].md5} against {made[path].md5}'}")
+    return lines
+
+
+def describe_divergence(divergence: Divergence) -> list[str]:
+    """The first files that differ, how many more there are, and the stages after it."""
+    shown = divergence.files[:_SHOWN_FILES]
+    others = len(divergence.files) - len(shown)
+    return [
+        *shown,
+        *([f"and {others} more of its files"] if others else []),
+        *([f"after it: {', '.join(divergence.later)}"] if divergence.later else []),
+    ]
+
+
+def compare_rebuilds(promise: Promise, verdicts: Sequence[Verdict]) -> list[str]:
+    """Whether the rebuilds that are not as promised are at least like the first of them."""
+    others = [(number, verdict.rebuild) for number, verdict in enumerate(verdicts, 1) if not verdict.is_identical]
+    if len(others) < 2:
+        return []
+    (first, model), *rest = others
+    made = take_promise(promise.outputs, model)
+    lines = []
+    for number, other in rest:
+        divergence = find_divergence(made, other)
+        if divergence:
+            lines.append(f"rebuilds {first} and {number} diverge in {divergence.stage}: the same code, other bytes")
+            lines += [f"  {line}" for line in describe_divergence(divergence)]
+        elif not (model.failed or other.failed):
+            lines.append(
+                f"rebuilds {first} and {number} gave the same bytes as each other: dvc.lock is of other code, other "
+                "packages or another processor; if these are meant, `dvc repro` and commit dvc.lock"
+            )
+    return [*lines, ""]
+
+
+def take_promise(outputs: Sequence[Output], done: Rebuild) -> Promise:
+    """What a rebuild made, as the promise for another."""
+    made = [
+        output._replace(md5=hash_output(done.root / output.path))
+        for output in outputs
+        if not (done.failed and output.stage not in done.stages)
+    ]
+    return Promise(made, {output.path: list_files(output, done.root) for output in made})
+
+
+def summarize(verdicts: Sequence[Verdict]) -> list[str]:
+    """A table of the rebuilds, and how many were as promised."""
+    rows = [
+        (str(number), verdict.conditions.describe(), f"{verdict.rebuild.seconds:.0f}", verdict.result)
+        for number, verdict in enumerate(verdicts, start=1)
+    ]
+    count = sum(verdict.is_identical for verdict in verdicts)
+    return [
+        *format_table(("rebuild", "varied", "seconds", "result"), rows),
+        "",
+        f"{count} of {len(verdicts)} rebuilds identical",
+    ]
