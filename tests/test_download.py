@@ -133,7 +133,9 @@ def test_good_cached_file_needs_no_server(server, tmp_path):
     assert server.asked == ["/images.gz"]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"<html>", PACKED[:-9], gzip.compress(OTHER)])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"<html>", PACKED[:-9], gzip.compress(OTHER)], ids=["empty", "a page", "cut off", "other data"]
+)
 def test_damaged_cached_file_is_fetched_anew(server, tmp_path, damaged):
     """A cached file that is not the published one is replaced."""
     server.answers["/images.gz"] = send(PACKED)
