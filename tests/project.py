@@ -3,8 +3,13 @@
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
@@ -46,12 +51,21 @@ class Project:
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns(*without))
         return Project(root)
 
-    def start(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project; `python` is this environment's, MLflow's store the project's own."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which `python` is this environment's and MLflow's store the project's own.
+
+        Nothing of a `make test` around these tests passes on to a `make` within them.
+        """
+        left_out = ("MLFLOW_", "DVC_", "MAKE", "MFLAGS")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        return environment
+
+    def start(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's environment."""
         return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=300
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=300
         )
 
     def run(self, *command: str) -> str:
@@ -59,6 +73,32 @@ class Project:
         done = self.start(*command)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """The address at which `make ui` answers, as long as the block lasts."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log_path = self.root / "server.log.partial"  # a name that git ignores
+        # The environment is there already: make is told not to look at it.
+        command = ("make", "--silent", "--old-file=.venv/.ready", f"PORT={port}", "ui")
+        with log_path.open("w", encoding="utf-8") as log:
+            server = subprocess.Popen(
+                command, cwd=self.root, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            deadline = time.monotonic() + 120
+            while not _answers(port):
+                said = log_path.read_text(encoding="utf-8")
+                assert server.poll() is None, f"`make ui` ended\n{said}"
+                assert time.monotonic() < deadline, f"`make ui` does not answer\n{said}"
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
 
     def repro(self, *arguments: str) -> list[str]:
         """The stages that `dvc repro` ran, in order."""
@@ -85,3 +125,8 @@ class Project:
         """The runs of an experiment, the newest first."""
         found = self.client.get_experiment_by_name(experiment)
         return list(self.client.search_runs([found.experiment_id])) if found else []
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0

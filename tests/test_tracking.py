@@ -32,6 +32,16 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
 
 
+def test_runs_in_a_row_have_colors_of_their_own(root):
+    """Seven runs in a row have seven colours in MLflow's pages; then the first comes again."""
+    for number in range(8):
+        store, *_ = track(root, state=f"s{number}")
+    colors = [run.data.tags[tracking.COLOR_TAG] for run in list_runs(store)]
+
+    assert len(set(colors)) == 7
+    assert colors[0] == colors[-1]
+
+
 def test_same_state_is_logged_once(root):
     """A state that has its run gets neither a second run nor a second version; a new commit is noted on it."""
     _, first, _, _ = track(root)

@@ -1,0 +1,166 @@
+"""A person at a browser: opens a page, presses what it names, reads what it shows."""
+
+import os
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import element_to_be_clickable
+from selenium.webdriver.support.ui import WebDriverWait
+
+# Debian's name, Ubuntu's and Google's own. The driver must be of the browser's version.
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMEDRIVER = shutil.which("chromedriver")
+
+# Seconds until a page must show what it should, on a machine that does other things, too.
+PATIENCE = 60
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # which the browser needs of root
+    "--disable-dev-shm-usage",  # a container's /dev/shm is small
+    "--disable-gpu",
+    "--hide-scrollbars",
+    # Nothing of its own on the network.
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # A mouse, as a person has: without one the charts' tool bars lie over the lines.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
+)
+
+# The row of a table as it is seen: each text to the right of an element at its height, from left to right.
+_READ_ROW = """
+const [heading, table] = arguments, {top, bottom, right} = heading.getBoundingClientRect(), middle = (top + bottom) / 2;
+return [...table.querySelectorAll("*")]
+  .filter((element) => !element.children.length && element.textContent.trim())
+  .map((element) => ({rect: element.getBoundingClientRect(), text: element.textContent.trim()}))
+  .filter(({rect}) => rect.top <= middle && middle <= rect.bottom && rect.left >= right)
+  .sort((one, other) => one.rect.left - other.rect.left)
+  .map(({text}) => text);
+"""
+
+# A line may be drawn as more than one path.
+_COUNT_LINES = """
+const count = (chart) => new Set([...chart.querySelectorAll(".js-line")].map((line) => line.style.stroke)).size;
+return arguments[0].map(count);
+"""
+
+# Half a box further, as smoothly as under a person's hand: the column of names in MLflow's table follows each movement
+# only at the next one, so after a leap it would stand beside other rows' values.
+_SCROLL = """
+const [box, finish] = arguments, settle = () => requestAnimationFrame(() => requestAnimationFrame(finish));
+if (box.scrollTop + box.clientHeight >= box.scrollHeight - 1) settle();
+else {
+  box.addEventListener("scrollend", settle, {once: true});
+  box.scrollBy({top: box.clientHeight / 2, behavior: "smooth"});
+}
+"""
+
+Seen = TypeVar("Seen")
+
+
+class Browser:
+    """A headless Chromium with a profile of its own, which shows one page."""
+
+    def __init__(self, folder: Path, pictures_dir: Path | None = None) -> None:
+        """`folder` takes its profile and pictures of failures; `pictures_dir` the pictures for people, if any."""
+        options = ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(flag)
+        # A driver that is named keeps Selenium from looking for one on the network.
+        self.driver = Chrome(options=options, service=Service(CHROMEDRIVER, env={**os.environ, "HOME": str(folder)}))
+        self.folder = folder
+        self.pictures_dir = pictures_dir
+        self.resize(1400, 1000)
+
+    def close(self) -> None:
+        """End the browser and its driver."""
+        self.driver.quit()
+
+    def resize(self, width: int, height: int) -> None:
+        """Make the page this large, in pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def open(self, address: str) -> None:
+        """Load a page anew, also where only what follows the # differs."""
+        self.driver.get("about:blank")
+        self.driver.get(address)
+
+    def wait(self, look: Callable[[], Seen], what: str) -> Seen:
+        """What `look` finds, as soon as that is something."""
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.2, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: look(), f"not seen within {PATIENCE} s: {what}")
+
+    def find_all(self, xpath: str) -> list[WebElement]:
+        """The elements that can be seen now."""
+        return [element for element in self.driver.find_elements(By.XPATH, xpath) if element.is_displayed()]
+
+    def see(self, xpath: str) -> WebElement:
+        """The first element that can be seen, as soon as there is one."""
+        return self.wait(lambda: next(iter(self.find_all(xpath)), None), xpath)
+
+    def see_text(self, text: str) -> WebElement:
+        """The element that says exactly this."""
+        return self.see(f'//*[normalize-space()="{text}" and not(*[normalize-space()="{text}"])]')
+
+    def press(self, name: str) -> None:
+        """Press the button or the link of this name, once it can be pressed."""
+        named = f'[normalize-space()="{name}" or @aria-label="{name}"]'
+        self.press_at(f"//button{named} | //a{named} | //*[@role='button' or @role='tab']{named}")
+
+    def press_at(self, xpath: str) -> None:
+        """The same, for what has no name to be seen."""
+        self.wait(lambda: element_to_be_clickable((By.XPATH, xpath))(self.driver), xpath).click()
+
+    def scroll_to(self, xpath: str) -> None:
+        """Move the page until an element is at its top."""
+        self.driver.execute_script("arguments[0].scrollIntoView()", self.see(xpath))
+
+    def scroll_within(self, box: str, xpath: str) -> None:
+        """Scroll a box, which holds only the rows in sight, until it has an element and can show it."""
+        self.scroll_to(box)
+
+        def look() -> bool:
+            is_seen = bool(self.find_all(xpath))
+            if not is_seen:
+                self.driver.execute_async_script(_SCROLL, self.see(box))
+            return is_seen
+
+        self.wait(look, xpath)
+
+    def count_lines(self) -> list[int]:
+        """How many lines each chart has that differ in colour, as a person tells them apart."""
+        charts = self.find_all("//*[contains(@class, 'js-plotly-plot')]")
+        return self.driver.execute_script(_COUNT_LINES, charts)
+
+    def read_row(self, heading: str, table: str) -> list[str]:
+        """The texts to the right of a heading in the row of a table, as soon as there are any."""
+        return self.wait(
+            lambda: self.driver.execute_script(_READ_ROW, self.see(heading), self.see(table)), f"row of {heading}"
+        )
+
+    def take_failure(self, name: str) -> Path:
+        """A picture of the page as it is now, for whoever looks into a failed test."""
+        path = self.folder / f"{name}.png"
+        self.driver.save_screenshot(str(path))
+        return path
+
+    def take_picture(self, name: str) -> None:
+        """A picture of the page for people, where they asked for pictures; 256 colours, for it lies in git."""
+        if self.pictures_dir:
+            self.pictures_dir.mkdir(parents=True, exist_ok=True)
+            picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB").quantize()
+            picture.save(self.pictures_dir / f"{name}.png", optimize=True)
