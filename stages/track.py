@@ -41,6 +41,8 @@ _EXPORT_DIR = Path("models/export")
 _RAW_TEST_DIR = Path("data/raw/test")
 # Outputs that a run carries; data it only names.
 _LOGGED = ("models/", "reports/")
+# Each export's largest |Δp| in each runtime, and the like.
+_MEASURED_NAME = "parity_measured.json"
 # Test images that the registered model carries as its example.
 _EXAMPLE_IMAGES = 2
 
@@ -55,34 +57,40 @@ class TrackParams(Section):
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
-    """Test metrics and each export's parity; what differs between machines if it was measured here, not restored."""
+    """What people compare: MLflow shows a few metrics at once, in the order of the alphabet."""
     metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / "parity.json")
-    collected = {f"test/{name}": float(metrics[name]) for name in ("accuracy", "loss", "expected_calibration_error")}
+    collected = {
+        "accuracy/test": float(metrics["accuracy"]),
+        "calibration_error/test": float(metrics["expected_calibration_error"]),
+        "loss/test": float(metrics["loss"]),
+    }
     for name, report in parity.items():
-        collected |= {f"parity/{name}/{key}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
+        collected |= {f"export_{key}/{name}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
         arena_bytes = report.get("microcontroller", {}).get("arena_bytes")
         if arena_bytes is not None:
-            collected[f"parity/{name}/arena_bytes"] = float(arena_bytes)
-    measured_path = reports_dir / "parity_measured.json"
-    measured = read_json(measured_path) if measured_path.exists() else {}
-    if measured.get("parity_md5") == hash_output(reports_dir / "parity.json"):
-        for name, errors in measured["max_abs_error"].items():
-            collected[f"parity/{name}/max_abs_error"] = max(errors.values())
-            collected |= {f"parity/{name}/{runtime}/max_abs_error": error for runtime, error in errors.items()}
-        for pair, steps in measured.get("integer_steps", {}).items():
-            collected[f"parity/integer_steps/{pair}"] = float(steps)
+            collected[f"export_arena_bytes/{name}"] = float(arena_bytes)
+    for name, errors in read_measured(reports_dir).get("max_abs_error", {}).items():
+        collected[f"export_max_abs_error/{name}"] = max(errors.values())
     return collected
+
+
+def read_measured(reports_dir: Path) -> dict[str, Any]:
+    """What `export` measured and nothing hashes; empty if it did so for other outputs, these being restored by DVC."""
+    path = reports_dir / _MEASURED_NAME
+    measured = read_json(path) if path.exists() else {}
+    return measured if measured.get("parity_md5") == hash_output(reports_dir / "parity.json") else {}
 
 
 def collect_history(reports_dir: Path) -> dict[str, list[float]]:
     """Each column of history.csv as a metric: `accuracy` is of the training split, `val_accuracy` of validation."""
     rows = read_csv(reports_dir / "history.csv")
-    splits = {"val_loss": "validation/loss", "val_accuracy": "validation/accuracy"}
-    return {
-        splits.get(column, f"train/{column}"): [float(row[column]) for row in rows]
-        for column in rows[0]
-        if column != "epoch"
+    names = {
+        "loss": "loss/train",
+        "accuracy": "accuracy/train",
+        "val_loss": "loss/validation",
+        "val_accuracy": "accuracy/validation",
     }
+    return {names[column]: [float(row[column]) for row in rows] for column in rows[0] if column != "epoch"}
 
 
 def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -118,6 +126,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             PARAMS_PATH,
             LOCK_PATH,
             *(Path(path) for path in state.outputs if path.startswith(_LOGGED)),
+            *([_REPORTS_DIR / _MEASURED_NAME] if read_measured(_REPORTS_DIR) else []),
         ],
     )
 

@@ -21,11 +21,11 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     """One run has everything: params, metrics with their steps, data sets with digests, artifacts, the model."""
     store, run, _, _ = track(root)
     found = store.client.get_run(run.info.run_id)
-    history = store.client.get_metric_history(run.info.run_id, "train/loss")
+    history = store.client.get_metric_history(run.info.run_id, "loss/train")
     artifacts = [item.path for item in store.client.list_artifacts(run.info.run_id)]
 
     assert found.data.params == {"train.epochs": "2"}
-    assert found.data.metrics["test/accuracy"] == 0.95
+    assert found.data.metrics["accuracy/test"] == 0.95
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
     assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
     assert artifacts == ["manifest.json", "report.json", "reports"]
