@@ -416,8 +416,8 @@ def test_help_names_the_subcommands_without_importing_them():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert "  report   Compare params, metrics, parity and outputs with a revision.\n" in done.stdout
-    assert "  predict  Classify pictures with an exported model.\n" in done.stdout
+    assert " report Compare params, metrics, parity and outputs with a revision.\n" in unpad(done.stdout)
+    assert " predict Classify pictures with an exported model.\n" in unpad(done.stdout)
     assert done.stdout.endswith("[]\n")
 
 

@@ -261,7 +261,7 @@ def test_tracking_uri_of_the_environment_wins(root, monkeypatch, empty_store, is
 
     assert [found.info.run_id for found in list_runs(store)] == [run.info.run_id]
     assert MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_experiment_by_name("digits") is None
-    assert sorted(path.name for path in elsewhere.iterdir()) == ["manifest.json", "report.json", "reports"]
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["report.json", "reports"]
 
 
 def test_unusable_store_is_told_in_one_line(root, monkeypatch):
