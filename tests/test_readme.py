@@ -41,6 +41,19 @@ def test_named_modules_and_links_exist(document):
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_named_tests_exist():
+    """Each test that CONTRIBUTING.md names as the one that holds a rule is there."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    defined = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    assert len(named) > 10
+    assert named <= defined
+
+
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_named_make_targets_exist(document):
     """Each `make` target that a document names is one."""
