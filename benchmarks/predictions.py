@@ -37,6 +37,7 @@ from threadpoolctl import threadpool_limits
 from stages.lib.arrays import load_array
 from stages.lib.errors import DataError, ExportError, PipelineError
 from stages.lib.files import read_json, write_json
+from stages.lib.manifest import find_processor
 from stages.lib.markdown import format_table
 from stages.lib.normalization import read_normalization
 from stages.lib.prediction import predict_in_batches
@@ -310,15 +311,6 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: find_version(package) for package in PACKAGES},
     }
-
-
-def find_processor() -> str:
-    """The processor's name."""
-    with suppress(FileNotFoundError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def find_version(package: str) -> str | None:

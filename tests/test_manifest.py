@@ -24,7 +24,8 @@ def test_manifest_has_what_results_might_depend_on():
 def test_manifest_tells_thread_settings_and_no_secrets(monkeypatch):
     """Of the environment it tells what libraries look at, never the rest, which may be a password."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    for name in ("MLFLOW_TRACKING_PASSWORD", "TF_VAR_password", "TF_TOKEN_example_com", "KERAS_TOKEN"):
+        monkeypatch.setenv(name, "secret")
     settings = describe_environment(TIMES)["settings"]
 
     assert settings["OMP_NUM_THREADS"] == "3"

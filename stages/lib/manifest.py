@@ -9,8 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# What a person may set that libraries under the pipeline look at.
-_SETTINGS = re.compile(r"^((OMP|MKL|OPENBLAS|TF|ONEDNN|CUDA|KERAS|LC)_.*|PYTHONHASHSEED|LANG|TZ)$")
+# What a person may set that libraries under the pipeline look at. TensorFlow's by name: TF_ begins Terraform's, too,
+# among which are passwords.
+_SETTINGS = re.compile(
+    r"^((OMP|MKL|OPENBLAS|ONEDNN|LC)_.*|TF_(NUM_INTRAOP_THREADS|NUM_INTEROP_THREADS|ENABLE_ONEDNN_OPTS|XLA_FLAGS)"
+    r"|CUDA_VISIBLE_DEVICES|KERAS_BACKEND|PYTHONHASHSEED|LANG|TZ)$"
+)
 _DISTRIBUTION = "same-answers"
 
 
@@ -23,7 +27,7 @@ def describe_environment(times: Mapping[str, Mapping[str, float]]) -> dict[str, 
         "cores": os.cpu_count(),
         "packages": _list_versions(),
         "platform": platform.platform(),
-        "processor": _find_processor(),
+        "processor": find_processor(),
         "python": platform.python_version(),
         "seconds": {stage: dict(of) for stage, of in times.items()},
         "settings": {name: value for name, value in sorted(os.environ.items()) if _SETTINGS.match(name)},
@@ -40,7 +44,7 @@ def _list_versions() -> dict[str, str]:
     return versions
 
 
-def _find_processor() -> str:
+def find_processor() -> str:
     """The processor's name, as Linux tells it, else as Python does."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
