@@ -1,5 +1,6 @@
 """Bring a data set into one shape, verified against its publisher's hashes.
 
+Reads   ${ingest.path}                     a person's own data, with ingest.dataset: folder
 Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
         data/raw/{train,test}/labels.npy   uint8 (N,), class ids
         data/raw/dataset.json              name, class names, promised counts, image size, source hashes
@@ -11,8 +12,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from stages.lib.datasets import Dataset, load_digits, load_mnist
-from stages.lib.files import write_json, write_whole
+from stages.lib.datasets import Dataset, load_digits, load_folder, load_mnist
+from stages.lib.files import require_space, write_json, write_whole
 from stages.lib.params import Section
 from stages.lib.stage import main
 
@@ -20,7 +21,8 @@ from stages.lib.stage import main
 class IngestParams(Section):
     """The `ingest` section of params.yaml."""
 
-    dataset: Literal["digits", "mnist"] = Field(description="one of digits, mnist")
+    dataset: Literal["digits", "mnist", "folder"] = Field(description="one of digits, mnist, folder")
+    path: str = Field(min_length=1, description="the path of a folder")
     test_fraction: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
@@ -32,6 +34,8 @@ def load_dataset(params: IngestParams) -> Dataset:
             return load_digits(params.test_fraction, params.seed)
         case "mnist":
             return load_mnist()
+        case "folder":
+            return load_folder(params.path)
 
 
 def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
@@ -57,6 +61,7 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
 def run(params: IngestParams, target_dir: Path = Path("data/raw")) -> None:
     """Fetch or unpack the data set and write it whole."""
     dataset = load_dataset(params)
+    require_space(target_dir, dataset.train.images.size + dataset.test.images.size)
     with write_whole(target_dir) as partial_dir:
         write_dataset(dataset, params.dataset, partial_dir)
     print(f"ingest: {params.dataset}: {len(dataset.train.labels)} training and {len(dataset.test.labels)} test images")

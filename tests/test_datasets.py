@@ -5,11 +5,12 @@ import os
 import numpy as np
 import pytest
 from imports import ROOT
+from samples import make_dataset, write_idx
 
 from stages.ingest import IngestParams, run
 from stages.lib import datasets
 from stages.lib.arrays import load_split
-from stages.lib.datasets import enlarge, load_digits, load_mnist
+from stages.lib.datasets import enlarge, load_digits, load_folder, load_mnist
 from stages.lib.errors import DataError
 from stages.lib.files import read_json
 
@@ -105,7 +106,7 @@ def test_enlarge_keeps_upright_and_scales_grey_levels():
 
 def test_ingest_writes_what_is_loaded(digits, tmp_path):
     """data/raw holds both splits' arrays and where they came from."""
-    run(IngestParams(dataset="digits", test_fraction=0.2, seed=0), tmp_path / "raw")
+    run(IngestParams(dataset="digits", path="none", test_fraction=0.2, seed=0), tmp_path / "raw")
 
     np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, digits.train.images, strict=True)
     np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, digits.test.labels, strict=True)
@@ -151,3 +152,55 @@ def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .+No such file.+set MNIST_MIRROR to a folder"):
         load_mnist()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a person's own four IDX files, named relative to the project's root."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return write_idx(tmp_path / "own")
+
+
+def test_own_images_come_back(own, tmp_path):
+    """Both splits, classes called by their ids, counts as promised and a SHA-256 of each file."""
+    made = make_dataset()
+    run(IngestParams(dataset="folder", path="own", test_fraction=0.2, seed=0), tmp_path / "raw")
+    dataset = read_json(tmp_path / "raw/dataset.json")
+
+    np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, made.train.images, strict=True)
+    np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, made.test.labels, strict=True)
+    assert dataset["class_names"] == ["0", "1", "2"]
+    assert dataset["promised"] == {"train": 60, "test": 30}
+    assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
+
+
+def drop(own):
+    (own / "t10k-labels-idx1-ubyte.gz").unlink()
+
+
+def add_another(own):
+    (own / "train-images.idx3-ubyte").write_bytes(b"")
+
+
+def mix_up(own):
+    (own / "t10k-labels-idx1-ubyte.gz").unlink()
+    (own / "train-labels-idx1-ubyte").rename(own / "t10k-labels-idx1-ubyte")
+    write_idx(own.with_name("other"), make_dataset(59, 30))
+    (own.with_name("other") / "train-labels-idx1-ubyte").rename(own / "train-labels-idx1-ubyte")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (drop, "ingest.path: own: expected one IDX file of the test split's labels, such as t10k-labels-.+, got none"),
+        (add_another, "of the train split's images, .+, got train-images-idx3-ubyte, train-images.idx3-ubyte; put it"),
+        (mix_up, "own: train: expected as many labels as images, got 60 images and 59 labels"),
+    ],
+    ids=["missing", "twice", "counts"],
+)
+def test_own_files_that_do_not_fit_are_refused(own, change, told):
+    """Which file of which split is missing, there twice or of another length is said."""
+    change(own)
+
+    with pytest.raises(DataError, match=told):
+        load_folder("own")

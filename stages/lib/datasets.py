@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from stages.lib.arrays import Split
 from stages.lib.download import PublishedFile, fetch
 from stages.lib.errors import DataError
-from stages.lib.idx import parse_idx
-from stages.lib.places import find_root
+from stages.lib.idx import open_idx, parse_idx
+from stages.lib.places import find_root, resolve
 from stages.lib.splits import split_stratified
 
 _DIGIT_NAMES = tuple("0123456789")
@@ -137,3 +138,64 @@ def load_mnist() -> Dataset:
         promised=_MNIST_PROMISED,
         sources={file.name.removesuffix(".gz"): file.sha256 for file in _MNIST_FILES.values()},
     )
+
+
+# --- a person's own ---------------------------------------------------------------------------------------------
+
+# Words in the names of IDX files as MNIST and its many likenesses have them.
+_SPLIT_WORDS = {"train": ("train",), "test": ("t10k", "test")}
+_KIND_WORDS = {"images": "idx3", "labels": "idx1"}
+
+
+def load_folder(path: str) -> Dataset:
+    """The four IDX files in a folder, plain or .gz, named as MNIST's are; classes are called by their ids.
+
+    path: relative to the project's root.
+
+    Raises:
+        DataError: the folder or a file is missing, named twice, damaged, or has other counts than its partner.
+    """
+    folder = resolve(path)
+    files = {(split, kind): _find_idx_file(folder, path, split, kind) for split in _SPLIT_WORDS for kind in _KIND_WORDS}
+    splits = {
+        split: Split(open_idx(files[split, "images"], dimensions=3), open_idx(files[split, "labels"], dimensions=1))
+        for split in _SPLIT_WORDS
+    }
+    for name, split in splits.items():
+        if len(split.images) != len(split.labels):
+            raise DataError(
+                f"{path}: {name}",
+                expected="as many labels as images",
+                got=f"{len(split.images)} images and {len(split.labels)} labels",
+                do="fetch the files again",
+            )
+    class_count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    return Dataset(
+        train=splits["train"],
+        test=splits["test"],
+        class_names=tuple(map(str, range(class_count))),
+        promised={name: len(split.labels) for name, split in splits.items()},
+        sources={file.name: _hash_file(file) for file in files.values()},
+    )
+
+
+def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
+    found = [
+        file
+        for file in sorted(folder.glob(f"*{_KIND_WORDS[kind]}*"))
+        if file.is_file() and any(word in file.name.lower() for word in _SPLIT_WORDS[split])
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"ingest.path: {path}",
+            expected=f"one IDX file of the {split} split's {kind}, such as "
+            f"{_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
+            got=", ".join(file.name for file in found) or "none",
+            do="put it there, or name another folder",
+        )
+    return found[0]
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
