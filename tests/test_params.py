@@ -90,7 +90,10 @@ def explain(folder, text):
         (TRACK, "0.05", "0", f"track.significance: expected {LEVEL}, got 0 (int); correct it"),
         (TRACK, "0.05", "0.51", f"track.significance: expected {LEVEL}, got 0.51 (float); correct it"),
         (TRACK, "0.7", "70", "track.min_recall: expected a number from 0 to 1, got 70 (int); correct it"),
-        (INGEST, "digits", "mist", "ingest.dataset: expected one of digits, mnist, folder, got 'mist' (str)"),
+        (
+            *(INGEST, "digits", "mist"),
+            "ingest.dataset: expected one of digits, mnist, folder, got 'mist' (str); correct it",
+        ),
         (
             *(EXPORT, "0.35", "2"),
             f"export.budgets.tflite_int8.max_abs_error: expected {ERROR}, got 2 (int); correct it",
