@@ -68,6 +68,14 @@ def iterate_chunks(count: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + chunk_rows, count))
 
 
+def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """The given rows of a memory-mapped array as an array of their own."""
+    taken = allocate((len(rows), *array.shape[1:]), array.dtype)
+    for chunk in iterate_chunks(len(rows)):
+        taken[chunk] = array[rows[chunk]]
+    return taken
+
+
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array to be filled: a large one is held by a file without a name, so that it takes no memory of the process.
 
