@@ -85,7 +85,7 @@ _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 # One process of a clone at a time writes to a server, too.
 _SERVER_LOCK = ".cache/mlflow.lock"
 # Two attempts of ten seconds to find out whether a server is there at all.
-_FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
 _MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
@@ -192,8 +192,8 @@ def _require_answer(uri: str) -> None:
 
     Later requests have more time: a busy server may be slow to store something, and what was begun deserves a wait.
     """
-    patient = {name: os.environ[name] for name in _FIRST_REQUEST}
-    os.environ.update(_FIRST_REQUEST)
+    patient = {name: os.environ[name] for name in FIRST_REQUEST}
+    os.environ.update(FIRST_REQUEST)
     try:
         MlflowClient(uri).search_experiments(max_results=1)
     finally:
