@@ -13,13 +13,13 @@ from pathlib import Path
 
 from imports import ROOT
 
-_TEAM_PAGE = (ROOT / ".github/TEAM.md").read_text(encoding="utf-8")
+TEAM_PAGE = (ROOT / ".github/TEAM.md").read_text(encoding="utf-8")
 _PORT = "5000"  # on the page
 
 
 def read_commands(title: str) -> str:
     """The shell lines below a heading of the team's page."""
-    section = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)", _TEAM_PAGE, re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)", TEAM_PAGE, re.MULTILINE | re.DOTALL)
     assert section, title
     return "".join(re.findall(r"```sh\n(.*?)```", section[1], re.DOTALL))
 
