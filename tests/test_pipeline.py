@@ -245,7 +245,7 @@ def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
 
 
 def test_stage_with_an_unusable_store_loses_nothing_and_is_retried(project, tmp_path):
-    """Where `track` cannot log, the outputs and their entries in dvc.lock stay, and the next `dvc repro` runs it alone."""
+    """Where `track` cannot log, the outputs and dvc.lock stay as they are, and the next `dvc repro` runs it alone."""
     copy = project.copy_to(tmp_path / "copy", without=("mlflow.db", "mlartifacts"))
     copy.set_param("track.significance", 0.04)
     (copy.root / "mlflow.db").mkdir()

@@ -41,7 +41,6 @@ from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
@@ -164,7 +163,9 @@ def open_store(
             else:
                 _require_answer(uri)
             yield Store(MlflowClient(uri), resolve("mlartifacts") if path else None)
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of a file here; one without a number is the server's answer to an artifact, as `requests` raises it
         raise TrackingError(
             where,
             expected="it to answer",
