@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 # Read while the package is imported.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-# A server that falls silent midway is given up after two minutes; MLflow itself would try for a quarter of an hour.
+# A request that nobody answers is given up after a minute and a half; MLflow itself would try for a quarter of an hour.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # A run's address on a server, which may have a password in it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # Neither bars nor the diary of the store's tables: a stage says in a line what it did.
@@ -235,7 +235,7 @@ def _name_left(name: str, artifact_location: str) -> str:
 
 
 def find_run(store: Store, experiment_id: str, model_name: str, state: str) -> Run | None:
-    """The finished run of a pipeline state; what an interrupted attempt of this clone left is deleted.
+    """The finished run of a pipeline state; what an attempt that failed, or one of this clone's, left is deleted.
 
     Two clones that share a server may log the same state at the same moment. Then the run that was registered first is
     the one: the registry numbers versions one after another, whoever asks, so that all agree on which that is, and each
@@ -247,10 +247,16 @@ def find_run(store: Store, experiment_id: str, model_name: str, state: str) -> R
         numbers = {run.info.run_id: _list_numbers(store, model_name, run) for run in finished}
         finished.sort(key=lambda run: (numbers[run.info.run_id] or [sys.maxsize], run.info.start_time, run.info.run_id))
     for run in runs:
-        is_left = run.data.tags.get(CLONE_TAG) == _describe_clone() if store.is_shared else run not in finished
-        if is_left and run not in finished[:1]:
+        if run not in finished[:1] and _is_left(store, run):
             _delete_run(store, model_name, run)
     return finished[0] if finished else None
+
+
+def _is_left(store: Store, run: Run) -> bool:
+    """Whether a run that does not count is to be deleted; not what another clone may be logging at this moment."""
+    if not store.is_shared:  # and no other process writes to it
+        return str(run.info.status) != "FINISHED"
+    return run.data.tags.get(CLONE_TAG) == _describe_clone() or run.info.status in ("FAILED", "KILLED")
 
 
 def _describe_clone() -> str:
