@@ -181,6 +181,7 @@ def _prepare_file(path: Path, where: str, again: str) -> None:
     """See that the SQLite store is there, whole, and of the installed MLflow."""
     if not path.exists():
         with write_whole(path) as partial:  # its dozens of tables take seconds, and half of them cannot be opened again
+            partial.touch()  # where that is not allowed, it is told at once
             MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
     newest = scripts.get_current_head()
