@@ -1,0 +1,168 @@
+"""Signals at any moment of any stage, to whom they may: afterwards `dvc repro` gives what an undisturbed one gives."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, contextmanager, suppress
+from itertools import islice, product
+
+import psutil
+import pytest
+from project import Project
+from samples import list_files
+from test_graph import STAGES
+
+# Who is sent the signal: `group` is all that a terminal's Ctrl-C reaches.
+TARGETS = ("stage", "dvc", "group")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+# Before that a starting Python has not yet come to the first line of this project.
+START_SECONDS = 0.3
+WAIT_SECONDS = 120
+OUTPUTS = ("data", "models", "reports")
+UNHASHED = "reports/parity_measured.json"  # differs in the last bits
+
+
+def draw_moments(count, seed=0):
+    """`count` draws of a stage, a signal, its target and when, as a share of the stage's time; always the same ones."""
+    generator = random.Random(seed)
+
+    def draw():
+        while True:
+            cases = list(product(STAGES, SIGNALS, TARGETS))
+            generator.shuffle(cases)
+            yield from ((*case, round(generator.random(), 3)) for case in cases)
+
+    return list(islice(draw(), count))
+
+
+def pytest_generate_tests(metafunc):
+    """As many moments as `--moments` says."""
+    if "moment" in metafunc.fixturenames:
+        moments = draw_moments(metafunc.config.getoption("--moments"))
+        ids = [f"{stage}-{sent.name}-{target}-{share}" for stage, sent, target, share in moments]
+        metafunc.parametrize("moment", moments, ids=ids)
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A clone in which `dvc repro` ran undisturbed, without the cache that would spare a second run of a stage."""
+    project = Project.clone(tmp_path_factory.mktemp("clone"))
+    project.repro()
+    project.run("rm", "-r", ".dvc/cache/runs")
+    return project
+
+
+@pytest.fixture
+def project(reproduced, tmp_path):
+    """A copy of that clone without its MLflow store."""
+    return reproduced.copy_to(tmp_path / "copy", without=("mlflow.db*", "mlartifacts"))
+
+
+@contextmanager
+def run_stage(project, stage):
+    """`dvc repro` of one stage in a group of its own, and the process of that stage; neither outlives the block."""
+    log_path = project.root / "log.partial"  # a name that git ignores
+    with log_path.open("w", encoding="utf-8") as log:
+        dvc = psutil.Popen(
+            ["dvc", "repro", "--force", "--single-item", stage],
+            cwd=project.root,
+            env=project.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # A shell that started the tests in the background may have had them ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    try:
+        yield dvc, find_stage(dvc, stage)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(dvc.pid, signal.SIGKILL)
+        dvc.wait(WAIT_SECONDS)
+
+
+def find_stage(dvc, stage):
+    """The process in which DVC runs the stage, once there is one."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(psutil.NoSuchProcess):
+            for child in dvc.children():
+                if child.cmdline()[-1] == f"stages.{stage}":
+                    return child
+        time.sleep(0.01)
+    raise AssertionError(f"dvc started no {stage}")
+
+
+def send(sent, target, dvc, stage):
+    """Send the signal to those that are there still."""
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        if target == "group":
+            os.killpg(dvc.pid, sent)
+        else:
+            {"dvc": dvc, "stage": stage}[target].send_signal(sent)
+
+
+def has_ended(process):
+    """Whether the process does nothing any more; one that nobody waits for may be listed still."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_end(process):
+    """Wait until the process does nothing any more."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not has_ended(process):
+        assert time.monotonic() < deadline, f"{process} still runs"
+        time.sleep(0.02)
+
+
+def read_outputs(project):
+    """What a person has after `dvc repro`: dvc.lock and each file of each output; nothing half-written among them."""
+    files = {f"{folder}/{name}": c for folder in OUTPUTS for name, c in list_files(project.root / folder).items()}
+    files.pop(UNHASHED)
+    return {**files, "dvc.lock": (project.root / "dvc.lock").read_bytes()}
+
+
+def read_runs(project):
+    """Status of each run in MLflow's store, whose file must be sound."""
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return [run.info.status for run in project.list_runs()]
+
+
+@pytest.fixture(scope="module")
+def seconds(reproduced):
+    """How long each stage takes from its process's start, by stage."""
+    taken = {}
+    for stage in STAGES:
+        with run_stage(reproduced, stage) as (dvc, process):
+            begin = time.monotonic()
+            assert dvc.wait(WAIT_SECONDS) == 0
+            taken[stage] = time.monotonic() - begin
+    return taken
+
+
+@pytest.mark.faults
+def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, reproduced, seconds):
+    """Whatever was interrupted when: the next `dvc repro` gives the same bytes and one MLflow run, and none wrote on."""
+    stage, sent, target, share = moment
+    with run_stage(project, stage) as (dvc, process):
+        time.sleep(share * seconds[stage])
+        send(sent, target, dvc, process)
+        dvc.wait(WAIT_SECONDS)
+        # At once, as a person would; what the first attempt left running is not waited for.
+        project.run("dvc", "repro")
+        outputs = read_outputs(project)
+        ended = has_ended(process)
+    told = (project.root / "log.partial").read_text(encoding="utf-8")
+    project.run("python", "-m", "stages.track")
+
+    assert outputs == read_outputs(reproduced)
+    assert ended
+    assert read_runs(project) == ["FINISHED"]
+    assert share * seconds[stage] < START_SECONDS or "Traceback" not in told
