@@ -37,6 +37,7 @@ from mlflow.models import infer_signature
 from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
+from stages.lib.files import remove
 from stages.lib.places import resolve
 from stages.lib.promotion import (
     PREDICTIONS_PATH,
@@ -134,6 +135,8 @@ def open_store(
     mlflow.set_tracking_uri(uri)
     try:
         with FileLock(f"{resolve(path)}.lock") if is_local else nullcontext():
+            if is_local and not resolve(path).exists():
+                _create_store(resolve(path))
             yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
@@ -145,6 +148,22 @@ def open_store(
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
         mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again
+
+
+def _create_store(path: Path) -> None:
+    """Create a SQLite store whole or not at all.
+
+    MLflow takes seconds to do so, table by table; a store that it was killed over can be neither opened nor completed.
+    In a folder of its own, for SQLite would apply a journal that is left beside the file to the next of that name.
+    """
+    partial_dir = path.with_name(f".{path.name}.partial")
+    remove(partial_dir)
+    partial_dir.mkdir(parents=True)
+    try:
+        MlflowClient(f"sqlite:///{partial_dir / path.name}").search_experiments()
+        (partial_dir / path.name).replace(path)
+    finally:
+        remove(partial_dir)
 
 
 def ensure_experiment(store: Store, name: str) -> str:
