@@ -58,8 +58,8 @@ def reproduced(tmp_path_factory):
 
 @pytest.fixture
 def project(reproduced, tmp_path):
-    """A copy of that clone without its MLflow store."""
-    return reproduced.copy_to(tmp_path / "copy", without=("mlflow.db*", "mlartifacts"))
+    """A copy of that clone from before its state was tracked."""
+    return reproduced.copy_to(tmp_path / "copy", without=("mlflow.db*", "mlartifacts", "state.json"))
 
 
 @contextmanager
