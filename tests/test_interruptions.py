@@ -159,3 +159,84 @@ def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, rep
     assert read_outputs(project) == read_outputs(reproduced)
     assert stage != "track" or read_runs(project) == ["FINISHED"]
     assert seconds < START_SECONDS or "Traceback" not in told, told
+
+
+def wait_for_work(project, process):
+    """Wait until the process holds its folder's lock, which it takes once all is imported."""
+    lock_path = project.root / ".cache/stage.lock"
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not lock_path.read_text(encoding="utf-8").endswith(f" {process.pid}"):
+        assert time.monotonic() < deadline, f"{process} did not come to its work"
+        time.sleep(0.01)
+
+
+@contextmanager
+def train_long(project):
+    """DVC, and the stage `train` that is at work for longer than any test lasts, with params of its own."""
+    project.set_param("train.hidden_units", [8])
+    project.set_param("train.epochs", 1_000_000)
+    with run_stage(project, "train") as (dvc, stage):
+        wait_for_work(project, stage)
+        yield dvc, stage
+
+
+def kill(dvc):
+    """Kill DVC alone, with no time to tell its stage."""
+    dvc.send_signal(signal.SIGKILL)
+    dvc.wait(WAIT_SECONDS)
+
+
+def test_stage_ends_with_the_dvc_that_started_it(project):
+    """A stage whose DVC is killed ends itself, says so, and never puts its output in place."""
+    with train_long(project) as (dvc, stage):
+        kill(dvc)
+        wait_for_end(stage)
+    told = (project.root / "log.partial").read_text(encoding="utf-8")
+
+    assert not (project.root / "models/model.keras").exists()
+    assert told.endswith("train: the dvc that started this stage is gone; stopped, nothing was half-written\n")
+
+
+def test_suspended_orphan_is_named_and_then_ends(project, reproduced):
+    """While an orphan is suspended the next stage in the folder is refused; once it is not, nothing is left of it."""
+    with train_long(project) as (dvc, stage):
+        stage.suspend()
+        kill(dvc)
+        project.run("git", "checkout", "--quiet", "--", "params.yaml")
+        refused = project.start("dvc", "repro")
+        stage.resume()
+        wait_for_end(stage)
+        project.run("dvc", "repro")
+
+    assert refused.returncode != 0
+    assert refused.stderr.splitlines()[0] == (
+        f"train: {project.root}: expected one stage at a time, got train, process {stage.pid}, at work there; "
+        f"let it end or `kill {stage.pid}`, then run again"
+    )
+    assert read_outputs(project) == read_outputs(reproduced)
+
+
+def test_second_repro_is_refused_and_the_first_unharmed(project, reproduced):
+    """Of two `dvc repro` at once in one folder the second says who is there, and the first gives the same bytes."""
+    with run_stage(project, "train") as (dvc, stage):
+        wait_for_work(project, stage)
+        stage.suspend()  # for as long as the others try
+        refused = project.start("dvc", "repro")
+        by_hand = project.start("python", "-m", "stages.normalize")
+        stage.resume()
+        assert dvc.wait(WAIT_SECONDS) == 0
+
+    assert refused.returncode != 0
+    assert f"(PID {dvc.pid})" in refused.stderr
+    assert by_hand.returncode == 1
+    assert f"got train, process {stage.pid}, at work there" in by_hand.stderr
+    assert read_outputs(project) == read_outputs(reproduced)
+
+
+def test_stage_that_was_started_by_hand_outlives_its_parent(project, reproduced):
+    """Under nohup, or as the first process of a container, no parent is missed: the stage goes on to its end."""
+    # The shell ends at once and leaves the stage to the system.
+    project.run("sh", "-c", "nohup python -m stages.normalize >/dev/null 2>&1 & echo $! >pid.partial")
+    wait_for_end(psutil.Process(int(project.read("pid.partial"))))
+
+    assert read_outputs(project).keys() == read_outputs(reproduced).keys() - {"reports/state.json"}
