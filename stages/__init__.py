@@ -30,11 +30,12 @@ if _missing := [package for package in _NEEDED if not _is_installed(package)]:
 
 def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:
     stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
-    os.write(2, f"{stage}: interrupted; nothing was half-written\n".encode())
+    os.write(_STDERR, f"{stage}: interrupted; nothing was half-written\n".encode())
     os._exit(128 + number)  # an exception would be met by whatever is being imported
 
 
 # Ctrl-C while those packages are imported would end in a traceback from deep inside them. `-m` is what Python calls a
 # program whose package it still imports: whoever else imports this one keeps his handler.
 if sys.argv[0] == "-m" and "-m" in sys.orig_argv and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    _STDERR = os.dup(2) if sys.stderr else os.open(os.devnull, os.O_WRONLY)  # 2 is turned away from TensorFlow's noise
     signal.signal(signal.SIGINT, _stop_importing)

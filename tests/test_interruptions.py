@@ -159,6 +159,7 @@ def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, rep
     assert read_outputs(project) == read_outputs(reproduced)
     assert stage != "track" or read_runs(project) == ["FINISHED"]
     assert seconds < START_SECONDS or "Traceback" not in told, told
+    assert "exited with 130" not in told or f"{stage}: interrupted; nothing was half-written" in told, told
 
 
 def wait_for_work(project, process):
@@ -209,10 +210,10 @@ def test_suspended_orphan_is_named_and_then_ends(project, reproduced):
         project.run("dvc", "repro")
 
     assert refused.returncode != 0
-    assert refused.stderr.splitlines()[0] == (
+    assert (
         f"train: {project.root}: expected one stage at a time, got train, process {stage.pid}, at work there; "
         f"let it end or `kill {stage.pid}`, then run again"
-    )
+    ) in refused.stderr.splitlines()
     assert read_outputs(project) == read_outputs(reproduced)
 
 
@@ -225,7 +226,9 @@ def test_second_repro_is_refused_and_the_first_unharmed(project, reproduced):
         by_hand = project.start("python", "-m", "stages.normalize")
         stage.resume()
         assert dvc.wait(WAIT_SECONDS) == 0
+    ran = project.repro()
 
+    assert ran == ["track"]
     assert refused.returncode != 0
     assert f"(PID {dvc.pid})" in refused.stderr
     assert by_hand.returncode == 1

@@ -220,9 +220,15 @@ def test_stopped_stage_leaves_nothing_half_written(project, sent, code, told):
 
 
 def test_stage_stopped_while_it_imports_is_one_line(project):
-    """Ctrl-C while a stage's packages are imported, which takes seconds, is no traceback from inside them either."""
-    slow = 'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
-    (project / "stages/slow.py").write_text(slow, encoding="utf-8")
+    """Ctrl-C while a stage's packages are imported, TensorFlow's noise held back, is no traceback from inside them."""
+    slow = """
+        import time
+        from stages.lib.stderr import hold_back_stderr
+        with hold_back_stderr():
+            print("importing", flush=True)
+            time.sleep(60)
+    """
+    (project / "stages/slow.py").write_text(dedent(slow), encoding="utf-8")
     stage = subprocess.Popen(
         [sys.executable, "-B", "-m", "stages.slow"],
         cwd=project,

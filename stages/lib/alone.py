@@ -18,6 +18,7 @@ Experiments that DVC runs in folders of their own are not in each other's way.
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ def run_alone(stage: str) -> Iterator[None]:
         PipelineError: another stage holds the lock.
     """
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_end_with_parent, args=(stage,), daemon=True).start()
+        stderr = os.dup(2) if sys.stderr else None  # 2 itself may be turned away from a library's noise
+        threading.Thread(target=_end_with_parent, args=(stage, stderr), daemon=True).start()
     lock = FileLock(_LOCK_PATH)
     _LOCK_PATH.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -60,9 +62,11 @@ def run_alone(stage: str) -> Iterator[None]:
         yield
 
 
-def _end_with_parent(stage: str) -> None:
+def _end_with_parent(stage: str, stderr: int | None) -> None:
     while os.getppid() == PARENT:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+    line = f"{stage}: the dvc that started this stage is gone; stopped, nothing was half-written\n"
     with suppress(OSError):  # the terminal may be gone, too
-        os.write(2, f"{stage}: the dvc that started this stage is gone; stopped, nothing was half-written\n".encode())
+        if stderr is not None:
+            os.write(stderr, line.encode())
     os._exit(_KILLED)
