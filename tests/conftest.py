@@ -98,4 +98,4 @@ def pytest_runtest_makereport(item, call):  # noqa: ARG001  # pytest passes by n
 
 def pytest_addoption(parser):
     """How often tests/test_interruptions.py interrupts a stage."""
-    parser.addoption("--moments", type=int, default=3, help="random moments at which stages are interrupted")
+    parser.addoption("--moments", type=int, default=2, help="random moments at which stages are interrupted")

@@ -14,7 +14,7 @@ from project import Project
 from samples import list_files
 from test_graph import STAGES
 
-from stages.lib.files import read_json
+from stages.lib.files import read_json, remove
 
 # Who is sent the signal: `group` is all that a terminal's Ctrl-C reaches.
 TARGETS = ("stage", "dvc", "group")
@@ -57,8 +57,8 @@ def reproduced(tmp_path_factory):
 
 @pytest.fixture
 def project(reproduced, tmp_path):
-    """A copy of that clone from before its state was tracked, and without DVC's cache, that it may restore nothing."""
-    return reproduced.copy_to(tmp_path / "copy", without=("cache", "mlflow.db*", "mlartifacts", "state.json"))
+    """A copy of that clone without DVC's cache, so that nothing can be restored, and without a store of MLflow's."""
+    return reproduced.copy_to(tmp_path / "copy", without=("cache", "mlflow.db*", "mlartifacts"))
 
 
 @contextmanager
@@ -146,6 +146,8 @@ def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, rep
     """Whatever was interrupted when: the next `dvc repro` gives the same bytes and one MLflow run."""
     stage, sent, target, share = moment
     seconds = share * estimate_seconds(project, stage)
+    if stage == "track":  # DVC keeps its output from run to run, and would take it for done
+        (project.root / "reports/state.json").unlink()
     with run_stage(project, stage) as (dvc, process):
         time.sleep(seconds)
         send(sent, target, dvc, process)
@@ -226,9 +228,7 @@ def test_second_repro_is_refused_and_the_first_unharmed(project, reproduced):
         by_hand = project.start("python", "-m", "stages.normalize")
         stage.resume()
         assert dvc.wait(WAIT_SECONDS) == 0
-    ran = project.repro()
 
-    assert ran == ["track"]
     assert refused.returncode != 0
     assert f"(PID {dvc.pid})" in refused.stderr
     assert by_hand.returncode == 1
@@ -238,8 +238,9 @@ def test_second_repro_is_refused_and_the_first_unharmed(project, reproduced):
 
 def test_stage_that_was_started_by_hand_outlives_its_parent(project, reproduced):
     """Under nohup, or as the first process of a container, no parent is missed: the stage goes on to its end."""
+    remove(project.root / "data/normalized")
     # The shell ends at once and leaves the stage to the system.
     project.run("sh", "-c", "nohup python -m stages.normalize >/dev/null 2>&1 & echo $! >pid.partial")
     wait_for_end(psutil.Process(int(project.read("pid.partial"))))
 
-    assert read_outputs(project).keys() == read_outputs(reproduced).keys() - {"reports/state.json"}
+    assert read_outputs(project) == read_outputs(reproduced)
