@@ -8,23 +8,20 @@ An answer is from raw pixels to probabilities: the exports normalize inside, Ker
 All compute in one thread, as the pipeline has it.
 """
 
-# INP001: these are scripts, not a package. PLC0415: a process that measures memory imports what it measures, no more.
+# PLC0415: a process that measures memory imports what it measures, no more.
 # RUF001: the table's multiplication sign is no x.
-# ruff: noqa: INP001, PLC0415, RUF001
+# ruff: noqa: PLC0415, RUF001
 
 import argparse
 import importlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.measurements import describe_machine, print_lines, run_benchmark, tell_machine, write_result
 from stages.lib.arrays import load_array
-from stages.lib.errors import DataError, ExportError, PipelineError
-from stages.lib.files import read_json, write_json
-from stages.lib.manifest import find_processor
+from stages.lib.errors import DataError, ExportError
+from stages.lib.files import read_json
 from stages.lib.markdown import format_table
 from stages.lib.normalization import read_normalization
 from stages.lib.prediction import predict_in_batches
@@ -46,7 +43,6 @@ BATCH = 1000  # images of the large batch
 PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tflite-micro"]
 MODEL_PATH = Path("models/model.keras")
 EXPORT_DIR = Path("models/export")
-RESULTS_DIR = Path(__file__).parent / "results"
 
 # What stages.lib.runtimes imports for each runtime.
 RUNTIME_MODULES = {
@@ -302,25 +298,6 @@ def read_anonymous_memory() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def describe_machine() -> dict[str, Any]:
-    """The day (UTC), the processor and the versions: what figures cannot be compared without."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": find_processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: find_version(package) for package in PACKAGES},
-    }
-
-
-def find_version(package: str) -> str | None:
-    """A package's version; none if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def describe_costs(
     times: Mapping[Contender, Times],
     memory: Mapping[Contender, int | None],
@@ -356,7 +333,6 @@ def describe_costs(
 
 def tabulate(result: Mapping[str, Any]) -> list[str]:
     """The result as Markdown: the machine, the table, and how to read it."""
-    versions = ", ".join(f"{package} {version or 'not installed'}" for package, version in result["versions"].items())
     header = [
         *("file", "runtime", "bytes", "memory, MiB"),
         *("1 image: median, µs", "p99, µs", "× predict", "× call"),
@@ -376,7 +352,7 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
     ]
     calls = [cost["single"]["calls"] for cost in result["costs"]]
     return [
-        f"{result['date']}, {result['processor']}, {result['cores']} cores, Python {result['python']}; {versions}.",
+        tell_machine(result, PACKAGES),
         "",
         *format_table(header, rows),
         "",
@@ -411,8 +387,8 @@ def run(effort: Effort, output_path: Path | None) -> None:
         "costs": describe_costs(times, memory, same_class),
         "not_run": not_run,
     }
-    write_json(output_path or RESULTS_DIR / f"predictions-{result['date']}.json", result)
-    print("\n".join(tabulate(result)))
+    write_result("predictions", result, output_path)
+    print_lines(tabulate(result))
 
 
 def main() -> None:
@@ -422,19 +398,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the result, as JSON")
     parser.add_argument("--memory-of", nargs=2, metavar=("RUNTIME", "FILE"), help="print what that takes, in bytes")
     options = parser.parse_args()
-    try:
-        with threadpool_limits(limits=1):  # NumPy's matrix products, under the ONNX reference evaluator
-            if options.memory_of:
-                runtime, path = options.memory_of
-                print(json.dumps(measure_own_memory(Contender(Path(path), runtime))))
-            else:
-                run(QUICK if options.quick else THOROUGH, options.output)
-    except PipelineError as error:
-        sys.exit(f"bench: {error}")
-    except OSError as error:  # disk full, no permission, …
-        sys.exit(f"bench: {error.filename or 'input or output'}: {error.strerror or error}; put it right, run again")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted; nothing was written")
+    with threadpool_limits(limits=1), run_benchmark():  # NumPy's matrix products, under the ONNX reference evaluator
+        if options.memory_of:
+            runtime, path = options.memory_of
+            print(json.dumps(measure_own_memory(Contender(Path(path), runtime))))
+        else:
+            run(QUICK if options.quick else THOROUGH, options.output)
 
 
 if __name__ == "__main__":

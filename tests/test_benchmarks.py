@@ -93,13 +93,13 @@ def test_every_cost_is_a_positive_number(bench):
 def test_result_says_what_it_was_measured_with(bench):
     """The JSON has the day, the machine, the versions and the effort, and each cost the same keys."""
     assert set(bench.result) == {
-        *("date", "processor", "cores", "python", "versions"),
+        *("date", "cores", "packages", "platform", "processor", "python", "settings"),
         *("batch", "rounds", "costs", "not_run"),
     }
     assert {tuple(cost) for cost in bench.result["costs"]} == {
         ("batch", "bytes", "file", "memory_bytes", "runtime", "same_class", "single", "title")
     }
-    assert bench.result["versions"]["keras"]
+    assert bench.result["packages"]["keras"]
 
 
 def test_ratios_are_to_keras(bench):
