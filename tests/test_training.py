@@ -1,23 +1,42 @@
 """Training is repeatable to the bit, is what plain TensorFlow does step by step, and never ends in nonsense."""
 
 import math
-from typing import get_args
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import CLASS_NAMES, IMAGE_SIZE, make_split, write_normalized
+from samples import CLASS_NAMES, IMAGE_SIZE, list_files, make_split, run_python, write_normalized
 
 from stages import train
 from stages.lib.arrays import Split, load_split
 from stages.lib.deterministic_tensorflow import keras, tf
-from stages.lib.errors import TrainingError
+from stages.lib.errors import ParamsError, TrainingError
 from stages.lib.files import read_csv
 from stages.lib.network import build_network
-from stages.lib.training import fit
-from stages.train import TrainParams, train_network, write_history
+from stages.lib.optimizers import OPTIMIZERS
+from stages.lib.shuffling import MEMORY_BUDGET, MemoryBudget, draw_groups
+from stages.lib.training import EarlyStopping, Schedule, fit
+from stages.train import EarlyStoppingParams, TrainParams, create_optimizer, train_network, write_history
 
-PARAMS = TrainParams(hidden_units=[8], epochs=4, batch_size=16, learning_rate=0.01, optimizer="adam", seed=0)
-OPTIMIZERS = get_args(TrainParams.model_fields["optimizer"].annotation)
+PARAMS = TrainParams(
+    hidden_units=[8],
+    epochs=4,
+    batch_size=16,
+    learning_rate=0.01,
+    optimizer="adam",
+    seed=0,
+    early_stopping=EarlyStoppingParams(monitor="val_loss", patience=0),
+)
+# Classes of keras.optimizers that no params.yaml can name, and why.
+LEFT_OUT = {
+    "optimizer": "the base class",
+    "lossscaleoptimizer": "wraps another optimizer, for half precision",
+    "multioptimizer": "takes other optimizers and no learning rate",
+}
+# Blocks of 3 images in groups of 4 blocks: 50 images are 5 groups.
+SMALL_BUDGET = MemoryBudget(block_bytes=3 * 4 * 6 * 8, group_bytes=12 * 4 * 6 * 8)
 # float32 rounds each of some dozen additions to 2^-24, about 6e-8, of the sum.
 SUM_RTOL = 1e-6
 
@@ -33,7 +52,7 @@ TRAIN, VALIDATION = make_features(50, seed=1), make_features(20, seed=2)
 
 
 def train_samples(tmp_path, **changes):
-    """A network trained on the shared samples, and its epochs."""
+    """A network trained on the shared samples, its epochs, and the one whose weights it has."""
     return train_network(PARAMS.model_copy(update=changes), write_normalized(tmp_path), len(CLASS_NAMES))
 
 
@@ -48,36 +67,36 @@ def create_network():
     return build_network(IMAGE_SIZE, [8, 4], len(CLASS_NAMES), "linear")
 
 
-def create_optimizer(name):
-    """An optimizer with the learning rate of these tests."""
-    return keras.optimizers.get({"class_name": name, "config": {"learning_rate": PARAMS.learning_rate}})
-
-
-def fit_network(optimizer_name="adam", *, validation=VALIDATION, epochs=3, batch_size=16, seed=0):
+def fit_network(
+    optimizer_name="adam", *, validation=VALIDATION, epochs=3, batch_size=16, seed=0, budget=MEMORY_BUDGET
+):
     """A new network after `fit`, and its epochs."""
     network, history = create_network(), []
-    fit(
-        network,
-        create_optimizer(optimizer_name),
-        TRAIN,
-        validation,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        on_epoch_end=history.append,
-    )
+    optimizer = create_optimizer(optimizer_name, PARAMS.learning_rate)
+    schedule = Schedule(epochs=epochs, batch_size=batch_size, seed=seed)
+    fit(network, optimizer, TRAIN, validation, schedule, on_epoch_end=history.append, budget=budget)
     return network, history
 
 
-def fit_step_by_step(optimizer_name, *, epochs, batch_size, seed):
+def list_batches(number, batch_size, seed, budget):
+    """The rows of each batch of an epoch."""
+    if budget == MEMORY_BUDGET:
+        orders = [np.random.default_rng([seed, number]).permutation(len(TRAIN.labels))]
+    else:
+        row_bytes = TRAIN.images[0].nbytes
+        groups = draw_groups(len(TRAIN.labels), row_bytes, seed=seed, epoch=number, budget=budget)
+        orders = [np.concatenate([np.arange(50)[block] for block in blocks])[order] for blocks, order in groups]
+    return [order[start : start + batch_size] for order in orders for start in range(0, len(order), batch_size)]
+
+
+def fit_step_by_step(optimizer_name, *, epochs, batch_size, seed, budget=MEMORY_BUDGET):
     """The same in plain eager TensorFlow, without a compiled function: the network and each epoch's mean loss."""
-    network, optimizer, losses_by_epoch = create_network(), create_optimizer(optimizer_name), []
+    network, losses_by_epoch = create_network(), []
+    optimizer = create_optimizer(optimizer_name, PARAMS.learning_rate)
     optimizer.build(network.trainable_variables)
     for number in range(1, epochs + 1):
-        order = np.random.default_rng([seed, number]).permutation(len(TRAIN.labels))
         epoch_losses = []
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in list_batches(number, batch_size, seed, budget):
             with tf.GradientTape() as tape:
                 logits = network(TRAIN.images[rows], training=True)  # (B, classes)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(TRAIN.labels[rows].astype(np.int32), logits)
@@ -104,11 +123,11 @@ def test_seed_decides_the_order_of_images():
 def test_seed_of_params_decides_all(tmp_path):
     """`train.seed` alone tells two trainings apart."""
     first, again = train_samples(tmp_path / "a"), train_samples(tmp_path / "b")
-    other, _ = train_samples(tmp_path / "c", seed=1)
+    other = train_samples(tmp_path / "c", seed=1)
 
-    assert list_weights(first[0]) == list_weights(again[0])
-    assert first[1] == again[1]
-    assert list_weights(first[0]) != list_weights(other)
+    assert list_weights(first.network) == list_weights(again.network)
+    assert first.epochs == again.epochs
+    assert list_weights(first.network) != list_weights(other.network)
 
 
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
@@ -120,6 +139,17 @@ def test_fit_is_the_same_steps_in_eager_tensorflow(optimizer_name):
     assert list_weights(network) == list_weights(expected)
     # Summed in float32 here, in float64 there.
     assert [epoch.loss for epoch in history] == pytest.approx(losses, rel=SUM_RTOL)
+
+
+def test_every_optimizer_of_keras_can_be_named():
+    """Params may name each optimizer that Keras has, apart from those that need more than a learning rate."""
+    optimizers = {
+        name.lower()
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type) and issubclass(value, keras.Optimizer)
+    }
+
+    assert set(OPTIMIZERS) == optimizers - set(LEFT_OUT)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 1000])
@@ -134,7 +164,7 @@ def test_every_batch_size_takes_every_image_once(batch_size):
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(tmp_path, optimizer_name):
     """Each optimizer that params.yaml may name learns: every epoch is better than the first."""
-    _, epochs = train_samples(tmp_path, optimizer=optimizer_name)
+    epochs = train_samples(tmp_path, optimizer=optimizer_name).epochs
 
     assert max(epoch.loss for epoch in epochs[1:]) < epochs[0].loss
     assert epochs[-1].val_loss < epochs[0].val_loss
@@ -155,7 +185,7 @@ def test_epoch_tells_loss_and_accuracy_of_the_validation_split():
 
 def test_tiny_classes_are_learnt(tmp_path):
     """Classes that are easy to tell apart are told apart."""
-    _, epochs = train_samples(tmp_path, epochs=40)
+    epochs = train_samples(tmp_path, epochs=40).epochs
 
     assert (epochs[-1].accuracy, epochs[-1].val_accuracy) == (1.0, 1.0)
 
