@@ -2,11 +2,11 @@
 
 from typing import Literal, get_args
 
-# Keras's classes in lower case: https://keras.io/api/optimizers/. Two are left out: MultiOptimizer, for it takes other
-# optimizers and no learning rate, and LossScaleOptimizer, which wraps another for the sake of half precision.
+# Keras's classes in lower case: https://keras.io/api/optimizers/. Three are left out: MultiOptimizer, which takes other
+# optimizers and no learning rate; LossScaleOptimizer, which wraps another for the sake of half precision; and
+# Adafactor, which divides 0 by 0 where neither a pixel nor a unit has a gradient, as at the edge of most images.
 OptimizerName = Literal[
     "adadelta",
-    "adafactor",
     "adagrad",
     "adam",
     "adamax",

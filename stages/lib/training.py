@@ -144,7 +144,7 @@ def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size:
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
             with tf.GradientTape() as tape:
                 logits = network(images, training=True)  # (B, classes)
-                # As bits, what the sparse loss gives, whose deterministic gradient takes a third more ops.
+                # The sparse loss would give the same, its deterministic gradient in a third more ops.
                 losses = tf.nn.softmax_cross_entropy_with_logits(tf.one_hot(labels, class_count), logits)  # (B,)
                 loss = tf.reduce_mean(losses)
             gradients = tape.gradient(loss, weights)

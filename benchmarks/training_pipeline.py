@@ -1,0 +1,45 @@
+"""The training of `benchmarks.training` as the pipeline has it: deterministic, in one thread.
+
+python -m benchmarks.training_pipeline FOLDER EPOCHS SEED
+
+Reads   FOLDER/{train,test}_{images,labels}.npy, weights.npy
+Prints  JSON: seconds and mean loss of each epoch, and the test accuracy at the end
+"""
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from stages.lib.arrays import Split, load_array
+from stages.lib.deterministic_tensorflow import keras
+from stages.lib.network import build_network
+from stages.lib.training import Epoch, Schedule, fit
+
+folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+train, test = (
+    Split(load_array(folder / f"{split}_images.npy"), load_array(folder / f"{split}_labels.npy"))
+    for split in ("train", "test")
+)
+network = build_network(train.images.shape[1:], [20], 10, "linear")
+ends = np.cumsum([weights.size for weights in network.get_weights()])[:-1]
+drawn = np.split(np.load(folder / "weights.npy"), ends)
+network.set_weights([new.reshape(old.shape) for new, old in zip(drawn, network.get_weights(), strict=True)])
+clock = [perf_counter()]
+losses: list[float] = []
+
+
+def note(epoch: Epoch) -> None:
+    """Keep the epoch's end and its loss."""
+    clock.append(perf_counter())
+    losses.append(epoch.loss)
+
+
+nothing = Split(test.images[:0], test.labels[:0])
+fit(network, keras.optimizers.Adam(), train, nothing, Schedule(epochs, 32, seed), on_epoch_end=note)
+predictions = np.asarray(network(np.asarray(test.images))).argmax(axis=1)
+accuracy = float((predictions == test.labels).mean())
+
+print(json.dumps({"seconds": np.diff(clock).tolist(), "losses": losses, "accuracy": accuracy}))
