@@ -234,10 +234,10 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
         "",
         *format_table(header, rows),
         "",
-        f"{result['dataset']}, {result['images']:,} training images; seeds: {result['seeds']}, epochs of each: "
-        f"{result['epochs']}. All take turns, in",
-        "processes of their own, once for each seed. The first epoch, which compiles, is told apart. × is how many times",
-        "as fast as another, the median over the turns. Accuracy is on the test split, the mean ± the standard deviation.",
+        ", ".join(f"{key}: {result[key]:,}" for key in ("images", "seeds", "epochs")) + f"; {result['dataset']}.",
+        "All take turns, each in a process of its own for each seed. The first epoch, which compiles, is told apart.",
+        "× is how many times as fast as another, the median of the turns. Accuracy is on the test split, ± its",
+        "standard deviation.",
         "",
         *result["not_run"],
     ]

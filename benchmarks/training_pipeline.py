@@ -14,9 +14,9 @@ from time import perf_counter
 import numpy as np
 
 from stages.lib.arrays import Split, load_array
-from stages.lib.deterministic_tensorflow import keras
 from stages.lib.network import build_network
 from stages.lib.training import Epoch, Schedule, fit
+from stages.train import create_optimizer
 
 folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 train, test = (
@@ -38,7 +38,7 @@ def note(epoch: Epoch) -> None:
 
 
 nothing = Split(test.images[:0], test.labels[:0])
-fit(network, keras.optimizers.Adam(), train, nothing, Schedule(epochs, 32, seed), on_epoch_end=note)
+fit(network, create_optimizer("adam", 1e-3), train, nothing, Schedule(epochs, 32, seed), on_epoch_end=note)
 predictions = np.asarray(network(np.asarray(test.images))).argmax(axis=1)
 accuracy = float((predictions == test.labels).mean())
 

@@ -18,6 +18,7 @@ from stages.lib.canonical_keras import save_keras
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import ParamsError
 from stages.lib.files import read_json, write_csv
+from stages.lib.fused_adam import FusedAdam
 from stages.lib.network import build_network
 from stages.lib.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.params import Section
@@ -99,6 +100,7 @@ def create_optimizer(name: OptimizerName, learning_rate: float) -> keras.Optimiz
     """Keras's optimizer of that name; all but the learning rate is as Keras has it."""
     # Not `keras.optimizers.get`, which does not know Lamb.
     classes = {class_name.lower(): optimizer for class_name, optimizer in vars(keras.optimizers).items()}
+    classes["adam"] = FusedAdam
     return classes[name](learning_rate=learning_rate)
 
 
