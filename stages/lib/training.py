@@ -12,7 +12,7 @@ from stages.lib.deterministic_tensorflow import keras, tf
 from stages.lib.errors import TrainingError
 from stages.lib.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
 
-# One thread takes the ops in a fixed order, without the bookkeeping that others would need: a fifth of the time.
+# One thread takes the ops in a fixed order, without the bookkeeping that several would need: a sixth less time.
 _EXECUTOR = "SINGLE_THREADED_EXECUTOR"
 # TensorFlow takes memory as it is only where it begins at a multiple of this many bytes, else it copies it.
 _ALIGNMENT = 64
