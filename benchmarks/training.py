@@ -242,8 +242,8 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
         ", ".join(f"{key}: {result[key]:,}" for key in ("images", "seeds", "epochs")) + f"; {result['dataset']}.",
         "All take turns, each in a process of its own for each seed. The first epoch, which compiles, is told apart.",
         "× is how many times as fast as another, the median of the turns. The processor's seconds are those of all",
-        "threads; where other programs run, they tell more than the clock. Accuracy is on the test split, ± its standard",
-        "deviation.",
+        "threads; where other programs run, they tell more than the clock. Accuracy is on the test split, ± its",
+        "standard deviation.",
         "",
         *result["not_run"],
     ]

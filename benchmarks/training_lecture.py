@@ -3,7 +3,8 @@
 python -m benchmarks.training_lecture FOLDER EPOCHS SEED
 
 Reads   FOLDER/{train,test}_{pixels,labels}.npy
-Prints  as the last line, JSON: seconds, the processor's seconds and mean loss of each epoch, and the test accuracy at the end
+Prints  as its last line JSON: seconds, the processor's seconds and mean loss of each epoch, and the test accuracy at
+        the end
 """
 
 import json
