@@ -8,6 +8,7 @@ Prints  JSON: seconds, the processor's seconds and mean loss of each epoch, and 
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import NamedTuple
@@ -26,10 +27,6 @@ def load(name: str) -> jax.Array:
     """The array of a name, the images flat."""
     array = np.load(folder / f"{name}.npy")
     return jnp.asarray(array.reshape(len(array), -1) if array.ndim == 3 else array)
-
-
-images, labels = load("train_images"), load("train_labels").astype(jnp.int32)
-input_count = images.shape[1]
 
 
 class Network(NamedTuple):
@@ -64,7 +61,9 @@ def compute_loss(network: Network, pixels: jax.Array, classes: jax.Array) -> tup
     return losses.mean(), (logits.argmax(axis=1) == classes).sum()
 
 
-def take_step(state: State, rows: jax.Array) -> tuple[State, tuple[jax.Array, jax.Array]]:
+def take_step(
+    images: jax.Array, labels: jax.Array, state: State, rows: jax.Array
+) -> tuple[State, tuple[jax.Array, jax.Array]]:
     """The state after a step on these rows, the loss and the count before it."""
     (loss, correct), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
         state.network, images[rows], labels[rows]
@@ -78,17 +77,22 @@ def take_step(state: State, rows: jax.Array) -> tuple[State, tuple[jax.Array, ja
 
 
 @jax.jit
-def run_epoch(state: State, order: jax.Array) -> tuple[State, jax.Array, jax.Array]:
+def run_epoch(
+    images: jax.Array, labels: jax.Array, state: State, order: jax.Array
+) -> tuple[State, jax.Array, jax.Array]:
     """The state after an epoch, and its mean loss and accuracy."""
+    step = partial(take_step, images, labels)
     whole = len(order) // BATCH * BATCH
-    state, (losses, correct) = jax.lax.scan(take_step, state, order[:whole].reshape(-1, BATCH))
+    state, (losses, correct) = jax.lax.scan(step, state, order[:whole].reshape(-1, BATCH))
     loss_sum, correct_sum = losses.sum(), correct.sum()
     if whole < len(order):  # a smaller last batch
-        state, (last_loss, last_correct) = take_step(state, order[whole:])
+        state, (last_loss, last_correct) = step(state, order[whole:])
         loss_sum, correct_sum = loss_sum + last_loss, correct_sum + last_correct
     return state, loss_sum / len(order), correct_sum / len(order)
 
 
+images, labels = load("train_images"), load("train_labels").astype(jnp.int32)
+input_count = images.shape[1]
 kernel_1, bias_1, kernel_2, bias_2 = jnp.split(load("weights"), np.cumsum([input_count * 20, 20, 20 * 10]).tolist())
 network = Network(kernel_1.reshape(input_count, 20), bias_1, kernel_2.reshape(20, 10), bias_2)
 zeros = jax.tree.map(jnp.zeros_like, network)
@@ -96,7 +100,7 @@ state = State(network, zeros, zeros, jnp.float32(0))
 times, losses = [], []
 for order in np.load(folder / "orders.npy")[:epochs]:
     start, processor_start = perf_counter(), process_time()
-    state, loss, _ = run_epoch(state, order)
+    state, loss, _ = run_epoch(images, labels, state, order)
     losses.append(float(loss))  # waits for the end
     times.append((perf_counter() - start, process_time() - processor_start))
 predictions = np.asarray(predict(state.network, load("test_images")).argmax(axis=1))

@@ -18,7 +18,6 @@ import tensorflow as tf
 folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 tf.keras.utils.set_random_seed(seed)
 
-
 times: list[tuple[float, float]] = []  # by the clock and of the processor, at the beginning and the end of each epoch
 clock = tf.keras.callbacks.LambdaCallback(
     on_epoch_begin=lambda _epoch, _logs: times.append((perf_counter(), process_time())),
