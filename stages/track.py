@@ -92,7 +92,13 @@ def collect_history(reports_dir: Path) -> dict[str, list[float]]:
         "val_loss": "loss/validation",
         "val_accuracy": "accuracy/validation",
     }
-    return {names[column]: [float(row[column]) for row in rows] for column in rows[0] if column != "epoch"}
+    return {name: [float(row[column]) for row in rows] for column, name in names.items() if column in rows[0]}
+
+
+def find_kept_epoch(reports_dir: Path) -> dict[str, float]:
+    """The number of the epoch whose weights early stopping kept, as a metric; none without early stopping."""
+    kept = [float(row["epoch"]) for row in read_csv(reports_dir / "history.csv") if row.get("kept") == "1"]
+    return {"kept_epoch/train": kept[0]} if kept else {}
 
 
 def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -117,7 +123,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
         params=flatten_params(state.params),
-        metrics=collect_metrics(_REPORTS_DIR) | describe_times(times),
+        metrics=collect_metrics(_REPORTS_DIR) | find_kept_epoch(_REPORTS_DIR) | describe_times(times),
         history=collect_history(_REPORTS_DIR),
         datasets={
             "training": (dataset_name, state.outputs["data/normalized"].removesuffix(".dir")),

@@ -2,24 +2,35 @@
 
 Reads   data/normalized/{train,validation}, data/normalized/dataset.json
 Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) out
-        reports/history.csv   loss and accuracy of each epoch, on the training and the validation split
+        reports/history.csv   loss and accuracy of each epoch, on the training and the validation split; with early
+                              stopping `kept`, too, which is 1 in the row of the epoch whose weights the network has
 """
 
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from stages.lib.arrays import load_split
 from stages.lib.canonical_keras import save_keras
 from stages.lib.deterministic_tensorflow import keras
+from stages.lib.errors import ParamsError
 from stages.lib.files import read_json, write_csv
+from stages.lib.fused_adam import FusedAdam
 from stages.lib.network import build_network
+from stages.lib.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.params import Section
 from stages.lib.stage import main
-from stages.lib.training import Epoch, fit
+from stages.lib.training import EarlyStopping, Epoch, Schedule, fit
+
+
+class EarlyStoppingParams(Section):
+    """The section `early_stopping` of `train`."""
+
+    monitor: Literal["val_loss", "val_accuracy"] = Field(description="one of val_loss, val_accuracy")
+    patience: int = Field(ge=0, description="a whole number of epochs; 0 never stops early")
 
 
 class TrainParams(Section):
@@ -31,22 +42,39 @@ class TrainParams(Section):
     epochs: int = Field(ge=1, description="a whole number of epochs, at least 1")
     batch_size: int = Field(ge=1, description="a whole number of images, at least 1")
     learning_rate: float = Field(gt=0, description="a number above 0")
-    optimizer: Literal["adam", "adamw", "nadam", "adamax", "adagrad", "rmsprop", "sgd", "lion"] = Field(
-        description="one of adam, adamw, nadam, adamax, adagrad, rmsprop, sgd, lion"
-    )
+    optimizer: OptimizerName = Field(description=f"one of {', '.join(OPTIMIZERS)}")
+    early_stopping: EarlyStoppingParams = Field(description="the keys monitor and patience")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
 
-def train_network(params: TrainParams, data_dir: Path, class_count: int) -> tuple[keras.Model, list[Epoch]]:
-    """The trained network, which ends in probabilities, and how each epoch went."""
+class Trained(NamedTuple):
+    """What training gave."""
+
+    network: keras.Model  # ends in probabilities
+    epochs: list[Epoch]  # how each of them went
+    kept: Epoch  # whose weights the network has
+
+
+def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trained:
+    """Train on normalized data.
+
+    Raises:
+        ParamsError: early stopping is on, and there is no validation split to tell when.
+        TrainingError: the loss or a weight is no longer a finite number.
+    """
     train, validation = load_split(data_dir / "train"), load_split(data_dir / "validation")
+    stopping = params.early_stopping
+    if stopping.patience and not len(validation.labels):
+        raise ParamsError(
+            "train.early_stopping.patience",
+            expected="0 where there is no validation split",
+            got=str(stopping.patience),
+            do="set it to 0, or raise normalize.validation_fraction",
+        )
     image_size = train.images.shape[1:]
     keras.utils.set_random_seed(params.seed)
     # Trained on logits: softmax differs in the last bit between processors, log-softmax as the loss takes it does not.
     network = build_network(image_size, params.hidden_units, class_count, "linear")
-    optimizer = keras.optimizers.get(
-        {"class_name": params.optimizer, "config": {"learning_rate": params.learning_rate}}
-    )
     epochs: list[Epoch] = []
     started = time.monotonic()
 
@@ -54,19 +82,26 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> tupl
         epochs.append(epoch)
         print(describe_progress(epoch, params.epochs, time.monotonic() - started), flush=True)
 
-    fit(
-        network,
-        optimizer,
-        train,
-        validation,
+    schedule = Schedule(
         epochs=params.epochs,
         batch_size=params.batch_size,
         seed=params.seed,
-        on_epoch_end=report,
+        early_stopping=EarlyStopping(stopping.monitor, stopping.patience) if stopping.patience else None,
     )
+    optimizer = create_optimizer(params.optimizer, params.learning_rate)
+    kept = fit(network, optimizer, train, validation, schedule, on_epoch_end=report)
+    print(describe_kept(kept, len(epochs), schedule.early_stopping), flush=True)
     classifier = build_network(image_size, params.hidden_units, class_count, "softmax")
     classifier.set_weights(network.get_weights())
-    return classifier, epochs
+    return Trained(classifier, epochs, kept)
+
+
+def create_optimizer(name: OptimizerName, learning_rate: float) -> keras.Optimizer:
+    """Keras's optimizer of that name; all but the learning rate is as Keras has it."""
+    # Not `keras.optimizers.get`, which does not know Lamb.
+    classes = {class_name.lower(): optimizer for class_name, optimizer in vars(keras.optimizers).items()}
+    classes["adam"] = FusedAdam
+    return classes[name](learning_rate=learning_rate)
 
 
 def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:
@@ -81,13 +116,26 @@ def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:
     )
 
 
-def write_history(path: Path, epochs: list[Epoch]) -> None:
-    """Write one row per epoch; the validation columns are left out where there was no validation split."""
+def describe_kept(kept: Epoch, epochs: int, stopping: EarlyStopping | None) -> str:
+    """Which epoch's weights the network has, and why, for people."""
+    why = f"best {stopping.monitor} of {epochs}, {getattr(kept, stopping.monitor):.4f}" if stopping else "the last"
+    return f"train: kept the weights of epoch {kept.number} ({why})"
+
+
+def write_history(path: Path, epochs: list[Epoch], kept: Epoch | None = None) -> None:
+    """Write one row per epoch; the validation columns are left out where there was no validation split.
+
+    kept: the epoch to mark in a column of its own.
+    """
     columns = [name for name in Epoch._fields[1:] if not math.isnan(getattr(epochs[0], name))]
+    marks = [[int(epoch == kept)] if kept else [] for epoch in epochs]
     write_csv(
         path,
-        ["epoch", *columns],
-        [[epoch.number, *(f"{getattr(epoch, column):.4f}" for column in columns)] for epoch in epochs],
+        ["epoch", *columns, *(["kept"] if kept else [])],
+        [
+            [epoch.number, *(f"{getattr(epoch, column):.4f}" for column in columns), *mark]
+            for epoch, mark in zip(epochs, marks, strict=True)
+        ],
     )
 
 
@@ -99,9 +147,9 @@ def run(
 ) -> None:
     """Train on the normalized data, then write the network and its history."""
     class_count = len(read_json(data_dir / "dataset.json")["class_names"])
-    network, epochs = train_network(params, data_dir, class_count)
-    save_keras(network, model_path)
-    write_history(history_path, epochs)
+    trained = train_network(params, data_dir, class_count)
+    save_keras(trained.network, model_path)
+    write_history(history_path, trained.epochs, trained.kept if params.early_stopping.patience else None)
 
 
 if __name__ == "__main__":

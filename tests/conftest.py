@@ -47,7 +47,7 @@ def small_model() -> SmallModel:
     from stages.lib.conversion import fold_normalization  # noqa: PLC0415
     from stages.lib.deterministic_tensorflow import keras  # noqa: PLC0415
     from stages.lib.network import build_network  # noqa: PLC0415
-    from stages.lib.training import fit  # noqa: PLC0415
+    from stages.lib.training import Schedule, fit  # noqa: PLC0415
 
     keras.utils.set_random_seed(0)
     raw, test = make_split(300, seed=1), make_split(150, seed=2)
@@ -55,7 +55,7 @@ def small_model() -> SmallModel:
     nothing = Split(train.images[:0], train.labels[:0])
     network = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "linear")
     optimizer = keras.optimizers.Adam(0.01)
-    fit(network, optimizer, train, nothing, epochs=1, batch_size=32, seed=0, on_epoch_end=lambda _: None)
+    fit(network, optimizer, train, nothing, Schedule(epochs=1, batch_size=32, seed=0), on_epoch_end=lambda _: None)
     classifier = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "softmax")
     classifier.set_weights(network.get_weights())
     pixel_network = fold_normalization(classifier, NORMALIZATION)

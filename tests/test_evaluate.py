@@ -13,7 +13,7 @@ from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import TrainingError
 from stages.lib.files import read_csv, read_json
 from stages.lib.network import build_network
-from stages.train import TrainParams
+from stages.train import EarlyStoppingParams, TrainParams
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.9, 0.0]], np.float32
@@ -25,7 +25,15 @@ LABELS = np.array([0, 1, 1, 2, 0], np.uint8)
 def trained(tmp_path_factory):
     """A folder with normalized data and a network that is not yet good."""
     root = tmp_path_factory.mktemp("trained")
-    params = TrainParams(hidden_units=[8], epochs=4, batch_size=16, learning_rate=0.01, optimizer="adam", seed=0)
+    params = TrainParams(
+        hidden_units=[8],
+        epochs=4,
+        batch_size=16,
+        learning_rate=0.01,
+        optimizer="adam",
+        seed=0,
+        early_stopping=EarlyStoppingParams(monitor="val_loss", patience=0),
+    )
     train.run(params, write_normalized(root), root / "model.keras", root / "history.csv")
     return root
 

@@ -28,7 +28,10 @@ SECTIONS = {
 
 INGEST = "ingest: {dataset: digits, path: own, image_size: [28, 28], test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
-TRAIN = "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0}"
+TRAIN = (
+    "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0, "
+    "early_stopping: {monitor: val_loss, patience: 0}}"
+)
 BUDGET = "{max_abs_error: 0.1, min_same_class: 1.0, max_accuracy_drop: 0.0}"
 EXPORT = (
     "export: {artifacts: [onnx_float32, tflite_int8], opset: 18, representative_samples: 5, budgets: {"
@@ -44,7 +47,8 @@ ARTIFACTS = (
     "tflite_int8, onnx_float32 among them (MLflow registers it)"
 )
 ERROR = "a difference of probabilities above 0, at most 1"
-OPTIMIZERS = "adam, adamw, nadam, adamax, adagrad, rmsprop, sgd, lion"
+OPTIMIZERS = "adadelta, adagrad, adam, adamax, adamw, lamb, lion, muon, nadam, rmsprop, schedulefreeadamw, sgd"
+PATIENCE = "a whole number of epochs; 0 never stops early"
 SEED = "a whole number from 0 to 4294967295"
 SHARE = "a number from 0 to below 1"
 LEVEL = "a number above 0, at most 0.5"
@@ -83,6 +87,31 @@ def explain(folder, text):
         (TRAIN, "1.0e-3", "true", "train.learning_rate: expected a number above 0, got True (bool); correct it"),
         (TRAIN, "1.0e-3", ".inf", "train.learning_rate: expected a number above 0, got inf (float); correct it"),
         (TRAIN, "adam", "adm", f"train.optimizer: expected one of {OPTIMIZERS}, got 'adm' (str); correct it"),
+        (TRAIN, "adam", "Adam", f"train.optimizer: expected one of {OPTIMIZERS}, got 'Adam' (str); correct it"),
+        (
+            TRAIN,
+            "patience: 0",
+            "patience: -1",
+            f"train.early_stopping.patience: expected {PATIENCE}, got -1 (int); correct it",
+        ),
+        (
+            TRAIN,
+            "patience: 0",
+            "patience: null",
+            f"train.early_stopping.patience: expected {PATIENCE}, got None (NoneType); correct it",
+        ),
+        (
+            TRAIN,
+            "val_loss",
+            "loss",
+            "train.early_stopping.monitor: expected one of val_loss, val_accuracy, got 'loss' (str); correct it",
+        ),
+        (
+            TRAIN,
+            "{monitor: val_loss, patience: 0}",
+            "null",
+            "train.early_stopping: expected the keys monitor and patience, got None (NoneType); correct it",
+        ),
         (TRAIN, "seed: 0", "seed: 4294967296", f"train.seed: expected {SEED}, got 4294967296 (int); correct it"),
         (NORMALIZE, "0.1", "1.5", f"normalize.validation_fraction: expected {SHARE}, got 1.5 (float); correct it"),
         (NORMALIZE, "0.1", ".nan", f"normalize.validation_fraction: expected {SHARE}, got nan (float); correct it"),
@@ -142,8 +171,8 @@ def test_faulty_value_is_named_with_its_path_and_what_is_allowed(tmp_path, secti
 def test_misspelt_key_is_one_fault_with_a_suggestion(tmp_path):
     """A misspelt key is told once, not once more as the missing key that it was meant to be."""
     assert explain(tmp_path, TRAIN.replace("epochs: 20", "epoch: 3")) == (
-        "train.epoch: expected one of the keys batch_size, epochs, hidden_units, learning_rate, optimizer, seed, "
-        "got 'epoch'; did you mean epochs?"
+        "train.epoch: expected one of the keys batch_size, early_stopping, epochs, hidden_units, learning_rate, "
+        "optimizer, seed, got 'epoch'; did you mean epochs?"
     )
 
 

@@ -161,8 +161,8 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
             "train.epoch",
             3,
             (
-                "train.epoch: expected one of the keys batch_size, epochs, hidden_units, learning_rate, "
-                "optimizer, seed, got 'epoch'; did you mean epochs?"
+                "train.epoch: expected one of the keys batch_size, early_stopping, epochs, hidden_units, "
+                "learning_rate, optimizer, seed, got 'epoch'; did you mean epochs?"
             ),
         ),
         (

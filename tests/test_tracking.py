@@ -26,6 +26,8 @@ from stores import (
 
 from stages.lib import tracking
 from stages.lib.errors import TrackingError
+from stages.lib.files import write_csv
+from stages.track import collect_history, find_kept_epoch
 
 
 def test_run_holds_params_metrics_steps_data_and_artifacts(root):
@@ -41,6 +43,16 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
     assert artifacts == ["manifest.json", "report.json", "reports"]
     assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
+
+
+@pytest.mark.parametrize(("marks", "kept"), [("010", {"kept_epoch/train": 2.0}), (None, {})])
+def test_kept_epoch_is_a_metric_and_the_columns_are_curves(tmp_path, marks, kept):
+    """Early stopping's choice is one figure of the run; without early stopping there is none."""
+    header = ["epoch", "loss", "accuracy", *(["kept"] if marks else [])]
+    write_csv(tmp_path / "history.csv", header, [[n, n / 2, 0.5, *(marks[n - 1] if marks else "")] for n in (1, 2, 3)])
+
+    assert find_kept_epoch(tmp_path) == kept
+    assert collect_history(tmp_path) == {"loss/train": [0.5, 1.0, 1.5], "accuracy/train": [0.5, 0.5, 0.5]}
 
 
 def test_runs_in_a_row_have_colors_of_their_own(root):

@@ -1,13 +1,37 @@
-"""The training loop: one compiled pass over the data for each epoch."""
+"""The training loop: compiled steps over data that need not fit in memory."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.lib.arrays import Split
 from stages.lib.deterministic_tensorflow import keras, tf
 from stages.lib.errors import TrainingError
+from stages.lib.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
+
+# One thread takes the ops in a fixed order, without the bookkeeping that several would need: a sixth less time.
+_EXECUTOR = "SINGLE_THREADED_EXECUTOR"
+# TensorFlow takes memory as it is only where it begins at a multiple of this many bytes, else it copies it.
+_ALIGNMENT = 64
+
+
+class EarlyStopping(NamedTuple):
+    """When to stop before the last epoch; the weights of the best one are kept."""
+
+    monitor: Literal["val_loss", "val_accuracy"]  # what the best epoch is known by
+    patience: int  # epochs in a row that are no new best
+
+
+class Schedule(NamedTuple):
+    """How long to train, in steps of how many images, and in which order."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    early_stopping: EarlyStopping | None = None
 
 
 class Epoch(NamedTuple):
@@ -25,75 +49,175 @@ def fit(
     optimizer: keras.Optimizer,
     train: Split,
     validation: Split,
+    schedule: Schedule,
     *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
     on_epoch_end: Callable[[Epoch], None],
-) -> None:
+    budget: MemoryBudget = MEMORY_BUDGET,
+) -> Epoch:
     """Train a network that ends in logits, in place, on sparse categorical cross-entropy.
 
-    train, validation: float32 images (N, H, W) and class ids (N,); validation may be empty. Each epoch sees all
-    images once, in an order that only `seed` and the epoch's number decide; its last batch may be smaller.
+    train, validation: float32 images (N, H, W) and class ids (N,), memory-mapped or not; validation may be empty, if
+    there is no early stopping. Each epoch sees all images once, in an order that only the seed and the epoch's number
+    decide. The last batch of a group of images that is in memory at a time (see `draw_groups`) may be smaller.
+
+    Returns the epoch whose weights the network ends with: the last or, with early stopping, the best.
 
     Raises:
         TrainingError: the loss or a weight is no longer a finite number.
     """
-    run_epoch = _compile_epoch(network, optimizer, train, batch_size)
-    evaluate = _compile_evaluation(network, validation)
-    for number in range(1, epochs + 1):
-        order = np.random.default_rng([seed, number]).permutation(len(train.labels))
-        epoch = Epoch(number, *map(float, run_epoch(tf.constant(order))), *map(float, evaluate()))
-        measured = [epoch.loss, epoch.val_loss] if len(validation.labels) else [epoch.loss]
-        # The loss is measured before each step: what the last step did shows in the weights alone.
-        if not all(np.isfinite(values).all() for values in (measured, *network.get_weights())):
-            raise TrainingError(
-                f"epoch {number}",
-                expected="a finite loss and finite weights",
-                got=f"a loss of {' and '.join(map(str, measured))}",
-                do="lower train.learning_rate",
-            )
+    train_epoch = _prepare_training(network, optimizer, train, schedule, budget)
+    evaluate = _prepare_evaluation(network, validation, budget)
+    stopping = schedule.early_stopping
+    kept: Epoch | None = None
+    for number in range(1, schedule.epochs + 1):
+        epoch = Epoch(number, *train_epoch(number), *evaluate())
+        _require_finite(epoch, network)
         on_epoch_end(epoch)
+        if kept is None or stopping is None or _is_better(epoch, kept, stopping.monitor):
+            kept, kept_weights = epoch, network.get_weights()
+        elif number - kept.number >= stopping.patience:
+            break
+    assert kept is not None, "a schedule has at least one epoch"
+    network.set_weights(kept_weights)
+    return kept
 
 
-def _compile_epoch(
-    network: keras.Model, optimizer: keras.Optimizer, train: Split, batch_size: int
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A function from the order of the images (N,) to the epoch's loss and accuracy while it learned."""
-    # Held as tensors: the steps of an epoch then never go back to Python.
-    all_images, all_labels = tf.constant(train.images), tf.constant(train.labels, tf.int32)
+def _is_better(epoch: Epoch, other: Epoch, monitor: str) -> bool:
+    if monitor == "val_loss":
+        return epoch.val_loss < other.val_loss
+    return epoch.val_accuracy > other.val_accuracy
+
+
+def _require_finite(epoch: Epoch, network: keras.Model) -> None:
+    measured = [epoch.loss] if np.isnan(epoch.val_accuracy) else [epoch.loss, epoch.val_loss]
+    # The loss is measured before each step: what the last step did shows in the weights alone.
+    if not all(np.isfinite(values).all() for values in (measured, *network.get_weights())):
+        raise TrainingError(
+            f"epoch {epoch.number}",
+            expected="a finite loss and finite weights",
+            got=f"a loss of {' and '.join(map(str, measured))}",
+            do="lower train.learning_rate",
+        )
+
+
+def _prepare_training(
+    network: keras.Model, optimizer: keras.Optimizer, train: Split, schedule: Schedule, budget: MemoryBudget
+) -> Callable[[int], tuple[float, float]]:
+    """A function that trains for the epoch of a number and gives its loss and accuracy while it learned."""
+    memory = _GroupMemory(train, budget)
+    take_steps = _compile_steps(network, optimizer, schedule.batch_size)
+    row_count, row_bytes = len(train.labels), _count_row_bytes(train)
+
+    def train_epoch(number: int) -> tuple[float, float]:
+        loss_sum, correct = 0.0, 0
+        for group in draw_groups(row_count, row_bytes, seed=schedule.seed, epoch=number, budget=budget):
+            images, labels = memory.load(group.blocks)
+            with tf.experimental.function_executor_type(_EXECUTOR):
+                group_loss_sum, group_correct = take_steps(images, labels, tf.constant(group.order))
+            loss_sum, correct = loss_sum + float(group_loss_sum), correct + int(group_correct)
+        return loss_sum / row_count, correct / row_count
+
+    return train_epoch
+
+
+def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size: int) -> tf.types.experimental.Callable:
+    """A function that takes one step for each batch of the images (N, H, W) and labels (N,), in the given order (N,).
+
+    It gives the sum of all losses and the number of images whose class was found, each before the step on it.
+    """
     weights = network.trainable_variables
     optimizer.build(weights)
 
-    @tf.function
-    def run_epoch(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # Of any number of rows: compiled once, whatever the size of a group.
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(network.input_shape, tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int64),
+        ]
+    )
+    def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_sum, correct = tf.constant(0.0), tf.constant(0)
-        for start in tf.range(0, len(train.labels), batch_size):
+        for start in tf.range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
             with tf.GradientTape() as tape:
                 logits = network(images, training=True)  # (B, classes)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)  # (B,)
+                # The op that tf.nn.sparse_softmax_cross_entropy_with_logits is. Under op determinism that function
+                # takes two dozen others instead, for the sake of GPUs: on a CPU the op is deterministic by itself.
+                losses, _ = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=labels)  # (B,)
                 loss = tf.reduce_mean(losses)
-            optimizer.apply(tape.gradient(loss, weights), weights)
+            gradients = tape.gradient(loss, weights)
+            optimizer.apply(gradients, weights)
             loss_sum += tf.reduce_sum(losses)
             correct += _count_correct(logits, labels)
-        return loss_sum / len(train.labels), correct / len(train.labels)
+        return loss_sum, correct
 
-    return cast("Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]", run_epoch)
+    return take_steps
 
 
-def _compile_evaluation(network: keras.Model, split: Split) -> Callable[[], tuple[tf.Tensor, tf.Tensor]]:
+class _GroupMemory:
+    """The images of one group as a tensor, in the same memory for every group."""
+
+    def __init__(self, split: Split, budget: MemoryBudget) -> None:
+        row_count = count_group_rows(len(split.labels), _count_row_bytes(split), budget)
+        self._split = split
+        self._buffer = _allocate_aligned((row_count, *split.images.shape[1:]))
+        # Not a copy: the tensor is that memory.
+        self._images = tf.experimental.dlpack.from_dlpack(self._buffer.__dlpack__())
+        self._labels = tf.constant([], tf.int32)
+        self._blocks: list[slice] = []
+
+    def load(self, blocks: list[slice]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The images, at least as many as there are rows in the blocks, and their labels.
+
+        The images are those of the blocks until the next call.
+        """
+        if blocks != self._blocks:  # where one group is all there is, it is read once
+            start = 0
+            for block in blocks:
+                images = self._split.images[block]
+                self._buffer[start : start + len(images)] = images
+                start += len(images)
+            labels = np.concatenate([self._split.labels[block] for block in blocks])
+            self._labels, self._blocks = tf.constant(labels, tf.int32), blocks
+        return self._images, self._labels
+
+
+def _allocate_aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Float32 memory that TensorFlow takes as it is."""
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def _prepare_evaluation(network: keras.Model, split: Split, budget: MemoryBudget) -> Callable[[], tuple[float, float]]:
     """A function that gives the network's loss and accuracy on a split; NaN on an empty one."""
-    images, labels = tf.constant(split.images), tf.constant(split.labels, tf.int32)
+    row_count = len(split.labels)
+    blocks = split_into_blocks(row_count, _count_row_bytes(split), budget)
 
-    @tf.function
-    def evaluate() -> tuple[tf.Tensor, tf.Tensor]:
-        logits = network(images, training=False)  # (N, classes)
+    @tf.function(input_signature=[tf.TensorSpec(network.input_shape, tf.float32), tf.TensorSpec([None], tf.int32)])
+    def evaluate_block(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = network(images, training=False)  # (B, classes)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.reduce_mean(losses), _count_correct(logits, labels) / len(split.labels)
+        return tf.reduce_sum(losses), _count_correct(logits, labels)
 
-    return cast("Callable[[], tuple[tf.Tensor, tf.Tensor]]", evaluate)
+    def evaluate() -> tuple[float, float]:
+        if not row_count:
+            return float("nan"), float("nan")
+        loss_sum, correct = 0.0, 0
+        for block in blocks:
+            images, labels = tf.constant(split.images[block]), tf.constant(split.labels[block], tf.int32)
+            block_loss_sum, block_correct = evaluate_block(images, labels)
+            loss_sum, correct = loss_sum + float(block_loss_sum), correct + int(block_correct)
+        return loss_sum / row_count, correct / row_count
+
+    return evaluate
+
+
+def _count_row_bytes(split: Split) -> int:
+    return split.images.itemsize * math.prod(split.images.shape[1:])
 
 
 def _count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
