@@ -71,6 +71,94 @@ def draw_heat_map(path: Path, title: str, rows: Sequence[str], columns: Sequence
         _save(figure, path)
 
 
+class Point(NamedTuple):
+    """One mark of a scatter plot."""
+
+    x: float
+    y: float
+    is_sound: bool  # a dot; else a cross
+    label: str  # of a point of the front, else empty
+
+
+def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Sequence[Point], best: int | None) -> None:
+    """Draw points, and a line of steps through those that have a label, which stand numbered beside the picture.
+
+    best: the position of the point that is ringed. Colours are told apart by everyone, and shapes say the same: Okabe
+    and Ito's palette (https://jfly.uni-koeln.de/color/).
+    """
+    front = sorted((point for point in points if point.label), key=lambda point: (point.x, point.y))
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(11, max(5.5, 1.5 + 0.3 * len(front))), layout="constrained")
+        axes = figure.subplots()
+        for is_sound, marker, color, name in ((True, "o", "#0072B2", "trial"), (False, "x", "#000000", "failed trial")):
+            shown = [point for point in points if point.is_sound is is_sound]
+            if shown:
+                axes.scatter(
+                    [point.x for point in shown],
+                    [point.y for point in shown],
+                    s=26,
+                    marker=marker,
+                    color=color,
+                    alpha=0.5,
+                    linewidths=0 if is_sound else 1.2,
+                    label=name,
+                )
+        if front:
+            axes.plot(
+                [point.x for point in front],
+                [point.y for point in front],
+                color="#D55E00",
+                drawstyle="steps-post",
+                linewidth=1.2,
+                marker="D",
+                markersize=5,
+                label="none is both smaller and more accurate",
+            )
+        for number, point in enumerate(front, start=1):
+            axes.annotate(
+                str(number),
+                (point.x, point.y),
+                xytext=(-5, 5),
+                textcoords="offset points",
+                ha="right",
+                fontsize=9,
+                color="#8A3D00",
+                weight="bold",
+            )
+        if best is not None:
+            axes.scatter(
+                [points[best].x],
+                [points[best].y],
+                s=170,
+                marker="o",
+                facecolors="none",
+                edgecolors="#000000",
+                linewidths=1.5,
+                label="best",
+            )
+        axes.grid(color="lightgrey", linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.margins(0.07)
+        axes.ticklabel_format(useOffset=False, style="plain")
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_title(title, parse_math=False)
+        axes.legend(loc="lower right", fontsize=8)
+        if front:
+            lines = "\n".join(f"{number:>2}  {point.label}" for number, point in enumerate(front, start=1))
+            axes.text(
+                1.02,
+                1.0,
+                lines,
+                transform=axes.transAxes,
+                va="top",
+                fontsize=8,
+                family="monospace",
+                linespacing=1.6,
+                parse_math=False,
+            )
+        _save(figure, path)
+
+
 def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: Sequence[str]) -> None:
     """Draw images (N, H, W) in a grid, each with its caption; without an image, the title stands alone."""
     rows = -(-len(images) // _COLUMNS)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,7 +30,7 @@ import onnx
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -60,6 +60,9 @@ _ORDER_TAG = "champion.order"  # the first champion has 1, each later one a numb
 _ROLLED_BACK_TAG = "rolled_back"  # digest of the version's state: a person has put an earlier champion in its place
 
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run that there is none of
+# Of one call (https://mlflow.org/docs/latest/rest-api.html#request-limits).
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
 # MLflow's own tag: the run's colour in lists and charts.
 COLOR_TAG = "mlflow.runColor"
 
@@ -186,7 +189,7 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
         run_id = run.info.run_id
         mlflow.log_params(record.params)
-        store.client.log_batch(run_id, metrics=list(_iterate_metrics(record)))
+        log_metrics(store, run_id, record.metrics, record.history)
         for context, (name, digest) in record.datasets.items():
             source = CodeDatasetSource({"mlflow.source.name": "dvc"})
             dataset = MetaDataset(source, name, digest)  # type: ignore[abstract]  # instantiable, as documented
@@ -206,20 +209,31 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
     return store.client.get_run(run_id)
 
 
+def log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
+    """Add params to a run."""
+    values = [Param(name, str(value)) for name, value in params.items()]
+    for start in range(0, len(values), _MAX_PARAMS):
+        store.client.log_batch(run_id, params=values[start : start + _MAX_PARAMS])
+
+
+def log_metrics(
+    store: Store, run_id: str, metrics: Mapping[str, float], history: Mapping[str, Iterable[float]]
+) -> None:
+    """Add metrics to a run, and those of `history` once for each epoch."""
+    now = int(time.time() * 1000)  # milliseconds
+    values = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    values += [
+        Metric(name, value, now, epoch) for name, of in history.items() for epoch, value in enumerate(of, start=1)
+    ]
+    for start in range(0, len(values), _MAX_METRICS):
+        store.client.log_batch(run_id, metrics=values[start : start + _MAX_METRICS])
+
+
 def _choose_color(store: Store, experiment_id: str) -> str:
-    """The colour that follows the newest run's."""
-    newest = store.client.search_runs([experiment_id], max_results=1)
+    """The colour that follows that of the newest run of a state."""
+    newest = store.client.search_runs([experiment_id], f"tags.`{STATE_TAG}` LIKE '%'", max_results=1)
     color = newest[0].data.tags.get(COLOR_TAG) if newest else None
     return _COLORS[(_COLORS.index(color) + 1) % len(_COLORS)] if color in _COLORS else _COLORS[0]
-
-
-def _iterate_metrics(record: RunRecord) -> Iterator[Metric]:
-    now = int(time.time() * 1000)  # milliseconds
-    for name, value in record.metrics.items():
-        yield Metric(name, value, now, 0)
-    for name, values in record.history.items():
-        for epoch, value in enumerate(values, start=1):
-            yield Metric(name, value, now, epoch)
 
 
 def add_commit(store: Store, run: Run, commit: str) -> None:

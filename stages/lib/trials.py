@@ -1,0 +1,263 @@
+"""One function over many items on Ray: processes of this machine, or of a cluster, that all read the same data.
+
+Ray carries the data to each node once and calls; which trial there is, and what it means, it does not know.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from filelock import FileLock
+
+# Read while the package is imported. No word to its makers.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# What its processes write is in their logs; here it would stand amid the progress.
+os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."
+# Without a cluster everything listens on the loopback interface alone, as Ray has it by itself on macOS and Windows.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+# A cluster that does not answer is said to be so after seconds, not after a minute.
+os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "10")
+# As Ray announces it will be: a task that wants no GPU finds the variables of GPUs as they were.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from stages.lib.errors import PipelineError
+from stages.lib.files import remove, write_text, write_whole
+
+# How often an item is tried again whose process or machine was lost; a fault of the function itself would come again.
+_MAX_RETRIES = 3
+_LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
+_CONNECT_SECONDS = 5.0
+_CLEAN_SECONDS = 20.0
+# Beside the data: what the calls themselves and their answers take, and Ray's least.
+_OBJECT_STORE_ROOM = 100 * 2**20
+# Longest folder for Ray's sockets: their paths have 70 characters more, and the system's limit is 107.
+_LONGEST_FOLDER = 36
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Answer(NamedTuple, Generic[T, R]):
+    """What became of one item."""
+
+    item: T
+    result: R | None  # none if there is a fault
+    fault: str  # why there is no result
+    retries: int  # how often its process or its machine was lost
+
+
+class _Shared(NamedTuple):
+    """Files in Ray's object store."""
+
+    scratch: str  # name of the folder for what is temporary, in the temporary folder of each node
+    paths: list[str]
+    references: list[Any]  # the bytes of each
+
+
+class Workers:
+    """Processes that call a function, each with one item at a time."""
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+        self._waiting: dict[Any, tuple[Any, int]] = {}  # item and retries by reference
+
+    @property
+    def count(self) -> int:
+        """How many calls there may be at a time, as of now: a cluster may grow."""
+        return int(ray.cluster_resources().get("CPU", 0))
+
+    def run(self, function: Callable[[T, Path, Path], R], items: Sequence[T]) -> Iterator[Answer[T, R]]:
+        """Each item with what `function` made of it, in the order in which they are ready.
+
+        function: of a module, so that the workers can import it; takes the item, the folder of the data and a folder
+        for what is temporary, both of its node. A process serves many items, one after the other.
+
+        Raises:
+            PipelineError: Ray itself is lost.
+        """
+        for item in items:
+            self._submit(function, item, 0)
+        while self._waiting:
+            (reference,), _ = ray.wait(list(self._waiting), num_returns=1)
+            item, retries = self._waiting.pop(reference)
+            try:
+                yield Answer(item, ray.get(reference), "", retries)
+            except _LOST as fault:
+                if retries == _MAX_RETRIES:
+                    yield Answer(item, None, f"lost {retries + 1} times: {_describe(fault)}", retries)
+                else:
+                    self._submit(function, item, retries + 1)
+            except RayTaskError as fault:
+                if isinstance(fault.cause, PipelineError):
+                    raise fault.cause from None
+                yield Answer(item, None, _describe(fault.cause), retries)
+            except RayError as fault:
+                raise PipelineError(
+                    "Ray", expected="it to go on", got=_describe(fault), do="run the same again; what is done is kept"
+                ) from None
+
+    def _submit(self, function: Callable[[T, Path, Path], R], item: T, retries: int) -> None:
+        self._waiting[_call.remote(function, item, self._shared)] = (item, retries)
+
+    def stop(self) -> None:
+        """Give up what has not ended."""
+        for reference in self._waiting:
+            ray.cancel(reference, force=True)
+        self._waiting.clear()
+
+
+@contextmanager
+def open_workers(
+    address: str | None, count: int, source_dir: Path, data: Mapping[str, Path], note_path: Path
+) -> Iterator[Workers]:
+    """Workers that import from the folder `source_dir` and read the same `data`; afterwards nothing of it is left.
+
+    address: HOST:PORT of a cluster that this machine is part of; without one, `count` processes of this machine.
+    data: files, by the path that they have in the folder which the function is given. note_path: names what is
+    temporary while it is there, so that the next call removes what a killed one left.
+
+    Raises:
+        PipelineError: there is no such cluster.
+    """
+    with _make_scratch(note_path) as scratch:
+        handler = signal.getsignal(signal.SIGTERM)
+        _start(address, count, source_dir, sum(path.stat().st_size for path in data.values()), scratch)
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+        try:
+            workers = Workers(_Shared(scratch, list(data), [_put(path) for path in data.values()]))
+            try:
+                yield workers
+            finally:
+                workers.stop()
+                if address:
+                    _clean_nodes(scratch)
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _make_scratch(note_path: Path) -> Iterator[str]:
+    """The name of a folder that is there on this machine; nobody can guess it."""
+    if note_path.exists():
+        remove(_locate(note_path.read_text(encoding="utf-8")))
+    name = f"sweep-{secrets.token_hex(6)}"
+    write_text(note_path, name)
+    try:
+        _locate(name).mkdir(mode=0o700)
+        yield name
+    finally:
+        remove(_locate(name))
+        remove(note_path)
+
+
+def _locate(scratch: str) -> Path:
+    """Where it is on this node."""
+    return Path(tempfile.gettempdir()) / Path(scratch).name
+
+
+def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, scratch: str) -> None:
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"working_dir": str(source_dir)},
+    }
+    if address is None:
+        if len(str(_locate(scratch))) <= _LONGEST_FOLDER:
+            common["_temp_dir"] = str(_locate(scratch))
+        ray.init(
+            address="local",
+            num_cpus=count,
+            num_gpus=0,
+            object_store_memory=data_bytes + data_bytes // 8 + _OBJECT_STORE_ROOM,
+            include_dashboard=False,
+            **common,
+        )
+        return
+    _require_answer(address)
+    try:
+        ray.init(address=address, **common)
+    except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        raise PipelineError(
+            f"--address {address}",
+            expected="a Ray cluster that this machine is part of",
+            got=_describe(error),
+            do=f"start this machine's part with `ray start --address={address}`, or run on the head node",
+        ) from None
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would try for long."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise PipelineError("--address", expected="HOST:PORT", got=repr(address), do="see `ray status` for it")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise PipelineError(
+            f"--address {address}",
+            expected="a Ray cluster to answer",
+            got=str(error),
+            do="start one with `ray start --head`, or leave --address out",
+        ) from None
+
+
+def _put(path: Path) -> Any:  # noqa: ANN401  # Ray's reference
+    """A file's bytes in the object store, straight from the disk."""
+    return ray.put(np.memmap(path, np.uint8, mode="r").view(np.ndarray))
+
+
+@ray.remote(num_cpus=1, max_retries=0)  # lost ones are tried again, and counted, in `run`
+def _call(function: Callable[[T, Path, Path], R], item: T, shared: _Shared) -> R:
+    return function(item, _place(shared), _locate(shared.scratch))
+
+
+def _place(shared: _Shared) -> Path:
+    """The folder of the data on this node, written by the first who comes."""
+    folder = _locate(shared.scratch) / "data"
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with write_whole(folder) as partial:
+                for name, content in zip(shared.paths, ray.get(shared.references), strict=True):
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    content.tofile(partial / name)  # from the node's shared memory, without a copy
+    return folder
+
+
+def _clean_nodes(scratch: str) -> None:
+    """Remove the folder on every node that is alive; one that does not answer keeps it."""
+    tasks = [
+        _remove.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(scratch)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    with suppress(RayError):
+        ray.wait(tasks, num_returns=len(tasks), timeout=_CLEAN_SECONDS)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _remove(scratch: str) -> None:
+    remove(_locate(scratch))
+
+
+def _describe(error: BaseException) -> str:
+    """The error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
