@@ -477,9 +477,7 @@ def tell(found: Sweep, log: Log, ranked: Sequence[Scored], path: Path) -> bool:
     is_sound = bool(best) and not found.crashes
     close_log(log, "FINISHED" if is_sound else "FAILED", "\n".join(summary), metrics, artifacts)
     print("\n".join(summary))
-    print(
-        f"sweep: {', '.join(map(str, artifacts[1:]))}; MLflow's run {log.run_name!r} in {log.experiment!r}", flush=True
-    )
+    print(f"sweep: see {', '.join(map(str, artifacts[1:]))}, MLflow's run {log.run_name!r} in {log.experiment!r}")
     if found.crashes:
         print(f"sweep: the same command tries the {len(found.crashes)} again that could not be run")
     return is_sound
@@ -503,7 +501,7 @@ def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> No
     sound = [trial for trial in shown if not trial.result.fault]
     front = [sound[at] for at in find_front([(trial.metrics[INT8_BYTES], trial.metrics[ACCURACY]) for trial in sound])]
     labels = {
-        trial.number: f"{trial.metrics[ACCURACY]:.4f}  {trial.metrics[INT8_BYTES]:>7,.0f}  "
+        trial.number: f"{trial.metrics[ACCURACY]:.4f}  {trial.metrics[INT8_BYTES]:>9,.0f}  "
         f"{describe_settings(trial.settings)}"
         for trial in front[-_SHOWN_FRONT:]
     }
