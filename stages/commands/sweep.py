@@ -152,20 +152,21 @@ def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, 
     if address and count:
         raise click.UsageError("--workers is of this machine alone: a cluster has the processors that it has")
     require_ray()
+    received: list[int] = []
+
+    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(number)  # Ray passes on that there was an interruption, but not which
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGTERM, terminate)
     try:
         is_sound = run_sweep(
             path, folder or Path("reports/sweeps") / path.stem, address, count or os.cpu_count() or 1, is_writing
         )
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         click.echo("sweep: interrupted; what has ended is kept, and the same command goes on from there", err=True)
-        sys.exit(interrupt.args[0] if interrupt.args else _INTERRUPTED)
+        sys.exit(_TERMINATED if received else _INTERRUPTED)
     sys.exit(0 if is_sound else 1)
-
-
-def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does."""
-    raise KeyboardInterrupt(_TERMINATED)
 
 
 def require_ray() -> None:
@@ -177,19 +178,21 @@ def require_ray() -> None:
 
 def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
+    from stages.lib.trials import make_scratch  # noqa: PLC0415  # optional, and takes a second
+
     base = load_params()
     data = require_reproduced(_DATA_STAGES, base)
     sections = load_sections()
     plan = read_plan(path, base, sections, list_metrics(base, sections))
-    with lock(folder), TemporaryDirectory(prefix="sweep-source-") as source_dir:
-        copy_source(Path(source_dir))
-        trials = make_trials(plan, base, data, Path(source_dir))
+    with lock(folder), make_scratch(folder / ".scratch") as scratch_dir:
+        source_dir = copy_source(scratch_dir)
+        trials = make_trials(plan, base, data, source_dir)
         kept = {trial.key: read_result(folder / "trials" / trial.key) for trial in trials}
         found = Sweep(plan, trials, folder, {key: result for key, result in kept.items() if result}, {})
         log = open_log(path, found)
         print("\n".join(describe_start(found)), flush=True)
         try:
-            run_trials(found, log, Path(source_dir), address, count)
+            run_trials(found, log, source_dir, address, count)
         except BaseException:
             close_log(log, "KILLED")
             raise
@@ -238,11 +241,13 @@ def lock(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def copy_source(target: Path) -> None:
-    """The project's code as it is now, for all workers: an edit from now on changes no trial."""
+def copy_source(scratch_dir: Path) -> Path:
+    """A folder with the project's code as it is now, for all workers: an edit from now on changes no trial."""
+    target = scratch_dir / "source"
     for path in sorted(_SOURCE.rglob("*.py")):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / path)
+    return target
 
 
 def make_trials(plan: Plan, base: Mapping[str, Any], data: Mapping[str, str], source_dir: Path) -> list[Trial]:
@@ -272,8 +277,8 @@ def run_trials(found: Sweep, log: Log, source_dir: Path, address: str | None, co
     files = [path for folder in _DATA_DIRS for path in sorted(folder.rglob("*")) if path.is_file()]
     data = {path.relative_to("data").as_posix(): path for path in files}
     started = time.monotonic()
-    with open_workers(address, min(count, len(waiting)), source_dir, data, found.folder / ".scratch") as workers:
-        print(f"sweep: {workers.count} workers; a line for each trial as it ends", flush=True)
+    with open_workers(address, min(count, len(waiting)), source_dir, data, source_dir.parent) as workers:
+        print(f"sweep: {workers.count} at a time; a line for each trial as it ends", flush=True)
         for done, answer in enumerate(workers.run(run_trial, waiting), start=1):
             key = answer.item.key
             if answer.result is None:

@@ -125,47 +125,48 @@ class Workers:
 
 
 @contextmanager
+def make_scratch(note_path: Path) -> Iterator[Path]:
+    """A folder for what is temporary, with a name that nobody can guess; workers make one of that name on their nodes.
+
+    note_path: holds the name while the folder is there, so that the next call removes what a killed one left.
+    """
+    if note_path.exists():
+        remove(_locate(note_path.read_text(encoding="utf-8")))
+    folder = _locate(f"sweep-{secrets.token_hex(6)}")
+    write_text(note_path, folder.name)
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        remove(folder)
+        remove(note_path)
+
+
+@contextmanager
 def open_workers(
-    address: str | None, count: int, source_dir: Path, data: Mapping[str, Path], note_path: Path
+    address: str | None, count: int, source_dir: Path, data: Mapping[str, Path], scratch_dir: Path
 ) -> Iterator[Workers]:
-    """Workers that import from the folder `source_dir` and read the same `data`; afterwards nothing of it is left.
+    """Workers that import from the folder `source_dir` and read the same `data`; afterwards none of them is left.
 
     address: HOST:PORT of a cluster that this machine is part of; without one, `count` processes of this machine.
-    data: files, by the path that they have in the folder which the function is given. note_path: names what is
-    temporary while it is there, so that the next call removes what a killed one left.
+    data: files, by the path that they have in the folder which the function is given. scratch_dir: of `make_scratch`.
 
     Raises:
         PipelineError: there is no such cluster.
     """
-    with _make_scratch(note_path) as scratch:
-        handler = signal.getsignal(signal.SIGTERM)
-        _start(address, count, source_dir, sum(path.stat().st_size for path in data.values()), scratch)
-        signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
-        try:
-            workers = Workers(_Shared(scratch, list(data), [_put(path) for path in data.values()]))
-            try:
-                yield workers
-            finally:
-                workers.stop()
-                if address:
-                    _clean_nodes(scratch)
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _make_scratch(note_path: Path) -> Iterator[str]:
-    """The name of a folder that is there on this machine; nobody can guess it."""
-    if note_path.exists():
-        remove(_locate(note_path.read_text(encoding="utf-8")))
-    name = f"sweep-{secrets.token_hex(6)}"
-    write_text(note_path, name)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        _locate(name).mkdir(mode=0o700)
-        yield name
+        _start(address, count, source_dir, sum(path.stat().st_size for path in data.values()), scratch_dir)
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+        workers = Workers(_Shared(scratch_dir.name, list(data), [_put(path) for path in data.values()]))
+        try:
+            yield workers
+        finally:
+            workers.stop()
+            if address:
+                _clean_nodes(scratch_dir.name)
     finally:
-        remove(_locate(name))
-        remove(note_path)
+        ray.shutdown()
 
 
 def _locate(scratch: str) -> Path:
@@ -173,15 +174,15 @@ def _locate(scratch: str) -> Path:
     return Path(tempfile.gettempdir()) / Path(scratch).name
 
 
-def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, scratch: str) -> None:
+def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, scratch_dir: Path) -> None:
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
         "runtime_env": {"working_dir": str(source_dir)},
     }
     if address is None:
-        if len(str(_locate(scratch))) <= _LONGEST_FOLDER:
-            common["_temp_dir"] = str(_locate(scratch))
+        if len(str(scratch_dir)) <= _LONGEST_FOLDER:
+            common["_temp_dir"] = str(scratch_dir)
         ray.init(
             address="local",
             num_cpus=count,
