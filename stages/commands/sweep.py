@@ -178,8 +178,10 @@ def require_ray() -> None:
 
 def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
-    from stages.lib.trials import make_scratch  # noqa: PLC0415  # optional, and takes a second
+    from stages.lib.trials import make_scratch, require_cluster  # noqa: PLC0415  # optional, and takes a second
 
+    if address:
+        require_cluster(address)
     base = load_params()
     data = require_reproduced(_DATA_STAGES, base)
     sections = load_sections()

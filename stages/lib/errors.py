@@ -1,7 +1,7 @@
 """The pipeline's one family of exceptions: what a person caused and can put right."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self, TypeVar
 
 
 class PipelineError(Exception):
@@ -14,9 +14,20 @@ class PipelineError(Exception):
     @classmethod
     def join(cls, faults: Sequence["PipelineError"]) -> Self:
         """Several faults as one error, still in one line."""
-        joined = cls.__new__(cls)
-        joined.args = ("; also ".join(str(fault) for fault in faults),)
-        return joined
+        return _restore(cls, "; also ".join(str(fault) for fault in faults))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How the error gets from a process to another."""
+        return _restore, (type(self), *self.args)
+
+
+E = TypeVar("E", bound=PipelineError)
+
+
+def _restore(kind: type[E], text: str) -> E:
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
 
 
 class ParamsError(PipelineError):

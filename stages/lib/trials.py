@@ -46,6 +46,9 @@ _MAX_RETRIES = 3
 _LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 _CONNECT_SECONDS = 5.0
 _CLEAN_SECONDS = 20.0
+# The connection preface with an empty SETTINGS frame, and what a frame begins with.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_FRAME_HEAD, _SETTINGS = 9, b"\x04"
 # Beside the data: what the calls themselves and their answers take, and Ray's least.
 _OBJECT_STORE_ROOM = 100 * 2**20
 # Longest folder for Ray's sockets: their paths have 70 characters more, and the system's limit is 107.
@@ -192,7 +195,6 @@ def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, s
             **common,
         )
         return
-    _require_answer(address)
     try:
         ray.init(address=address, **common)
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
@@ -204,20 +206,27 @@ def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, s
         ) from None
 
 
-def _require_answer(address: str) -> None:
-    """Refuse an address at which nothing listens: Ray itself would try for long."""
+def require_cluster(address: str) -> None:
+    """Refuse an address at which no cluster can be: Ray itself would try for a minute.
+
+    Ray's head speaks gRPC, which is HTTP/2: the server's first frame is SETTINGS, type 4 in the fourth byte
+    (https://www.rfc-editor.org/rfc/rfc9113#section-3.4).
+
+    Raises:
+        PipelineError: nothing listens there, or something else.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise PipelineError("--address", expected="HOST:PORT", got=repr(address), do="see `ray status` for it")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
+            connection.sendall(_HTTP2_PREFACE)
+            got = "" if connection.recv(_FRAME_HEAD, socket.MSG_WAITALL)[3:4] == _SETTINGS else "something else"
     except (OSError, OverflowError) as error:
-        raise PipelineError(
-            f"--address {address}",
-            expected="a Ray cluster to answer",
-            got=str(error),
-            do="start one with `ray start --head`, or leave --address out",
-        ) from None
+        got = str(error)
+    if got:
+        do = "correct it, start one with `ray start --head`, or leave --address out"
+        raise PipelineError(f"--address {address}", expected="a Ray cluster to answer", got=got, do=do)
 
 
 def _put(path: Path) -> Any:  # noqa: ANN401  # Ray's reference
