@@ -174,6 +174,17 @@ def test_scratch_of_a_killed_sweep_is_removed_by_the_next(tmp_path):
         assert not left.exists()
 
 
+@pytest.mark.parametrize("note", ["", ".", "..", "sweep-../x", "/", "sweep-"])
+def test_note_that_names_another_folder_removes_nothing(tmp_path, monkeypatch, note):
+    """A note that was damaged leads to no folder but one that a sweep made."""
+    (tmp_path / "temporary" / "x").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "note").write_text(note, encoding="utf-8")
+
+    with make_scratch(tmp_path / "note"):
+        assert (tmp_path / "temporary" / "x").exists()
+
+
 def test_address_without_a_listener_is_told_in_one_line():
     """An address at which nothing listens is refused at once."""
     with socket.socket() as free:

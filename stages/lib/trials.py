@@ -4,7 +4,9 @@ Ray carries the data to each node once and calls; which trial there is, and what
 """
 
 import os
+import re
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
@@ -53,6 +55,8 @@ _FRAME_HEAD, _SETTINGS = 9, b"\x04"
 _OBJECT_STORE_ROOM = 100 * 2**20
 # Longest folder for Ray's sockets: their paths have 70 characters more, and the system's limit is 107.
 _LONGEST_FOLDER = 36
+
+_SCRATCH_NAME = re.compile(r"sweep-[0-9a-f]{12}")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -133,15 +137,16 @@ def make_scratch(note_path: Path) -> Iterator[Path]:
 
     note_path: holds the name while the folder is there, so that the next call removes what a killed one left.
     """
-    if note_path.exists():
-        remove(_locate(note_path.read_text(encoding="utf-8")))
-    folder = _locate(f"sweep-{secrets.token_hex(6)}")
-    write_text(note_path, folder.name)
+    left = note_path.read_text(encoding="utf-8") if note_path.exists() else ""
+    if _SCRATCH_NAME.fullmatch(left):
+        _discard(left)
+    name = f"sweep-{secrets.token_hex(6)}"
+    write_text(note_path, name)
     try:
-        folder.mkdir(mode=0o700)
-        yield folder
+        _locate(name).mkdir(mode=0o700)
+        yield _locate(name)
     finally:
-        remove(folder)
+        _discard(name)
         remove(note_path)
 
 
@@ -174,36 +179,35 @@ def open_workers(
 
 def _locate(scratch: str) -> Path:
     """Where it is on this node."""
-    return Path(tempfile.gettempdir()) / Path(scratch).name
+    return Path(tempfile.gettempdir()) / scratch
+
+
+def _discard(scratch: str) -> None:
+    """Remove it from this node, as far as no process that is being killed still writes to it."""
+    shutil.rmtree(_locate(scratch), ignore_errors=True)
 
 
 def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, scratch_dir: Path) -> None:
-    common: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "runtime_env": {"working_dir": str(source_dir)},
-    }
+    where: dict[str, Any] = {"address": address}
     if address is None:
+        where = {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": count,
+            "num_gpus": 0,
+            "object_store_memory": data_bytes + data_bytes // 8 + _OBJECT_STORE_ROOM,
+        }
         if len(str(scratch_dir)) <= _LONGEST_FOLDER:
-            common["_temp_dir"] = str(scratch_dir)
-        ray.init(
-            address="local",
-            num_cpus=count,
-            num_gpus=0,
-            object_store_memory=data_bytes + data_bytes // 8 + _OBJECT_STORE_ROOM,
-            include_dashboard=False,
-            **common,
-        )
-        return
+            where["_temp_dir"] = str(scratch_dir)
     try:
-        ray.init(address=address, **common)
+        ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": str(source_dir)})
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise PipelineError(
-            f"--address {address}",
-            expected="a Ray cluster that this machine is part of",
-            got=_describe(error),
-            do=f"start this machine's part with `ray start --address={address}`, or run on the head node",
-        ) from None
+        got = _describe(error)
+        if address is None:
+            raise PipelineError("Ray", expected="it to start on this machine", got=got, do="put that right") from None
+        do = f"start this machine's part with `ray start --address={address}`, or run on the head node"
+        expected = "a Ray cluster that this machine is part of"
+        raise PipelineError(f"--address {address}", expected=expected, got=got, do=do) from None
 
 
 def require_cluster(address: str) -> None:
@@ -254,18 +258,15 @@ def _place(shared: _Shared) -> Path:
 
 def _clean_nodes(scratch: str) -> None:
     """Remove the folder on every node that is alive; one that does not answer keeps it."""
-    tasks = [
-        _remove.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(scratch)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
+    tasks = [_discard_there.options(scheduling_strategy=node).remote(scratch) for node in nodes]
     with suppress(RayError):
         ray.wait(tasks, num_returns=len(tasks), timeout=_CLEAN_SECONDS)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _remove(scratch: str) -> None:
-    remove(_locate(scratch))
+def _discard_there(scratch: str) -> None:
+    _discard(scratch)
 
 
 def _describe(error: BaseException) -> str:
