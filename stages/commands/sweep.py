@@ -455,7 +455,9 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
     result = found.results[trial.key]
     retried = f"  (tried {result.retries + 1} times)" if result.retries else ""
     if result.fault:
-        return f"{count}  {settings}{retried}  failed: {result.fault}"
+        first, *others = result.fault.split("; also ")
+        more = f" (and {len(others)} more)" if others else ""
+        return f"{count}  {settings}{retried}  failed: {first}{more}"
     metrics, goal = score(found, trial).metrics, found.plan.goal
     shown = {metric: format_metric(metrics.get(metric)) for metric in (goal.metric, *goal.bounds)}
     return "  ".join([count, settings + retried, *(f"{metric} {value}" for metric, value in shown.items())])
