@@ -35,7 +35,7 @@ from stages.lib.markdown import format_table
 from stages.lib.params import PARAMS_PATH, Section, load_mapping, load_params, load_section
 from stages.lib.params_editor import edit_params
 from stages.lib.stage_times import describe_times
-from stages.lib.sweep_plan import Plan, Settings, apply_settings, describe_settings, read_plan
+from stages.lib.sweep_plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
 from stages.lib.trial_results import (
     ACCURACY,
     INT8_BYTES,
@@ -68,12 +68,12 @@ _TERMINATED = 143
 
 _EXAMPLE = """\
 search: random         # or grid: every combination of the lists, without trials and seed
-trials: 24
+trials: 32
 seed: 0
 params:                # keys of train, evaluate and export in params.yaml: what to try
-  train.hidden_units: [[], [4], [8], [16], [32], [64], [32, 16]]
-  train.learning_rate: {min: 3.0e-4, max: 3.0e-2, log: true}
-  train.epochs: [10, 20, 40]
+  train.hidden_units: [[], [8], [12], [16], [20], [24], [32], [48], [32, 16]]
+  train.learning_rate: {min: 5.0e-4, max: 1.0e-2, log: true}
+  train.epochs: [20, 40]
 minimize: export_bytes/model_int8.tflite   # or maximize; a metric as MLflow's runs have it
 where:                                     # what the best must meet
   accuracy/test: {min: 0.95}
@@ -402,7 +402,7 @@ def log_results(log: Log, found: Sweep) -> None:
             result = found.results[trial.key]
             folder = found.folder / "trials" / trial.key
             record = TrialRun(
-                name=describe_settings(trial.settings),
+                name=f"{trial.number}: {' '.join(map(format_value, trial.settings.values()))}",
                 key=trial.key,
                 is_failed=bool(result.fault),
                 tags={

@@ -26,7 +26,9 @@ def edit_params(settings: Mapping[str, Any], path: Path = PARAMS_PATH) -> None:
         section = document
         for parent in parents:
             section = section[parent]
-        section[key] = _write_in_brackets(value) if isinstance(value, list) else value
+        # A number that is there already stays as a person wrote it: 1.0e-3.
+        if (section[key], isinstance(section[key], float)) != (value, isinstance(value, float)):
+            section[key] = _write_in_brackets(value) if isinstance(value, list) else value
     text = io.StringIO()
     yaml.dump(document, text)
     write_text(path, text.getvalue())

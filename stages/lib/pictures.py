@@ -158,7 +158,7 @@ def _scale_share(axes: Axes, shares: Sequence[float]) -> None:
     whole = 1.0005  # keeps a share of 1 on the picture
     axes.set_yscale("function", functions=(lambda y: -np.log10(whole - y), lambda z: whole - 10**-z))
     low, high = min(shares, default=0.5), max(shares, default=0.5)
-    axes.set_ylim(max(0.0, whole - (whole - low) * 1.15), whole - (whole - high) / 1.15)
+    axes.set_ylim(max(0.0, whole - (whole - low) * 1.15), whole - (whole - high) / 1.3)
     marks = [
         0.0,
         0.2,
