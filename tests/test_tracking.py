@@ -42,6 +42,28 @@ def test_runs_in_a_row_have_colors_of_their_own(root):
     assert colors[0] == colors[-1]
 
 
+def test_runs_of_no_state_leave_the_colors_alone(root):
+    """Trials of a sweep between two states do not begin the colours anew."""
+    track(root, state="s1")
+    with tracking.open_store() as store:
+        store.client.create_run(tracking.ensure_experiment(store, "digits"))
+    store, *_ = track(root, state="s2")
+    colors = {run.data.tags.get(tracking.COLOR_TAG) for run in list_runs(store)}
+
+    assert len(colors) == 3  # two, and none
+
+
+def test_metrics_of_many_epochs_are_logged_whole(root):
+    """More values than MLflow takes at a time are all there."""
+    track(root)
+    with tracking.open_store() as store:
+        (run,) = list_runs(store)
+        tracking.log_metrics(store, run.info.run_id, {}, {"long": [0.5] * 1001})
+        history = store.client.get_metric_history(run.info.run_id, "long")
+
+    assert [metric.step for metric in history] == list(range(1, 1002))
+
+
 def test_same_state_is_logged_once(root):
     """A state that has its run gets neither a second run nor a second version; a new commit is noted on it."""
     _, first, _, _ = track(root)
