@@ -53,17 +53,6 @@ def test_runs_of_no_state_leave_the_colors_alone(root):
     assert len(colors) == 3  # two, and none
 
 
-def test_metrics_of_many_epochs_are_logged_whole(root):
-    """More values than MLflow takes at a time are all there."""
-    track(root)
-    with tracking.open_store() as store:
-        (run,) = list_runs(store)
-        tracking.log_metrics(store, run.info.run_id, {}, {"long": [0.5] * 1001})
-        history = store.client.get_metric_history(run.info.run_id, "long")
-
-    assert [metric.step for metric in history] == list(range(1, 1002))
-
-
 def test_same_state_is_logged_once(root):
     """A state that has its run gets neither a second run nor a second version; a new commit is noted on it."""
     _, first, _, _ = track(root)

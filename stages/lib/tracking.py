@@ -60,9 +60,6 @@ _ORDER_TAG = "champion.order"  # the first champion has 1, each later one a numb
 _ROLLED_BACK_TAG = "rolled_back"  # digest of the version's state: a person has put an earlier champion in its place
 
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run that there is none of
-# Of one call (https://mlflow.org/docs/latest/rest-api.html#request-limits).
-_MAX_METRICS = 1000
-_MAX_PARAMS = 100
 # MLflow's own tag: the run's colour in lists and charts.
 COLOR_TAG = "mlflow.runColor"
 
@@ -211,9 +208,7 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
 
 def log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
     """Add params to a run."""
-    values = [Param(name, str(value)) for name, value in params.items()]
-    for start in range(0, len(values), _MAX_PARAMS):
-        store.client.log_batch(run_id, params=values[start : start + _MAX_PARAMS])
+    store.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
 
 
 def log_metrics(
@@ -225,8 +220,7 @@ def log_metrics(
     values += [
         Metric(name, value, now, epoch) for name, of in history.items() for epoch, value in enumerate(of, start=1)
     ]
-    for start in range(0, len(values), _MAX_METRICS):
-        store.client.log_batch(run_id, metrics=values[start : start + _MAX_METRICS])
+    store.client.log_batch(run_id, metrics=values)
 
 
 def _choose_color(store: Store, experiment_id: str) -> str:

@@ -42,6 +42,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stages.lib.errors import PipelineError
 from stages.lib.files import remove, write_text, write_whole
+from stages.lib.stderr import hold_back_stderr
 
 # How often an item is tried again whose process or machine was lost; a fault of the function itself would come again.
 _MAX_RETRIES = 3
@@ -199,15 +200,22 @@ def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, s
         }
         if len(str(scratch_dir)) <= _LONGEST_FOLDER:
             where["_temp_dir"] = str(scratch_dir)
-    try:
-        ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": str(source_dir)})
-    except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        got = _describe(error)
-        if address is None:
-            raise PipelineError("Ray", expected="it to start on this machine", got=got, do="put that right") from None
-        do = f"start this machine's part with `ray start --address={address}`, or run on the head node"
-        expected = "a Ray cluster that this machine is part of"
-        raise PipelineError(f"--address {address}", expected=expected, got=got, do=do) from None
+    fault = None
+    with hold_back_stderr():  # Ray's C++ side repeats what the exception says
+        try:
+            ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": str(source_dir)})
+        except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            fault = _describe(error)
+    if fault and address is None:
+        raise PipelineError("Ray", expected="it to start on this machine", got=fault, do="put that right")
+    if fault:
+        raise PipelineError(
+            f"--address {address}",
+            expected="a Ray cluster that this machine is part of",
+            got=fault,
+            do=f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
+            "token, as `ray start` says, set RAY_AUTH_MODE=token",
+        )
 
 
 def require_cluster(address: str) -> None:
