@@ -76,7 +76,7 @@ params:                # keys of train, evaluate and export in params.yaml: what
   train.epochs: [20, 40]
 minimize: export_bytes/model_int8.tflite   # or maximize; a metric as MLflow's runs have it
 where:                                     # what the best must meet
-  accuracy/test: {min: 0.95}
+  accuracy/validation: {min: 0.96}
 """
 
 
@@ -219,8 +219,10 @@ def list_metrics(base: Mapping[str, Any], sections: Mapping[str, type[Section]])
     for name, section in sections.items():
         load_section(name, section)
     exports = [FILES[artifact] for artifact in base["export"]["artifacts"]]
+    splits = ["train", "validation"] if base["normalize"]["validation_fraction"] else ["train"]
     return [
         *(f"{name}/test" for name in ("accuracy", "calibration_error", "loss")),
+        *(f"{name}/{split}" for name in ("accuracy", "loss") for split in splits),
         *(f"export_{kind}/{name}" for kind in ("accuracy", "bytes", "same_class") for name in exports),
         *(f"export_arena_bytes/{name}" for name in exports if name == FILES["tflite_int8"]),
     ]
@@ -352,13 +354,21 @@ def require_packages(packages: Mapping[str, str]) -> None:
 
 
 def score(found: Sweep, trial: Trial) -> Scored:
-    """A trial that has a result, with what it measured."""
+    """A trial that has a result, with what it measured; of what is measured at each epoch, the last."""
     from stages.track import collect_metrics  # noqa: PLC0415  # MLflow takes seconds
 
     folder = found.folder / "trials" / trial.key
     is_measured = (folder / "metrics.json").exists() and (folder / "parity.json").exists()
+    last = {name: values[-1] for name, values in read_history(folder).items()}
     metrics = collect_metrics(folder) if is_measured else {}
-    return Scored(trial.number, trial.settings, found.results[trial.key], metrics)
+    return Scored(trial.number, trial.settings, found.results[trial.key], last | metrics)
+
+
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """What a trial measured at each epoch; empty if it never came to the end of training."""
+    from stages.track import collect_history  # noqa: PLC0415  # MLflow takes seconds
+
+    return collect_history(folder) if (folder / "history.csv").exists() else {}
 
 
 def open_log(path: Path, found: Sweep) -> Log:
@@ -392,7 +402,6 @@ def open_sweep_store() -> Iterator[Any]:
 def log_results(log: Log, found: Sweep) -> None:
     """Make the run of each trial that has a result and no run yet."""
     from stages.lib.sweep_runs import TrialRun, log_trial  # noqa: PLC0415  # MLflow takes seconds
-    from stages.track import collect_history  # noqa: PLC0415
 
     missing = [trial for trial in found.trials if trial.key in found.results and trial.key not in log.trial_keys]
     if not missing:
@@ -400,7 +409,8 @@ def log_results(log: Log, found: Sweep) -> None:
     with open_sweep_store() as store:
         for trial in missing:
             result = found.results[trial.key]
-            folder = found.folder / "trials" / trial.key
+            history = read_history(found.folder / "trials" / trial.key)
+            metrics = {name: value for name, value in score(found, trial).metrics.items() if name not in history}
             record = TrialRun(
                 name=f"{trial.number}: {' '.join(map(format_value, trial.settings.values()))}",
                 key=trial.key,
@@ -412,11 +422,8 @@ def log_results(log: Log, found: Sweep) -> None:
                     **{f"md5/{path}": md5 for path, md5 in result.outputs.items()},
                 },
                 params=trial.params,
-                metrics={
-                    **score(found, trial).metrics,
-                    **describe_times({stage: {"work": work} for stage, work in result.seconds.items()}),
-                },
-                history=collect_history(folder) if (folder / "history.csv").exists() else {},
+                metrics=metrics | describe_times({stage: {"work": work} for stage, work in result.seconds.items()}),
+                history=history,
                 seconds=sum(result.seconds.values()),
             )
             log_trial(store, log.experiment_id, log.run_id, record)
@@ -442,7 +449,8 @@ def describe_start(found: Sweep) -> list[str]:
     plan = found.plan
     left_out = f", {plan.duplicates} repeated ones left out" if plan.duplicates else ""
     kept = f"; {len(found.results)} are kept from before" if found.results else ""
-    return [f"sweep: {len(found.trials)} trials{left_out}{kept}", f"sweep: wanted is the {plan.goal.describe()}"]
+    noun = "trial" if len(found.trials) == 1 else "trials"
+    return [f"sweep: {len(found.trials)} {noun}{left_out}{kept}", f"sweep: wanted is the {plan.goal.describe()}"]
 
 
 def describe_end(found: Sweep, trial: Trial, crash: str) -> str:

@@ -69,7 +69,8 @@ def read_result(folder: Path) -> Result | None:
 def rank(trials: Sequence[Scored], goal: Goal) -> list[Scored]:
     """The best first: those that meet the goal, those that do not, those that failed.
 
-    Of equally good ones the more accurate, then the smaller, then the earlier in the plan comes first.
+    Of equally good ones the more accurate on the validation split, if there is one, comes first, then the smaller, then
+    the earlier in the plan.
     """
 
     def judge(trial: Scored) -> tuple[float, ...]:
@@ -78,7 +79,7 @@ def rank(trials: Sequence[Scored], goal: Goal) -> list[Scored]:
             not trial.meets(goal),
             bool(trial.result.fault),
             -value if goal.is_maximized else value,
-            -trial.metrics.get(ACCURACY, 0.0),
+            -trial.metrics.get("accuracy/validation", trial.metrics.get(ACCURACY, 0.0)),
             trial.metrics.get(INT8_BYTES, float("inf")),
             trial.number,
         )
