@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import chdir, contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -44,6 +43,8 @@ where:
 FEW = {"train.epochs": 2, "export.artifacts": ["onnx_float32", "tflite_int8"]}
 TRIALS = 8
 DIVERGING = 4  # those with the larger rate
+FIRST, FIRST_WIDE = 1, 5  # the first trial without a hidden layer, and the first with one; neither diverges
+PATIENCE = 30  # seconds for a process that was told to end, on a machine that does other things, too
 OBJECT_STORE = 100 * 2**20
 # In the folder of the results.
 KEPT = "*/result.json"
@@ -86,6 +87,14 @@ def run_sweep(project, *arguments):
     with enter(project):
         done = CliRunner().invoke(main, ["sweep", "nets.yaml", *arguments])
     return Phase(done.output, done.exit_code, list_kept(project))
+
+
+def make_trials(project, folder, data="a"):
+    """The trials of the file, for data of this digest, in the project's root."""
+    sections = command.load_sections()
+    base = command.load_params()
+    plan = read_plan(project.root / "nets.yaml", base, sections, command.list_metrics(base, sections))
+    return command.make_trials(plan, base, {"data/raw": data}, command.copy_source(folder))
 
 
 def list_kept(project):
@@ -144,7 +153,10 @@ def interrupted(project, killed):
     thread = act_when(lambda: len(list_kept(project)) > len(killed.kept), lambda: os.kill(os.getpid(), signal.SIGINT))
     phase = run_sweep(project, "--workers", "1")
     thread.join()
-    return phase, list_ray_processes() - before
+    deadline = time.monotonic() + PATIENCE
+    while (left := list_ray_processes() - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return phase, left
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +221,18 @@ def test_interruption_ends_in_one_line(interrupted):
     assert phase.exit_code == 130
     assert phase.output.splitlines()[-1].startswith("sweep: interrupted; what has ended is kept")
     assert processes == set()
+
+
+def test_interruption_waits_for_the_store():
+    """Ctrl-C amid a transaction comes once that has ended: it would leave the store locked."""
+    steps = []
+    with pytest.raises(KeyboardInterrupt), command.hold_interruptions():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        steps.append("ended")
+
+    assert steps == ["ended"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sweep_goes_on_where_it_was(killed, interrupted, finished):
@@ -352,22 +376,35 @@ def test_equal_trials_give_equal_bytes(project, written, tmp_path):
     assert {name: (tmp_path / "other" / name).read_bytes() for name in first} == first
 
 
+def test_process_that_served_others_gives_the_same_bytes(project, finished, table, tmp_path):
+    """A trial has the same outputs in whatever process, and whatever that process did before."""
+    assert finished.exit_code == 0
+    promised = {
+        int(row["trial"]): {name.removeprefix("md5/"): md5 for name, md5 in row.items() if name.startswith("md5/")}
+        for row in table
+    }
+    with enter(project):
+        trials = make_trials(project, tmp_path)
+        data_dir = (project.root / "data").absolute()
+        order = (FIRST_WIDE, FIRST, FIRST_WIDE)
+        outputs = [command.run_trial(trials[number - 1], data_dir, tmp_path).outputs for number in order]
+
+    assert outputs == [promised[number] for number in order]
+
+
 def test_changed_source_or_data_makes_results_not_count(project, tmp_path, written):
     """A trial is known by the digest of its code, its data, its params and its packages."""
     assert written[1].exit_code == 0
     with enter(project):
-        sections = command.load_sections()
-        base = command.load_params()
-        plan = read_plan(Path("nets.yaml"), base, sections, command.list_metrics(base, sections))
-        source_dir = command.copy_source(tmp_path)
         keys = {
-            "as it is": command.make_trials(plan, base, {"data/raw": "a"}, source_dir)[0].key,
-            "again": command.make_trials(plan, base, {"data/raw": "a"}, source_dir)[0].key,
-            "other data": command.make_trials(plan, base, {"data/raw": "b"}, source_dir)[0].key,
+            "as it is": make_trials(project, tmp_path)[0].key,
+            "again": make_trials(project, tmp_path)[0].key,
+            "other data": make_trials(project, tmp_path, data="b")[0].key,
         }
-        with (source_dir / "stages/lib/training.py").open("a") as file:
+        with (project.root / "stages/lib/training.py").open("a", encoding="utf-8") as file:
             file.write("# changed\n")
-        keys["other code"] = command.make_trials(plan, base, {"data/raw": "a"}, source_dir)[0].key
+        keys["other code"] = make_trials(project, tmp_path)[0].key
+    project.run("git", "checkout", "--quiet", "stages")
 
     assert keys["as it is"] == keys["again"]
     assert len(set(keys.values())) == 3

@@ -395,8 +395,28 @@ def open_sweep_store() -> Iterator[Any]:
     """The MLflow store, as short as can be: a pipeline may run meanwhile."""
     from stages.lib.tracking import open_store  # noqa: PLC0415  # MLflow takes seconds
 
-    with open_store(again="the same `pipeline sweep`; what has ended is kept") as store:
+    with hold_interruptions(), open_store(again="the same `pipeline sweep`; what has ended is kept") as store:
         yield store
+
+
+@contextmanager
+def hold_interruptions() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block: a transaction that they cut short leaves SQLite locked."""
+    received: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for first, frame in received[:1]:
+        handler = handlers[signal.Signals(first)]
+        if callable(handler):
+            handler(first, frame)
 
 
 def log_results(log: Log, found: Sweep) -> None:
