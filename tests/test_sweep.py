@@ -226,10 +226,15 @@ def test_interruption_ends_in_one_line(interrupted):
 def test_interruption_waits_for_the_store():
     """Ctrl-C amid a transaction comes once that has ended: it would leave the store locked."""
     steps = []
-    with pytest.raises(KeyboardInterrupt), command.hold_interruptions():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        steps.append("ended")
+
+    def write():
+        with command.hold_interruptions():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            steps.append("ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
 
     assert steps == ["ended"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
