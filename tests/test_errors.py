@@ -1,5 +1,7 @@
 """A fault is told in one line."""
 
+import pickle
+
 from stages.lib.errors import DataError, PipelineError
 
 
@@ -25,3 +27,11 @@ def test_joined_faults_are_one_error_of_the_family():
     assert str(joined) == "a: expected a file, got none; add it; also b: expected a file, got none; add it"
     assert isinstance(joined, DataError)
     assert isinstance(joined, PipelineError)
+
+
+def test_error_of_another_process_is_the_same():
+    """An error that is pickled keeps its class and its text."""
+    error = DataError("labels.npy", expected="3 labels", got="2", do="fetch it again")
+    restored = pickle.loads(pickle.dumps(error))
+
+    assert (type(restored), str(restored)) == (DataError, str(error))

@@ -19,6 +19,7 @@ HOMES = {
     "mlflow": {"stages.lib.tracking"},
     "great_expectations": {"stages.lib.expectations"},
     "matplotlib": {"stages.lib.pictures"},
+    "ray": {"stages.lib.trials"},
     "sklearn": {"stages.lib.datasets"},
     "requests": {"stages.lib.download"},
     "tflite_micro": {"stages.lib.micro"},

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from samples import CLASS_NAMES, make_split, run_python
 
-from stages.lib.pictures import Cell, draw_confusions, draw_heat_map, draw_images
+from stages.lib.pictures import Cell, Point, draw_confusions, draw_front, draw_heat_map, draw_images
 
 CONFUSIONS = np.array([[9, 1, 0], [0, 8, 2], [0, 0, 0]])
 IMAGES = (make_split(7, seed=0).images / 255).astype(np.float32)
@@ -16,6 +16,12 @@ CAPTIONS = [f"test[{row}]: left\ntaken for right (0.{row}1)" for row in range(7)
 CELLS = [
     [Cell(0.0, "all 30"), Cell(0.5, "29\nof 30"), Cell(None, "not run")],
     [Cell(1.0, "none"), *[Cell(None, "")] * 2],
+]
+POINTS = [
+    Point(9904, 0.73, is_sound=True, label="0.7300  hidden_units=[8]"),
+    Point(29632, 1.0, is_sound=True, label="1.0000  hidden_units=[32]"),
+    Point(29632, 0.97, is_sound=True, label=""),
+    Point(6704, 0.0, is_sound=False, label=""),
 ]
 # The ends of matplotlib's colours `OrRd`, and its `lightgrey`.
 WHITE, RED, GREY = (255, 247, 236), (127, 0, 0), (211, 211, 211)
@@ -33,6 +39,10 @@ def draw(folder, name):
             draw_images(path, "0 of 30 test images are misclassified", IMAGES[:0], [])
         case "heat map":
             draw_heat_map(path, "Test images", ["a.onnx", "b.tflite"], ["one two", "three", "four five six"], CELLS)
+        case "front":
+            draw_front(path, "4 trials", "bytes", "accuracy", POINTS, best=1)
+        case "no point":
+            draw_front(path, "1 trial, which failed", "bytes", "accuracy", [], best=None)
     return path.read_bytes()
 
 
@@ -46,7 +56,7 @@ def list_chunks(content):
     return names
 
 
-NAMES = ["confusions", "images", "no image", "heat map"]
+NAMES = ["confusions", "images", "no image", "heat map", "front", "no point"]
 PICTURES = pytest.mark.parametrize("name", NAMES)
 
 
@@ -166,11 +176,23 @@ def test_cell_shows_its_text(tmp_path):
     assert not np.array_equal(draw_cells(tmp_path, [[Cell(0.0, "9")]]), draw_cells(tmp_path, [[Cell(0.0, "8")]]))
 
 
+def test_every_point_of_a_front_has_its_line(tmp_path):
+    """The labels stand below: a picture with more of them is taller, and as wide."""
+    sizes = []
+    for count in (1, 2):
+        draw_front(tmp_path / "front.png", "trials", "bytes", "accuracy", POINTS[:count], best=None)
+        with Image.open(tmp_path / "front.png") as picture:
+            sizes.append(picture.size)
+
+    assert sizes == [(950, 570), (950, 590)]
+
+
 @pytest.mark.parametrize("name", [r"$\frac$", "$5^$"])
 def test_name_that_looks_like_a_formula_is_drawn(tmp_path, name):
     """Dollar signs in a class, a row, a column, a cell or a caption begin no formula, which could not be parsed."""
     draw_confusions(tmp_path / "confusions.png", CONFUSIONS, [name, "b", "c"])
     draw_heat_map(tmp_path / "map.png", "title", [name], [name], [[Cell(0.0, name)]])
     draw_images(tmp_path / "images.png", "title", IMAGES[:1], [name])
+    draw_front(tmp_path / "front.png", name, "x", "y", [POINTS[0]._replace(label=name)], best=None)
 
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert len(list(tmp_path.glob("*.png"))) == 4

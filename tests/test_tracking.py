@@ -65,6 +65,17 @@ def test_runs_in_a_row_have_colors_of_their_own(root):
     assert colors[0] == colors[-1]
 
 
+def test_runs_of_no_state_leave_the_colors_alone(root):
+    """Trials of a sweep between two states do not begin the colours anew."""
+    track(root, state="s1")
+    with tracking.open_store() as store:
+        store.client.create_run(tracking.ensure_experiment(store, "digits"))
+    store, *_ = track(root, state="s2")
+    colors = {run.data.tags.get(tracking.COLOR_TAG) for run in list_runs(store)}
+
+    assert len(colors) == 3  # two, and none
+
+
 def test_same_state_is_logged_once(root):
     """A state that has its run gets neither a second run nor a second version; a new commit is noted on it."""
     _, first, _, _ = track(root)

@@ -12,6 +12,7 @@ _SUBCOMMANDS = {
     "predict": "Classify pictures with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier champion the champion again.",
+    "sweep": "Try many settings, on this machine or on many.",
     "verify": "Prove that the committed dvc.lock holds: hash everything anew, rebuild it.",
     "whatis": "Find the state, commits and runs that a file or a commit belongs to.",
 }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import DataError, TrackingError
 from stages.lib.hashing import hash_output
+from stages.lib.params import load_mapping
 
 LOCK_PATH = Path("dvc.lock")
 
@@ -115,3 +116,31 @@ def require_current(
     for path, md5 in state.outputs.items():
         if path.startswith(hashed_paths) and (got := hash_output(Path(path))) != md5:
             raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, do="run `dvc repro`")
+
+
+def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
+    """The outputs of these stages, MD5 by path, if they are what the code, the params and the data here would give.
+
+    stages: a chain, so that `dvc repro` of the last one runs all. params: params.yaml as it is.
+
+    Raises:
+        DataError: a source, a section or an output is another than dvc.lock says.
+    """
+    do = f"run `dvc repro {stages[-1]}` first"
+    recorded = load_mapping(LOCK_PATH, "what DVC writes") if LOCK_PATH.exists() else {}
+    outputs: dict[str, str] = {}
+    for name in stages:
+        try:
+            stage = recorded["stages"][name]
+            sections = {section: value for file in stage["params"].values() for section, value in file.items()}
+            files = {str(file["path"]): str(file["md5"]) for file in [*stage["deps"], *stage["outs"]]}
+            outputs |= {str(file["path"]): str(file["md5"]) for file in stage["outs"]}
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(str(LOCK_PATH), expected=f"the stage {name}", got="none", do=do) from None
+        for section, value in sections.items():
+            if params.get(section) != value:
+                raise DataError(f"params.yaml: {section}", expected="what dvc.lock has", got="another value", do=do)
+        for path, md5 in files.items():
+            if (got := hash_output(Path(path))) != md5:
+                raise DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, do=do)
+    return outputs

@@ -1,7 +1,7 @@
 """The pipeline's one family of exceptions: what a person caused and can put right."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self, TypeVar
 
 # As many faults as one line has room for.
 _FEW = 5
@@ -17,10 +17,22 @@ class PipelineError(Exception):
     @classmethod
     def join(cls, faults: Sequence["PipelineError"]) -> Self:
         """Several faults as one error: in one line if they are few, else a line for each."""
-        joined = cls.__new__(cls)
         told = [str(fault) for fault in faults]
-        joined.args = ("; also ".join(told) if len(told) <= _FEW else "\n  ".join([f"{len(told):,} faults:", *told]),)
-        return joined
+        is_few = len(told) <= _FEW
+        return _restore(cls, "; also ".join(told) if is_few else "\n  ".join([f"{len(told):,} faults:", *told]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How the error gets from a process to another."""
+        return _restore, (type(self), *self.args)
+
+
+E = TypeVar("E", bound=PipelineError)
+
+
+def _restore(kind: type[E], text: str) -> E:
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
 
 
 class ParamsError(PipelineError):

@@ -1,6 +1,6 @@
 """Sections of params.yaml as frozen, strict, typed objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,17 @@ def load_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     Raises:
         ParamsError: there is no such file, or it is not a YAML mapping.
     """
+    return load_mapping(path, "one section per stage")
+
+
+def load_mapping(path: Path, expected: str) -> dict[str, Any]:
+    """A YAML file's mapping, by the same rules.
+
+    expected: what the mapping holds.
+
+    Raises:
+        ParamsError: there is no such file, or it is not a YAML mapping.
+    """
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -39,7 +50,7 @@ def load_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     except (YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
         raise ParamsError(str(path), expected="valid YAML", got=str(error), do="correct the file") from None
     if not isinstance(document, dict):
-        raise ParamsError(str(path), expected="one section per stage", got=_describe(document), do="correct the file")
+        raise ParamsError(str(path), expected=expected, got=_describe(document), do="correct the file")
     return document
 
 
@@ -51,11 +62,22 @@ def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
     """
     document = load_params(path)
     if name not in document:
-        raise ParamsError(f"{path}: {name}", expected="a section", got="none", do=_suggest(name, document, "add it"))
+        raise ParamsError(f"{path}: {name}", expected="a section", got="none", do=suggest(name, document, "add it"))
+    return validate_section(document[name], section, f"{path}: {name}.")
+
+
+def validate_section(value: object, section: type[S], where: str) -> S:
+    """The value as an object of the class `section`.
+
+    where: the beginning of each offending path.
+
+    Raises:
+        ParamsError: naming each offending dotted path, its value and what is allowed.
+    """
     try:
-        return section.model_validate(document[name])
+        return section.model_validate(value)
     except ValidationError as error:
-        raise ParamsError.join(_list_faults(f"{path}: {name}", section, error)) from None
+        raise ParamsError.join(_list_faults(where, section, error)) from None
 
 
 def flatten_params(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,7 +94,7 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
     for finding in error.errors(include_url=False, include_context=False):
         location = finding["loc"]
         *parents, key = location or ("",)
-        path = ".".join([where, *map(str, location)])
+        path = f"{where}{'.'.join(map(str, location))}".rstrip(".: ")
         if finding["type"] in ("extra_forbidden", "invalid_key"):
             allowed = sorted(_find_section(section, parents).model_fields)
             unknown.append(
@@ -80,7 +102,7 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
                     path,
                     expected=f"one of the keys {', '.join(allowed)}",
                     got=repr(key),
-                    do=_suggest(str(key), allowed, "remove it"),
+                    do=suggest(str(key), allowed, "remove it"),
                 )
             )
         elif finding["type"] == "missing":
@@ -119,6 +141,7 @@ def _describe(value: object) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
-def _suggest(word: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
+def suggest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """What to do about a word that is not one of those known."""
     likely = get_close_matches(word, list(map(str, known)), n=1)
     return f"did you mean {likely[0]}?" if likely else otherwise

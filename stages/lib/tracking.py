@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -37,7 +37,7 @@ from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -301,7 +301,7 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
         run_id = run.info.run_id
         mlflow.log_params(record.params)
-        store.client.log_batch(run_id, metrics=list(_iterate_metrics(record)))
+        log_metrics(store, run_id, record.metrics, record.history)
         for context, (name, digest) in record.datasets.items():
             source = CodeDatasetSource({"mlflow.source.name": "dvc"})
             dataset = MetaDataset(source, name, digest)  # type: ignore[abstract]  # instantiable, as documented
@@ -321,20 +321,28 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
     return store.client.get_run(run_id)
 
 
+def log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
+    """Add params to a run."""
+    store.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+
+def log_metrics(
+    store: Store, run_id: str, metrics: Mapping[str, float], history: Mapping[str, Iterable[float]]
+) -> None:
+    """Add metrics to a run, and those of `history` once for each epoch."""
+    now = int(time.time() * 1000)  # milliseconds
+    values = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    values += [
+        Metric(name, value, now, epoch) for name, of in history.items() for epoch, value in enumerate(of, start=1)
+    ]
+    store.client.log_batch(run_id, metrics=values)
+
+
 def _choose_color(store: Store, experiment_id: str) -> str:
-    """The colour that follows the newest run's."""
-    newest = store.client.search_runs([experiment_id], max_results=1)
+    """The colour that follows that of the newest run of a state."""
+    newest = store.client.search_runs([experiment_id], f"tags.`{STATE_TAG}` LIKE '%'", max_results=1)
     color = newest[0].data.tags.get(COLOR_TAG) if newest else None
     return _COLORS[(_COLORS.index(color) + 1) % len(_COLORS)] if color in _COLORS else _COLORS[0]
-
-
-def _iterate_metrics(record: RunRecord) -> Iterator[Metric]:
-    now = int(time.time() * 1000)  # milliseconds
-    for name, value in record.metrics.items():
-        yield Metric(name, value, now, 0)
-    for name, values in record.history.items():
-        for epoch, value in enumerate(values, start=1):
-            yield Metric(name, value, now, epoch)
 
 
 def add_commit(store: Store, run: Run, commit: str) -> None:
