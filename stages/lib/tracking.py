@@ -15,6 +15,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from stages.lib.lean_imports import import_lean
+
 # Read while the package is imported.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -24,17 +26,18 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-import mlflow
-import mlflow.onnx
-import onnx
-from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Run
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
-from sqlalchemy.exc import SQLAlchemyError
+with import_lean():
+    import mlflow
+    import mlflow.onnx
+    import onnx
+    from mlflow import MlflowClient
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import Metric, Run
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import infer_signature
+    from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
 from stages.lib.places import resolve
