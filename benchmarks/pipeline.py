@@ -301,10 +301,10 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
             ["stage", "MNIST: imports", "work", "DVC", "digits: imports", "work", "DVC"], [*rows, ["all", *totals]]
         ),
         "",
-        f"Rounds: {result['repeats']}, with nothing to do {NO_OPS} times as many; all else from nothing, in fresh clones.",
-        f"Test accuracy on MNIST: the lecture's {mnist['lecture']['accuracy']:.4f}, trained on all images, the",
-        f"pipeline's {mnist['repro']['accuracy']:.4f}, without those of validation. Imports are seconds of the processor;",
-        "DVC is all the rest of a stage's time, the start and the end of its process included.",
+        f"Rounds: {result['repeats']}, with nothing to do {NO_OPS} times as many. All else is from nothing, in fresh",
+        f"clones. Test accuracy on MNIST: the lecture's {mnist['lecture']['accuracy']:.4f}, trained on all images, the",
+        f"pipeline's {mnist['repro']['accuracy']:.4f}, without those of validation. Imports are seconds of the",
+        "processor; DVC is all the rest of a stage's time, the start and the end of its process included.",
     ]
 
 
