@@ -8,11 +8,9 @@ nothing: in a fresh clone, with nothing in DVC's cache and no MLflow store. Last
 turns with the same in a trivial project: as many stages, deps, outputs and files, but a few bytes in each.
 """
 
-# RUF001: the tables' multiplication sign is no x.
-# ruff: noqa: RUF001
-
 import argparse
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -49,12 +47,14 @@ LECTURE_PATH = Path(__file__).with_name("lecture.py")
 # With nothing to do, a `dvc repro` takes a second: so many of them for each round of the others.
 NO_OPS = 5
 KINDS = ("imports", "work", "dvc")
+MEASURES = ("seconds", "processor_seconds")
 
 
 class Finished(NamedTuple):
     """A command that ended well."""
 
     seconds: float
+    processor_seconds: float  # of all processors and all processes: other programs have less influence on these
     lines: list[str]  # that it printed
     times: list[float]  # when it did, seconds after its start
 
@@ -62,16 +62,19 @@ class Finished(NamedTuple):
 class Repro(NamedTuple):
     """One `dvc repro` from nothing."""
 
-    seconds: float
+    done: Finished
     stages: dict[str, dict[str, float]]  # by stage and by kind, seconds
     accuracy: float  # on the test split, 0..1
 
 
-class Turns(NamedTuple):
-    """The seconds of two that took turns."""
+class Rounds(NamedTuple):
+    """What was run, in the order in which it was."""
 
-    ours: list[float]
-    theirs: list[float]
+    lecture: list[Finished]
+    mnist: list[Repro]
+    digits: list[Repro]
+    no_op: list[Finished]
+    trivial: list[Finished]
 
 
 def run_apart(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Finished:
@@ -81,7 +84,7 @@ def run_apart(command: Sequence[str], folder: Path, environment: Mapping[str, st
         PipelineError: it failed.
     """
     lines, times = [], []
-    begin = perf_counter()
+    begin, processor_begin = perf_counter(), read_processor_seconds()
     with subprocess.Popen(  # noqa: S603  (git, DVC and the lecture's script)
         command,
         cwd=folder,
@@ -106,7 +109,13 @@ def run_apart(command: Sequence[str], folder: Path, environment: Mapping[str, st
         raise PipelineError(
             f"`{' '.join(command)}` in {folder}", expected="it to end well", got=said, do="see to that first"
         )
-    return Finished(perf_counter() - begin, lines, times)
+    return Finished(perf_counter() - begin, read_processor_seconds() - processor_begin, lines, times)
+
+
+def read_processor_seconds() -> float:
+    """What this process's children, and theirs, have taken of all processors until they ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # --- from nothing -------------------------------------------------------------------------------------------------
@@ -154,7 +163,7 @@ def run_repro(clone: Path, environment: Mapping[str, str]) -> Repro:
     ends = [*list(announced.values())[1:], done.seconds]
     seconds = dict(zip(announced, np.diff([0.0, *ends]).tolist(), strict=True))
     return Repro(
-        done.seconds,
+        done,
         {stage: split_time(clone, stage, seconds[stage]) for stage in seconds},
         read_json(clone / "reports" / "metrics.json")["accuracy"],
     )
@@ -190,8 +199,8 @@ def make_trivial(clone: Path, folder: Path, environment: Mapping[str, str]) -> P
     return folder
 
 
-def run_no_op(project: Path, environment: Mapping[str, str]) -> float:
-    """The seconds of a `dvc repro` that finds nothing to do.
+def run_no_op(project: Path, environment: Mapping[str, str]) -> Finished:
+    """A `dvc repro` that finds nothing to do.
 
     Raises:
         PipelineError: it ran a stage.
@@ -199,28 +208,53 @@ def run_no_op(project: Path, environment: Mapping[str, str]) -> float:
     done = run_apart([*DVC, "repro"], project, environment)
     if ran := [line for line in done.lines if line.startswith("Running stage")]:
         raise PipelineError(str(project), expected="nothing to do", got=ran[0], do="see why `dvc status` is not clean")
-    return done.seconds
+    return done
 
 
-def time_no_ops(clone: Path, trivial: Path, count: int, environment: Mapping[str, str]) -> Turns:
-    """Both take turns, `count` times, after one that does not count."""
-    run_no_op(clone, environment)
-    run_no_op(trivial, environment)
-    turns = Turns([], [])
-    for _ in range(count):
-        turns.ours.append(run_no_op(clone, environment))
-        turns.theirs.append(run_no_op(trivial, environment))
-    return turns
+def measure(repeats: int, folder: Path) -> Rounds:
+    """Run all, `repeats` times; `folder` is for what that needs."""
+    npz_path = folder / "mnist.npz"
+    write_mnist(npz_path)
+    # Nothing of this person's settings for DVC or MLflow.
+    environment = make_environment(os.environ, Conditions(folder="", umask=0o022, environment={}), folder)
+    rounds = Rounds([], [], [], [], [])
+    for _ in range(repeats):
+        rounds.lecture.append(run_lecture(npz_path, environment))
+        with TemporaryDirectory(dir=folder) as parent:
+            rounds.mnist.append(run_repro(clone_head(Path(parent, "mnist"), environment, "mnist"), environment))
+    for number in range(repeats):
+        clone = clone_head(folder / f"digits-{number}", environment, "digits")
+        rounds.digits.append(run_repro(clone, environment))
+    trivial = make_trivial(clone, folder / "trivial", environment)
+    for project in (clone, trivial):
+        run_no_op(project, environment)  # the first, which does not count
+    for _ in range(NO_OPS * repeats):
+        rounds.no_op.append(run_no_op(clone, environment))
+        rounds.trivial.append(run_no_op(trivial, environment))
+    return rounds
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
+
+
+def describe_runs(runs: Sequence[Finished]) -> dict[str, dict[str, float]]:
+    """The spread of their seconds, on the clock and of the processor."""
+    return {measure: describe_spread([getattr(run, measure) for run in runs]) for measure in MEASURES}
+
+
+def compare_runs(ours: Sequence[Finished], theirs: Sequence[Finished]) -> dict[str, dict[str, float]]:
+    """The spread of ours / theirs, on the clock and of the processor."""
+    return {
+        measure: describe_ratios([getattr(run, measure) for run in ours], [getattr(run, measure) for run in theirs])
+        for measure in MEASURES
+    }
 
 
 def describe_repros(repros: Sequence[Repro]) -> dict[str, Any]:
     """The spread of the seconds, whole and by kind, and each stage's median by kind."""
     return {
         "accuracy": repros[0].accuracy,
-        "seconds": describe_spread([repro.seconds for repro in repros]),
+        **describe_runs([repro.done for repro in repros]),
         **{
             f"{kind}_seconds": describe_spread(
                 [sum(seconds[kind] for seconds in repro.stages.values()) for repro in repros]
@@ -234,37 +268,20 @@ def describe_repros(repros: Sequence[Repro]) -> dict[str, Any]:
     }
 
 
-def measure(repeats: int, folder: Path) -> dict[str, Any]:
-    """All figures, from `repeats` rounds; `folder` is for what they need."""
-    npz_path = folder / "mnist.npz"
-    write_mnist(npz_path)
-    # Nothing of this person's settings for DVC or MLflow.
-    environment = make_environment(os.environ, Conditions(folder="", umask=0o022, environment={}), folder)
-    lectures, on_mnist, on_digits = [], [], []
-    for _ in range(repeats):
-        lectures.append(run_lecture(npz_path, environment))
-        with TemporaryDirectory(dir=folder) as parent:
-            on_mnist.append(run_repro(clone_head(Path(parent, "mnist"), environment, "mnist"), environment))
-    for number in range(repeats):
-        clone = clone_head(folder / f"digits-{number}", environment, "digits")
-        on_digits.append(run_repro(clone, environment))
-    trivial = make_trivial(clone, folder / "trivial", environment)
-    no_ops = time_no_ops(clone, trivial, NO_OPS * repeats, environment)
-    lecture_seconds = [lecture.seconds for lecture in lectures]
+def describe(rounds: Rounds) -> dict[str, Any]:
+    """All figures of the result."""
     return {
-        **describe_machine(),
-        "commit": run_git("rev-parse", "HEAD"),
-        "repeats": repeats,
+        "repeats": len(rounds.mnist),
         "mnist": {
-            "lecture": {"accuracy": float(lectures[0].lines[-1]), "seconds": describe_spread(lecture_seconds)},
-            "repro": describe_repros(on_mnist),
-            "repro_to_lecture": describe_ratios([repro.seconds for repro in on_mnist], lecture_seconds),
+            "lecture": {"accuracy": float(rounds.lecture[0].lines[-1]), **describe_runs(rounds.lecture)},
+            "repro": describe_repros(rounds.mnist),
+            "repro_to_lecture": compare_runs([repro.done for repro in rounds.mnist], rounds.lecture),
         },
-        "digits": {"repro": describe_repros(on_digits)},
+        "digits": {"repro": describe_repros(rounds.digits)},
         "no_op": {
-            "repro_seconds": describe_spread(no_ops.ours),
-            "trivial_seconds": describe_spread(no_ops.theirs),
-            "repro_to_trivial": describe_ratios(no_ops.ours, no_ops.theirs),
+            "repro": describe_runs(rounds.no_op),
+            "trivial": describe_runs(rounds.trivial),
+            "repro_to_trivial": compare_runs(rounds.no_op, rounds.trivial),
         },
     }
 
@@ -272,45 +289,46 @@ def measure(repeats: int, folder: Path) -> dict[str, Any]:
 def tabulate(result: Mapping[str, Any]) -> list[str]:
     """The result as Markdown: the machine, the ratios, and the seconds of each stage."""
     mnist, digits, no_op = result["mnist"], result["digits"]["repro"], result["no_op"]
-    spreads = [
-        ("the lecture's script on MNIST", mnist["lecture"]["seconds"], ""),
-        ("`dvc repro` on MNIST", mnist["repro"]["seconds"], tell_ratio(mnist["repro_to_lecture"], "the lecture's")),
-        ("`dvc repro` on digits", digits["seconds"], ""),
-        ("of which work", digits["work_seconds"], ""),
-        ("nothing to do", no_op["repro_seconds"], tell_ratio(no_op["repro_to_trivial"], "the trivial project's")),
-        ("nothing to do, in the trivial project", no_op["trivial_seconds"], ""),
+    runs = [
+        ("the lecture's script on MNIST", mnist["lecture"], None),
+        ("`dvc repro` on MNIST", mnist["repro"], mnist["repro_to_lecture"]),
+        ("`dvc repro` on digits", digits, None),
+        ("nothing to do, trivial project", no_op["trivial"], None),
+        ("nothing to do", no_op["repro"], no_op["repro_to_trivial"]),
     ]
     repros = [mnist["repro"], digits]
-    rows = [
+    stages = [
         [stage, *(f"{repro['stages'][stage][kind]:.1f}" for repro in repros for kind in KINDS)]
         for stage in digits["stages"]
     ]
-    totals = [f"{sum(seconds[kind] for seconds in repro['stages'].values()):.1f}" for repro in repros for kind in KINDS]
+    sums = [f"{sum(of[kind] for of in repro['stages'].values()):.1f}" for repro in repros for kind in KINDS]
     return [
         tell_machine(result, PACKAGES),
         "",
         *format_table(
-            ["seconds", "median", "least", "most", "ratio"],
+            ["", "seconds: median", "least", "most", "ratio", "processor's seconds", "ratio"],
             [
-                [what, *(f"{spread[of]:.1f}" for of in ("median", "min", "max")), ratio]
-                for what, spread, ratio in spreads
+                [
+                    title,
+                    *(f"{spreads['seconds'][of]:.1f}" for of in ("median", "min", "max")),
+                    f"{ratios['seconds']['median']:.2f}" if ratios else "",
+                    f"{spreads['processor_seconds']['median']:.1f}",
+                    f"{ratios['processor_seconds']['median']:.2f}" if ratios else "",
+                ]
+                for title, spreads, ratios in runs
             ],
         ),
         "",
         *format_table(
-            ["stage", "MNIST: imports", "work", "DVC", "digits: imports", "work", "DVC"], [*rows, ["all", *totals]]
+            ["stage", "MNIST: imports", "work", "DVC", "digits: imports", "work", "DVC"], [*stages, ["all", *sums]]
         ),
         "",
         f"Rounds: {result['repeats']}, with nothing to do {NO_OPS} times as many. All else is from nothing, in fresh",
-        f"clones. Test accuracy on MNIST: the lecture's {mnist['lecture']['accuracy']:.4f}, trained on all images, the",
-        f"pipeline's {mnist['repro']['accuracy']:.4f}, without those of validation. Imports are seconds of the",
-        "processor; DVC is all the rest of a stage's time, the start and the end of its process included.",
+        "clones. A ratio is to the row above it, round by round. Test accuracy on MNIST: the lecture's",
+        f"{mnist['lecture']['accuracy']:.4f}, trained on all images, the pipeline's {mnist['repro']['accuracy']:.4f},",
+        "without those of validation. Imports are seconds of the processor; DVC is all the rest of a stage's time, the",
+        "start and the end of its process included.",
     ]
-
-
-def tell_ratio(ratio: Mapping[str, float], of: str) -> str:
-    """A spread of ratios for people."""
-    return f"{ratio['median']:.2f} × {of} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def main() -> None:
@@ -322,7 +340,8 @@ def main() -> None:
     if options.repeat < 1:
         parser.error(f"--repeat: expected a whole number of rounds, at least 1, got {options.repeat}")
     with run_benchmark(), TemporaryDirectory(prefix="benchmark-") as folder:
-        result = measure(options.repeat, Path(folder))
+        rounds = measure(options.repeat, Path(folder))
+        result = {**describe_machine(), "commit": run_git("rev-parse", "HEAD"), **describe(rounds)}
         write_result("pipeline", result, options.output)
         print_lines(tabulate(result))
 

@@ -12,11 +12,14 @@ import pytest
 from imports import ROOT
 from samples import make_split, run_python
 
+from benchmarks.measurements import describe_machine
 from benchmarks.pipeline import (
     DVC,
     LECTURE_PATH,
+    Finished,
     Repro,
-    describe_repros,
+    Rounds,
+    describe,
     make_trivial,
     run_apart,
     run_no_op,
@@ -75,7 +78,7 @@ def test_kinds_of_time_add_up_to_the_whole(project):
 
     assert list(repro.stages) == ["first", "second"]
     assert all((seconds["imports"], seconds["work"]) == (0.125, 0.25) for seconds in repro.stages.values())
-    assert sum(sum(seconds.values()) for seconds in repro.stages.values()) == pytest.approx(repro.seconds)
+    assert sum(sum(seconds.values()) for seconds in repro.stages.values()) == pytest.approx(repro.done.seconds)
     assert all(seconds["dvc"] > 0.1 for seconds in repro.stages.values())
     assert repro.accuracy == 0.75
 
@@ -90,7 +93,7 @@ def test_trivial_project_has_the_same_graph_and_files(project, tmp_path):
         for of in ([], ["--outs"])
     ]
 
-    assert run_no_op(trivial, os.environ) > 0
+    assert run_no_op(trivial, os.environ).processor_seconds > 0
     assert shown[:2] == shown[2:]
     assert {path.name for path in (trivial / "data").iterdir()} == {"a", "b"}
     assert (trivial / "source").stat().st_size < (folder / "source").stat().st_size
@@ -158,30 +161,25 @@ def test_lectures_script_runs(tmp_path):
     assert 0 <= float(done.stdout.splitlines()[-1]) <= 1
 
 
-def test_table_has_medians_of_stages_and_their_sums():
-    """A stage's figure is its median over the rounds, and the last row has the sums of the column."""
+def test_table_has_medians_ratios_and_sums():
+    """A figure is the median over the rounds, a ratio that of its rounds, and the last row has the column's sums."""
+    lecture = [Finished(seconds, 20.0, ["loss\n", "0.9\n"], []) for seconds in (10.0, 40.0, 20.0)]
     repros = [
         Repro(
-            seconds,
+            Finished(seconds, 5.0, [], []),
             {
                 "first": {"imports": 1.0, "work": seconds, "dvc": 0.5},
                 "second": {"imports": 2.0, "work": 3.0, "dvc": 0.5},
             },
-            0.9,
+            accuracy=0.8,
         )
-        for seconds in (1.0, 9.0, 2.0)
+        for seconds in (5.0, 10.0, 8.0)
     ]
-    described = describe_repros(repros)
-    spread = {"median": 1.0, "min": 1.0, "max": 1.0}
-    result = {
-        **dict.fromkeys(("date", "processor", "cores", "python", "repeats"), "x"),
-        "packages": {},
-        "mnist": {"lecture": {"accuracy": 0.9, "seconds": spread}, "repro": described, "repro_to_lecture": spread},
-        "digits": {"repro": described},
-        "no_op": {"repro_seconds": spread, "trivial_seconds": spread, "repro_to_trivial": spread},
-    }
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in tabulate(result) if line.startswith("|")]
+    described = describe(Rounds(lecture, repros, repros, lecture, lecture))
+    lines = tabulate({**describe_machine(), **described})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
-    assert described["work_seconds"] == {"median": 5.0, "min": 4.0, "max": 12.0}
-    assert ["first", "1.0", "2.0", "0.5", "1.0", "2.0", "0.5"] in rows
-    assert rows[-1] == ["all", "3.0", "5.0", "1.0", "3.0", "5.0", "1.0"]
+    assert described["mnist"]["repro"]["work_seconds"] == {"median": 11.0, "min": 8.0, "max": 13.0}
+    assert ["`dvc repro` on MNIST", "8.0", "5.0", "10.0", "0.40", "5.0", "0.25"] in rows
+    assert ["first", "1.0", "8.0", "0.5", "1.0", "8.0", "0.5"] in rows
+    assert rows[-1] == ["all", "3.0", "11.0", "1.0", "3.0", "11.0", "1.0"]
