@@ -2,6 +2,7 @@
 # make test    set up and run the tests           make check   lint and types
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what a prediction costs    make verify  prove that dvc.lock holds, byte for byte
+# make bench-scale   measure memory and time of every stage on 10 times MNIST
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -14,7 +15,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test check ui track bench verify lock
+.PHONY: repro setup test check ui track bench bench-scale verify lock
 
 repro: setup
 	dvc repro
@@ -48,6 +49,10 @@ track: setup
 
 bench: setup
 	python -m benchmarks.predictions
+
+# MNIST 1 and 10 times as large; by hand, --sizes 100 if 60 GB of disk are free.
+bench-scale: setup
+	python -m benchmarks.scale
 
 verify: setup
 	pipeline verify

@@ -1,18 +1,20 @@
 """Bring a data set into one shape, verified against its publisher's hashes.
 
+Reads   ${ingest.path}                     a person's own images, with ingest.dataset: folder
 Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
         data/raw/{train,test}/labels.npy   uint8 (N,), class ids
+        data/raw/{train,test}/files.csv    the file that each image was, of pictures
         data/raw/dataset.json              name, class names, promised counts, image size, source hashes
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from stages.lib.datasets import Dataset, load_digits, load_mnist
-from stages.lib.files import write_json, write_whole
+from stages.lib.datasets import Dataset, load_digits, load_folder, load_mnist
+from stages.lib.files import require_space, write_csv, write_json, write_whole
 from stages.lib.params import Section
 from stages.lib.stage import main
 
@@ -20,7 +22,11 @@ from stages.lib.stage import main
 class IngestParams(Section):
     """The `ingest` section of params.yaml."""
 
-    dataset: Literal["digits", "mnist"] = Field(description="one of digits, mnist")
+    dataset: Literal["digits", "mnist", "folder"] = Field(description="one of digits, mnist, folder")
+    path: str = Field(min_length=1, description="the path of a folder or an .npz file")
+    image_size: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        min_length=2, max_length=2, description="a list of height and width, whole numbers of pixels from 1 to 1024"
+    )
     test_fraction: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
@@ -32,6 +38,9 @@ def load_dataset(params: IngestParams) -> Dataset:
             return load_digits(params.test_fraction, params.seed)
         case "mnist":
             return load_mnist()
+        case "folder":
+            height, width = params.image_size
+            return load_folder(params.path, (height, width), params.test_fraction, params.seed)
 
 
 def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
@@ -42,6 +51,8 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
         split_dir.mkdir(parents=True)
         np.save(split_dir / "images.npy", split.images, allow_pickle=False)
         np.save(split_dir / "labels.npy", split.labels, allow_pickle=False)
+        if dataset.files:
+            write_csv(split_dir / "files.csv", ["file"], ([file] for file in dataset.files[split_name]))
     write_json(
         target_dir / "dataset.json",
         {
@@ -57,9 +68,11 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
 def run(params: IngestParams, target_dir: Path = Path("data/raw")) -> None:
     """Fetch or unpack the data set and write it whole."""
     dataset = load_dataset(params)
+    name = Path(params.path).stem if params.dataset == "folder" else params.dataset
+    require_space(target_dir, dataset.train.images.size + dataset.test.images.size)
     with write_whole(target_dir) as partial_dir:
-        write_dataset(dataset, params.dataset, partial_dir)
-    print(f"ingest: {params.dataset}: {len(dataset.train.labels)} training and {len(dataset.test.labels)} test images")
+        write_dataset(dataset, name, partial_dir)
+    print(f"ingest: {name}: {len(dataset.train.labels)} training and {len(dataset.test.labels)} test images")
 
 
 if __name__ == "__main__":

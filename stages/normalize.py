@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import CHUNK_ROWS, Split, load_split
+from stages.lib.arrays import CHUNK_ROWS, Split, iterate_chunks, load_split
 from stages.lib.errors import DataError
-from stages.lib.files import read_json, write_json, write_whole
+from stages.lib.files import read_json, require_space, write_json, write_whole
 from stages.lib.normalization import Normalization
 from stages.lib.params import Section
 from stages.lib.splits import split_stratified
@@ -45,7 +45,7 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
     if method == "scale":
         return Normalization(shift=0.0, divisor=255.0)
     count = total = total_of_squares = 0
-    for chunk in iterate_chunks(images, rows):
+    for chunk in read_chunks(images, rows):
         pixels = chunk.astype(np.uint64)
         count += pixels.size
         total += int(pixels.sum())
@@ -56,10 +56,10 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
     return Normalization(shift=total / count, divisor=math.sqrt(variance))
 
 
-def iterate_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def read_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """The given rows (ascending) of memory-mapped images, a bounded number at a time."""
-    for start in range(0, len(rows), CHUNK_ROWS):
-        yield images[rows[start : start + CHUNK_ROWS]]
+    for chunk in iterate_chunks(len(rows), CHUNK_ROWS):
+        yield images[rows[chunk]]
 
 
 def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalization, split_dir: Path) -> None:
@@ -71,7 +71,7 @@ def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalizat
     with (split_dir / "images.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for chunk in iterate_chunks(split.images, rows):
+        for chunk in read_chunks(split.images, rows):
             file.write(normalization.apply(chunk).astype("<f4", copy=False).tobytes())
 
 
@@ -98,6 +98,7 @@ def run(
             got=f"all {len(validation_rows)} set aside",
             do="lower it",
         )
+    require_space(target_dir, (train.images.size + test.images.size) * np.dtype(np.float32).itemsize)
     normalization = compute_normalization(params.method, train.images, train_rows)
     dataset = read_json(raw_dir / "dataset.json")
     with write_whole(target_dir) as partial_dir:

@@ -13,7 +13,7 @@ from stages.lib.arrays import Split, load_array
 from stages.lib.errors import DataError
 from stages.lib.expectations import Expectation, Finding, check, gxe
 from stages.lib.files import read_json, write_json
-from stages.lib.image_tables import describe_classes, describe_images, describe_splits
+from stages.lib.image_tables import describe_classes, describe_splits, iterate_image_tables
 from stages.lib.params import Section
 from stages.lib.stage import main
 
@@ -77,14 +77,14 @@ def find_faults(raw_dir: Path, params: ValidateParams) -> list[Finding]:
         for name in ("train", "test")
     }
     class_count = len(dataset["class_names"])
-    findings = check("splits", describe_splits(splits, dataset["promised"]), expect_of_splits(), ["split"])
+    findings = check("splits", [describe_splits(splits, dataset["promised"])], expect_of_splits(), ["split"])
     if all(finding.holds for finding in findings):
         findings += check(
-            "classes", describe_classes(splits, class_count), expect_of_classes(params), ["split", "label"]
+            "classes", [describe_classes(splits, class_count)], expect_of_classes(params), ["split", "label"]
         )
         findings += check(
             "images",
-            describe_images(splits),
+            iterate_image_tables(splits),
             expect_of_images(params, dataset["image_size"], class_count),
             ["split", "index"],
         )

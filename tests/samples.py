@@ -1,6 +1,8 @@
 """Small data and small networks that several test modules share."""
 
+import gzip
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,18 @@ def make_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
         promised={"train": train_count, "test": test_count},
         sources={"made up": "0"},
     )
+
+
+def write_idx(folder: Path, dataset: Dataset | None = None) -> Path:
+    """The folder with the data set as MNIST's four IDX files, those of the test split compressed."""
+    dataset = dataset or make_dataset()
+    folder.mkdir()
+    for name, split, suffix in (("train", dataset.train, ""), ("t10k", dataset.test, ".gz")):
+        for kind, array in zip(("images", "labels"), split, strict=True):
+            content = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+            path = folder / f"{name}-{kind}-idx{array.ndim}-ubyte{suffix}"
+            path.write_bytes(gzip.compress(content, mtime=0) if suffix else content)
+    return folder
 
 
 def write_raw(root: Path, dataset: Dataset | None = None) -> Path:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from samples import make_split
 
-from stages.lib.arrays import load_array, load_split
+from stages.lib import arrays
+from stages.lib.arrays import allocate, iterate_chunks, load_array, load_split
 from stages.lib.errors import DataError
 
 
@@ -84,3 +85,35 @@ def test_damaged_array_is_refused_with_its_path(tmp_path, damage, told):
 
     with pytest.raises(DataError, match=f"images.npy: {told}.*; run `dvc repro`"):
         load_array(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7])
+def test_chunks_cover_all_rows_in_order(count):
+    """Each row is in one slice, no slice is longer than asked, and the last may be shorter."""
+    chunks = [np.arange(count)[rows] for rows in iterate_chunks(count, 3)]
+
+    assert np.concatenate([*chunks, np.zeros(0, int)]).tolist() == list(range(count))
+    assert all(1 <= len(chunk) <= 3 for chunk in chunks)
+
+
+@pytest.mark.parametrize("small_bytes", [11, 12])
+def test_large_array_is_held_by_a_file_that_has_no_name(tmp_path, monkeypatch, small_bytes):
+    """An array is filled the same way in memory and in a file, which leaves no trace in the folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arrays, "_SMALL_BYTES", small_bytes)
+    array = allocate((3, 2), np.uint16)
+    array[:] = [[1, 2], [3, 4], [5, 6]]
+
+    assert array.sum(axis=0).tolist() == [9, 12]
+    assert isinstance(array, np.memmap) == (small_bytes < 12)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_array_that_no_disk_holds_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    """The message has the bytes that are needed and those that are free."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(
+        DataError, match=r"expected 1,000,000,000,000,000 bytes free on its disk, got [\d,]+; free some"
+    ):
+        allocate((10**15,), np.uint8)

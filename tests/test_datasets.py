@@ -5,15 +5,20 @@ import os
 import numpy as np
 import pytest
 from imports import ROOT
+from samples import make_dataset, write_idx
 
 from stages.ingest import IngestParams, run
 from stages.lib import datasets
 from stages.lib.arrays import load_split
-from stages.lib.datasets import enlarge, load_digits, load_mnist
+from stages.lib.datasets import enlarge, load_digits, load_folder, load_mnist
 from stages.lib.errors import DataError
 from stages.lib.files import read_json
 
 SPLITS = pytest.mark.parametrize("split_name", ["train", "test"])
+
+
+def make_params(dataset, path="none"):
+    return IngestParams(dataset=dataset, path=path, image_size=[28, 28], test_fraction=0.2, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_enlarge_keeps_upright_and_scales_grey_levels():
 
 def test_ingest_writes_what_is_loaded(digits, tmp_path):
     """data/raw holds both splits' arrays and where they came from."""
-    run(IngestParams(dataset="digits", test_fraction=0.2, seed=0), tmp_path / "raw")
+    run(make_params("digits"), tmp_path / "raw")
 
     np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, digits.train.images, strict=True)
     np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, digits.test.labels, strict=True)
@@ -151,3 +156,112 @@ def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .+No such file.+set MNIST_MIRROR to a folder"):
         load_mnist()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a person's own four IDX files, named relative to the project's root."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return write_idx(tmp_path / "own")
+
+
+def test_own_images_come_back(own, tmp_path):
+    """Both splits, classes called by their ids, counts as promised and a SHA-256 of each file."""
+    made = make_dataset()
+    run(make_params("folder", "own"), tmp_path / "raw")
+    dataset = read_json(tmp_path / "raw/dataset.json")
+
+    np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, made.train.images, strict=True)
+    np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, made.test.labels, strict=True)
+    assert dataset["class_names"] == ["0", "1", "2"]
+    assert dataset["promised"] == {"train": 60, "test": 30}
+    assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
+
+
+def drop(own):
+    (own / "t10k-labels-idx1-ubyte.gz").unlink()
+
+
+def add_another(own):
+    (own / "train-images.idx3-ubyte").write_bytes(b"")
+
+
+def mix_up(own):
+    (own / "t10k-labels-idx1-ubyte.gz").unlink()
+    (own / "train-labels-idx1-ubyte").rename(own / "t10k-labels-idx1-ubyte")
+    write_idx(own.with_name("other"), make_dataset(59, 30))
+    (own.with_name("other") / "train-labels-idx1-ubyte").rename(own / "train-labels-idx1-ubyte")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (drop, "ingest.path: own: expected .+ one IDX file of the test split's labels, such as .+, got none of them"),
+        (add_another, "of the train split's images, .+, got train-images-idx3-ubyte, train-images.idx3-ubyte; put it"),
+        (mix_up, "own: train: expected as many labels as images, got 60 images and 59 labels"),
+    ],
+    ids=["missing", "twice", "counts"],
+)
+def test_own_files_that_do_not_fit_are_refused(own, change, told):
+    """Which file of which split is missing, there twice or of another length is said."""
+    change(own)
+
+    with pytest.raises(DataError, match=told):
+        load_folder("own", (28, 28), 0.2, 0)
+
+
+@pytest.mark.usefixtures("own")
+def test_own_arrays_in_npz_come_back(tmp_path):
+    """Keras's names are understood; labels may stand in a column and be of any whole type."""
+    made = make_dataset()
+    arrays = {"x_train": made.train.images, "y_train": made.train.labels.astype(np.int64)[:, np.newaxis]}
+    np.savez_compressed(tmp_path / "own.npz", x_test=made.test.images, y_test=made.test.labels, **arrays)
+    dataset = load_folder("own.npz", (28, 28), 0.2, 0)
+
+    np.testing.assert_array_equal(dataset.train.images, made.train.images, strict=True)
+    np.testing.assert_array_equal(dataset.train.labels, made.train.labels)
+    np.testing.assert_array_equal(dataset.test.labels, made.test.labels)
+    assert dataset.sources.keys() == {"own.npz"}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"x_train": np.zeros((2, 3, 3), np.uint8)}, "expected an array y_train, got x_train; name the arrays so"),
+        ({"x_train": np.zeros((2, 3, 3))}, r"train: images: expected uint8 \(N, H, W\), .+, got float64 \(2, 3, 3\)"),
+        ({"x_train": np.zeros((2, 3, 3, 3), np.uint8)}, r"train: images: expected uint8 .+, got uint8 \(2, 3, 3, 3\)"),
+        ({"y_train": np.array([0.0, 1.0])}, "train: labels: expected whole numbers from 0 on, got float64"),
+        ({"y_train": np.array([-1, 1])}, "train: labels: expected whole numbers from 0 on, got int64"),
+        ({"y_train": np.array([{}, {}], object)}, "y_train: expected 16 bytes of plain values in C order, got objects"),
+        ({"y_train": np.array([0, 1, 1])}, "train: expected as many labels as images, got 2 images and 3 labels"),
+    ],
+    ids=["missing", "float", "colour", "float labels", "negative", "pickled", "counts"],
+)
+@pytest.mark.usefixtures("own")
+def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(tmp_path, arrays, told):
+    """What the arrays hold is said, and nothing is unpickled."""
+    sound = {"x": np.zeros((2, 3, 3), np.uint8), "y": np.array([0, 1])}
+    rest = {f"{name}_{split}": array for name, array in sound.items() for split in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **(arrays if "got x_train" in told else rest | arrays))
+
+    with pytest.raises(DataError, match=told):
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda _: b"text"], ids=["cut off", "text"])
+@pytest.mark.usefixtures("own")
+def test_damaged_npz_is_refused(tmp_path, damage):
+    """A file that is no whole archive is a fault of the data."""
+    np.savez(tmp_path / "whole.npz", x_train=np.zeros(3))
+    (tmp_path / "own.npz").write_bytes(damage((tmp_path / "whole.npz").read_bytes()))
+
+    with pytest.raises(DataError, match=r"own\.npz: expected a whole \.npz file, got"):
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+
+def test_path_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    """The message names the parameter and the path."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+    with pytest.raises(DataError, match=r"ingest\.path: own: expected a folder, or an \.npz file, got nothing"):
+        load_folder("own", (28, 28), 0.2, 0)

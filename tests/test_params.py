@@ -26,7 +26,7 @@ SECTIONS = {
     "train": TrainParams,
 }
 
-INGEST = "ingest: {dataset: digits, test_fraction: 0.2, seed: 0}"
+INGEST = "ingest: {dataset: digits, path: own, image_size: [28, 28], test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
 TRAIN = "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0}"
 BUDGET = "{max_abs_error: 0.1, min_same_class: 1.0, max_accuracy_drop: 0.0}"
@@ -90,7 +90,10 @@ def explain(folder, text):
         (TRACK, "0.05", "0", f"track.significance: expected {LEVEL}, got 0 (int); correct it"),
         (TRACK, "0.05", "0.51", f"track.significance: expected {LEVEL}, got 0.51 (float); correct it"),
         (TRACK, "0.7", "70", "track.min_recall: expected a number from 0 to 1, got 70 (int); correct it"),
-        (INGEST, "digits", "mist", "ingest.dataset: expected one of digits, mnist, got 'mist' (str); correct it"),
+        (
+            *(INGEST, "digits", "mist"),
+            "ingest.dataset: expected one of digits, mnist, folder, got 'mist' (str); correct it",
+        ),
         (
             *(EXPORT, "0.35", "2"),
             f"export.budgets.tflite_int8.max_abs_error: expected {ERROR}, got 2 (int); correct it",
@@ -151,7 +154,7 @@ def test_misspelt_key_is_one_fault_with_a_suggestion(tmp_path):
 def test_key_that_resembles_none_is_to_be_removed(tmp_path, key, path, told):
     """An unknown key is refused beside all others, too, be it a word or another YAML value."""
     assert explain(tmp_path, INGEST.replace("seed: 0", f"seed: 0, {key}: 1")) == (
-        f"ingest.{path}: expected one of the keys dataset, seed, test_fraction, got {told}; remove it"
+        f"ingest.{path}: expected one of the keys dataset, image_size, path, seed, test_fraction, got {told}; remove it"
     )
 
 

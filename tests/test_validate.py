@@ -326,3 +326,61 @@ def test_image_that_an_earlier_chunk_has_is_a_repetition(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match=r"train\[9\] repeats=1"):
         validate(raw_dir)
+
+
+@pytest.mark.parametrize("rows", [7, 30, 89])
+def test_table_that_is_checked_in_parts_gives_the_same_report(tmp_path, monkeypatch, rows):
+    """However many images Great Expectations sees at a time, its findings together are those of the whole."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+    change_pixels(assign(np.s_[3:13], 0))(raw_dir)
+    leak(raw_dir)
+    reports = []
+    for table_rows in (image_tables.TABLE_ROWS, rows):
+        monkeypatch.setattr(image_tables, "TABLE_ROWS", table_rows)
+        with pytest.raises(DataError):
+            validate(raw_dir)
+        reports.append((tmp_path / "data/validation.json").read_bytes())
+
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("allowed", [1 / 91, 1 / 90, 1 / 89])
+def test_share_that_is_allowed_is_that_of_all_parts(tmp_path, monkeypatch, allowed):
+    """One repeated image of 90 is judged against all 90, not against those of its part."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+    verdicts = []
+    for table_rows in (image_tables.TABLE_ROWS, 10):
+        monkeypatch.setattr(image_tables, "TABLE_ROWS", table_rows)
+        try:
+            verdicts.append(validate(raw_dir, max_duplicate_fraction=allowed)["success"])
+        except DataError:
+            verdicts.append(False)
+
+    assert verdicts == [allowed >= 1 / 90] * 2
+
+
+@pytest.mark.parametrize("sorted_rows", [1, 5, 90])
+def test_copies_are_found_however_few_digests_are_sorted_at_once(monkeypatch, sorted_rows):
+    """An image of each kind: repeated, leaked, leaked and repeated, alone."""
+    train, test = make_dataset()[:2]
+    train.images[20] = train.images[10]
+    test.images[[5, 7]] = train.images[10]
+    test.images[9] = train.images[11]
+    monkeypatch.setattr(image_tables, "_SORTED_ROWS", sorted_rows)
+    copies = image_tables.find_copies({"train": train, "test": test})
+
+    assert [np.flatnonzero(flags).tolist() for flags in copies["train"]] == [[20], []]
+    assert [np.flatnonzero(flags).tolist() for flags in copies["test"]] == [[7], [5, 7, 9]]
+
+
+def test_images_that_share_a_digest_are_no_copies(monkeypatch):
+    """Where digests collide, the pixels decide."""
+    train, test = make_dataset()[:2]
+    train.images[20] = train.images[10]
+    monkeypatch.setattr(image_tables, "_digest_images", lambda images: np.zeros(len(images), np.uint64))
+    copies = image_tables.find_copies({"train": train, "test": test})
+
+    assert np.flatnonzero(copies["train"].repeats).tolist() == [20]
+    assert not copies["test"].leaks.any()

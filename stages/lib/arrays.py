@@ -1,15 +1,24 @@
-"""A split's arrays on disk: .npy files, never pickled, memory-mapped for reading and writing."""
+"""Arrays that need not fit into memory: .npy files, never pickled, memory-mapped, and read a chunk at a time."""
 
+import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from stages.lib.errors import DataError
+from stages.lib.files import require_space
 
 # Rows handled at a time where data is streamed: 784 float32 features each make 25 MB.
 CHUNK_ROWS = 8192
+# Beyond this many bytes an array that a stage fills is better held by a file than by the process.
+_SMALL_BYTES = 1 << 26
+# On the disk that the outputs go to: the system's folder for temporary files may itself be memory.
+_SCRATCH_DIR = Path(".cache")
 
 
 class Split(NamedTuple):
@@ -51,3 +60,37 @@ def load_array(path: Path) -> NDArray[Any]:
     if array.ndim == 0:
         raise DataError(str(path), expected="one row per image", got="a single value", do="run `dvc repro`")
     return array
+
+
+def iterate_chunks(count: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
+    """Slices that cover `count` rows in order, a bounded number at a time."""
+    for start in range(0, count, chunk_rows):
+        yield slice(start, min(start + chunk_rows, count))
+
+
+def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """The given rows of a memory-mapped array as an array of their own."""
+    taken = allocate((len(rows), *array.shape[1:]), array.dtype)
+    for chunk in iterate_chunks(len(rows)):
+        taken[chunk] = array[rows[chunk]]
+    return taken
+
+
+def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array to be filled: a large one is held by a file without a name, so that it takes no memory of the process.
+
+    The file goes away with the array, however the process ends.
+
+    Raises:
+        DataError: there is no room for it on the disk.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= _SMALL_BYTES:
+        return np.empty(shape, dtype)
+    _SCRATCH_DIR.mkdir(parents=True, exist_ok=True)
+    require_space(_SCRATCH_DIR, size)
+    with TemporaryFile(dir=_SCRATCH_DIR) as file:
+        if hasattr(os, "posix_fallocate"):
+            # A page of a mapped file that finds no room later kills the process; here it is an error like any other.
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, "w+", shape=shape)

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +13,11 @@ from numpy.typing import NDArray
 from stages.lib.arrays import Split
 from stages.lib.download import PublishedFile, fetch
 from stages.lib.errors import DataError
-from stages.lib.idx import parse_idx
+from stages.lib.idx import open_idx, parse_idx
 from stages.lib.lean_imports import import_lean
-from stages.lib.places import find_root
+from stages.lib.npz import open_npz
+from stages.lib.picture_folders import has_pictures, load_pictures
+from stages.lib.places import find_root, resolve
 from stages.lib.splits import split_stratified
 
 _DIGIT_NAMES = tuple("0123456789")
@@ -26,6 +31,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]  # by class id
     promised: dict[str, int]  # images in each split by the publisher's word
     sources: dict[str, str]  # name of a source file: SHA-256 of its content
+    files: Mapping[str, Sequence[str]] = MappingProxyType({})  # by split, the file of each image, if it has one
 
 
 # --- digits -----------------------------------------------------------------------------------------------------
@@ -139,3 +145,115 @@ def load_mnist() -> Dataset:
         promised=_MNIST_PROMISED,
         sources={file.name.removesuffix(".gz"): file.sha256 for file in _MNIST_FILES.values()},
     )
+
+
+# --- a person's own ---------------------------------------------------------------------------------------------
+
+# Words in the names of IDX files as MNIST and its many likenesses have them.
+_SPLIT_WORDS = {"train": ("train",), "test": ("t10k", "test")}
+_KIND_WORDS = {"images": "idx3", "labels": "idx1"}
+# Keras's names in its own data sets' .npz files.
+_NPZ_NAMES = {"images": "x", "labels": "y"}
+
+
+def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, seed: int) -> Dataset:
+    """A person's own images: pictures in a folder for each class, four IDX files, or an .npz file, as Keras has them.
+
+    path: the folder, or the .npz file, relative to the project's root. image_size: height and width to which pictures
+    are brought; arrays stay as they are. test_fraction, seed: draw the test split of pictures that have none.
+
+    Raises:
+        DataError: naming everything that is missing, damaged or does not fit.
+    """
+    folder = resolve(path)
+    if not folder.exists():
+        raise DataError(f"ingest.path: {path}", expected="a folder, or an .npz file", got="nothing", do="correct it")
+    if folder.is_dir() and has_pictures(folder):
+        pictures = load_pictures(folder, path, image_size, test_fraction, seed, heading="ingest")
+        sources = {path: _hash_names(folder, sorted(pictures.files["train"] + pictures.files["test"]))}
+        return _describe_own(pictures.train, pictures.test, pictures.class_names, sources, pictures.files)
+    archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
+    splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
+    for name, split in splits.items():
+        _require_sound(split, f"{path}: {name}")
+    class_count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    sources = {file.name: _hash_file(file) for file in files}
+    return _describe_own(splits["train"], splits["test"], tuple(map(str, range(class_count))), sources, {})
+
+
+def _describe_own(
+    train: Split, test: Split, class_names: tuple[str, ...], sources: dict[str, str], files: dict[str, list[str]]
+) -> Dataset:
+    promised = {"train": len(train.labels), "test": len(test.labels)}
+    return Dataset(train, test, class_names, promised, sources, files)
+
+
+def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:
+    arrays = open_npz(path, [f"{name}_{split}" for split in _SPLIT_WORDS for name in _NPZ_NAMES.values()])
+    splits = {split: Split(arrays[f"x_{split}"], arrays[f"y_{split}"].reshape(-1)) for split in _SPLIT_WORDS}
+    return splits, [path]
+
+
+def _open_idx(folder: Path, path: str) -> tuple[dict[str, Split], list[Path]]:
+    files = {(split, kind): _find_idx_file(folder, path, split, kind) for split in _SPLIT_WORDS for kind in _KIND_WORDS}
+    splits = {
+        split: Split(open_idx(files[split, "images"], dimensions=3), open_idx(files[split, "labels"], dimensions=1))
+        for split in _SPLIT_WORDS
+    }
+    return splits, list(files.values())
+
+
+def _require_sound(split: Split, where: str) -> None:
+    """Refuse arrays that are no grey images with a class id each; everything else is for `validate` to find."""
+    images, labels = split
+    if images.ndim != 3 or images.dtype != np.uint8:
+        raise DataError(
+            f"{where}: images",
+            expected="uint8 (N, H, W), grey levels 0..255",
+            got=f"{images.dtype} {images.shape}",
+            do="convert them",
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min(initial=0)) < 0:
+        raise DataError(
+            f"{where}: labels",
+            expected="whole numbers from 0 on",
+            got=f"{labels.dtype}",
+            do="number the classes from 0",
+        )
+    if len(images) != len(labels):
+        raise DataError(
+            where,
+            expected="as many labels as images",
+            got=f"{len(images)} images and {len(labels)} labels",
+            do="fetch the files again",
+        )
+
+
+def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
+    found = [
+        file
+        for file in sorted(folder.glob(f"*{_KIND_WORDS[kind]}*"))
+        if file.is_file() and any(word in file.name.lower() for word in _SPLIT_WORDS[split])
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"ingest.path: {path}",
+            expected="a subfolder of pictures for each class, or one .npz file, or one IDX file of the "
+            f"{split} split's {kind}, such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
+            got=", ".join(file.name for file in found) or "none of them",
+            do="put it there, or name another folder",
+        )
+    return found[0]
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_names(folder: Path, names: Sequence[str]) -> str:
+    """The SHA-256 of all files' SHA-256 and names, as sha256sum lists them."""
+    listing = hashlib.sha256()
+    for name in names:
+        listing.update(f"{_hash_file(folder / name)}  {name}\n".encode())
+    return listing.hexdigest()

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Self
 
+# As many faults as one line has room for.
+_FEW = 5
+
 
 class PipelineError(Exception):
     """A fault a person can act on, told in one line: where, expected, got, what to do."""
@@ -13,9 +16,10 @@ class PipelineError(Exception):
 
     @classmethod
     def join(cls, faults: Sequence["PipelineError"]) -> Self:
-        """Several faults as one error, still in one line."""
+        """Several faults as one error: in one line if they are few, else a line for each."""
         joined = cls.__new__(cls)
-        joined.args = ("; also ".join(str(fault) for fault in faults),)
+        told = [str(fault) for fault in faults]
+        joined.args = ("; also ".join(told) if len(told) <= _FEW else "\n  ".join([f"{len(told):,} faults:", *told]),)
         return joined
 
 

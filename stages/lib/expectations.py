@@ -1,6 +1,7 @@
 """Great Expectations on a table, with results that are the same bytes at every run."""
 
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -34,28 +35,48 @@ class Finding(NamedTuple):
     first_unexpected: list[dict[str, Any]]  # where the first of these rows are, and their value
 
 
-def check(name: str, table: pd.DataFrame, expectations: list[Expectation], row_key: list[str]) -> list[Finding]:
-    """Check the table against the expectations; `row_key` are the columns that tell a person which row it is."""
+def check(
+    name: str, tables: Iterable[pd.DataFrame], expectations: list[Expectation], row_key: list[str]
+) -> list[Finding]:
+    """Check a table against the expectations; `row_key` are the columns that tell a person which row it is.
+
+    tables: the table, or as many parts of it, one after the other, as it takes for each to fit into memory.
+    """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    batch = (
-        context.data_sources.add_pandas("pandas")
-        .add_dataframe_asset(name)
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": table})
+    definition = (
+        context.data_sources.add_pandas("pandas").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     )
-    result = batch.validate(
-        gx.ExpectationSuite(name, expectations=expectations),
-        result_format={
-            "result_format": "SUMMARY",
-            "unexpected_index_column_names": row_key,
-            "partial_unexpected_count": _NAMED_OFFENDERS,
-            "return_unexpected_index_query": False,
-        },
+    suite = gx.ExpectationSuite(name, expectations=expectations)
+    parts = []
+    for table in tables:
+        result = definition.get_batch({"dataframe": table}).validate(
+            suite,
+            result_format={
+                "result_format": "SUMMARY",
+                "unexpected_index_column_names": row_key,
+                "partial_unexpected_count": _NAMED_OFFENDERS,
+                "return_unexpected_index_query": False,
+            },
+        )
+        # Ids and times of a run stay behind: a finding holds only what the data and the arguments decide.
+        findings = [_to_finding(name, outcome) for outcome in result.results]
+        parts.append(sorted(findings, key=lambda finding: (finding.expectation, str(finding.arguments))))
+    return [_join(of_parts) for of_parts in zip(*parts, strict=True)]
+
+
+def _join(parts: tuple[Finding, ...]) -> Finding:
+    """What one expectation found in all parts of a table, judged by Great Expectations' own rule for `mostly`."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    checked, unexpected = sum(part.checked for part in parts), sum(part.unexpected for part in parts)
+    return first._replace(
+        holds=(checked - unexpected) / checked >= first.arguments.get("mostly", 1),
+        checked=checked,
+        unexpected=unexpected,
+        first_unexpected=[row for part in parts for row in part.first_unexpected][:_NAMED_OFFENDERS],
     )
-    # Ids and times of a run stay behind: a finding holds only what the data and the arguments decide.
-    findings = [_to_finding(name, outcome) for outcome in result.results]
-    return sorted(findings, key=lambda finding: (finding.expectation, str(finding.arguments)))
 
 
 def _to_finding(table: str, outcome: Any) -> Finding:  # noqa: ANN401  (untyped in Great Expectations)

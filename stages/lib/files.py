@@ -29,6 +29,23 @@ def write_whole(path: Path) -> Iterator[Path]:
         remove(partial)
 
 
+def require_space(path: Path, size: int) -> None:
+    """Refuse to begin what needs `size` bytes on the disk of `path`, which need not exist yet, if they are not free.
+
+    Raises:
+        DataError: saying how many bytes are needed and how many there are.
+    """
+    place = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise DataError(
+            str(path),
+            expected=f"{size:,} bytes free on its disk",
+            got=f"{free:,}",
+            do="free some (`dvc gc --workspace` empties DVC's cache of what is not in use), then `dvc repro`",
+        )
+
+
 def remove(path: Path) -> None:
     """Remove the file or the folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from stages.lib.arrays import iterate_chunks
 from stages.lib.params import Section
 
 
@@ -40,7 +41,7 @@ def compare(
     hits, reference_hits = int((got == labels).sum()), int((expected == labels).sum())
     same_class = len(reference) - len(rows)
     accuracy_drop = 100 * (reference_hits - hits) / len(labels)
-    max_abs_error = float(np.abs(actual.astype(np.float64) - reference).max())
+    max_abs_error = _measure_distance(actual, reference)
     return Parity(
         images=len(reference),
         same_class=same_class,
@@ -59,4 +60,11 @@ def compare(
 
 def measure_steps(one: NDArray[np.floating], other: NDArray[np.floating], step: float) -> int:
     """The largest difference of two models' quantized probabilities (N, classes), in steps of their scale."""
-    return int(np.rint(np.abs(one.astype(np.float64) - other).max() / step))
+    return int(np.rint(_measure_distance(one, other) / step))
+
+
+def _measure_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """The largest absolute difference, computed in float64; NaN if there is one."""
+    return float(
+        np.max([np.abs(one[rows].astype(np.float64) - other[rows]).max() for rows in iterate_chunks(len(one))])
+    )

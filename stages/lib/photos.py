@@ -30,29 +30,51 @@ def _measure_border(images: NDArray[np.uint8]) -> float:
 
 
 def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> Photo:
-    """The picture in `file`, grey, upright, with the model's background, padded to its aspect and resized.
+    """The picture in `file` as a model takes it: `read_grey`, with the model's background, `fit_picture`.
 
-    A picture that has the model's size, is grey and has its background comes through byte for byte. Transparent
-    parts are taken as white. image_size: height and width in pixels. background: `dark` or `light`.
+    A picture that has the model's size, is grey and has its background comes through byte for byte.
+    image_size: height and width in pixels. background: `dark` or `light`.
 
     Raises:
-        DataError: it is no picture, is cut off, is too large to unpack safely, or has values beyond 16 bits.
+        DataError: as `read_grey`.
+    """
+    grey = read_grey(file, name)
+    was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
+    if was_inverted:
+        grey = ImageOps.invert(grey)
+    return Photo(fit_picture(grey, image_size), was_inverted)
+
+
+def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -> Image.Image:
+    """The picture in `file`, upright as its EXIF data says, in 8 bits of grey; transparent parts are taken as white.
+
+    kinds: Pillow's names of the file formats that are taken, all that it knows by default.
+
+    Raises:
+        DataError: it is no picture, is cut off, animated, too large to unpack safely, or has values beyond 16 bits.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            grey = _to_grey(ImageOps.exif_transpose(Image.open(file)), name)
+            image = Image.open(file, formats=kinds)
+            pictures = getattr(image, "n_frames", 1)
+            if pictures == 1:
+                return _to_grey(ImageOps.exif_transpose(image), name)
     # Pillow's readers raise these on damaged files.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(name, expected="a whole picture", got=str(error), do="name another") from None
-    was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
-    if was_inverted:
-        grey = ImageOps.invert(grey)
+    raise DataError(name, expected="one picture", got=f"{pictures} in one file", do="name one that has one")
+
+
+def fit_picture(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture resized to (H, W) with its proportions kept, uint8.
+
+    Pillow's bicubic filter on bytes computes in integers: the same bytes on every processor.
+    """
     height, width = image_size
     # Padded with what surrounds the drawing, so that no edge appears that was not there.
     level = int(_measure_border(np.asarray(grey)[np.newaxis]))
-    fitted = ImageOps.pad(grey, (width, height), Image.Resampling.BICUBIC, color=level)
-    return Photo(np.asarray(fitted), was_inverted)
+    return np.asarray(ImageOps.pad(grey, (width, height), Image.Resampling.BICUBIC, color=level))
 
 
 def _to_grey(image: Image.Image, name: str) -> Image.Image:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.arrays import allocate, iterate_chunks
+
 # One size for all: the last bits of a probability depend on how many images are computed together.
 BATCH_SIZE = 1000
 
@@ -14,8 +16,11 @@ def predict_in_batches(
     predict: Callable[[NDArray[Any]], Any], images: NDArray[Any], batch_size: int = BATCH_SIZE
 ) -> NDArray[np.float32]:
     """Probabilities float32 (N, classes) for images (N, H, W), `batch_size` at a time."""
-    batches = [
-        np.asarray(predict(np.ascontiguousarray(images[start : start + batch_size])))
-        for start in range(0, len(images), batch_size)
-    ]
-    return np.concatenate(batches)
+    probabilities: NDArray[np.float32] | None = None
+    for rows in iterate_chunks(len(images), batch_size):
+        batch = np.asarray(predict(np.ascontiguousarray(images[rows])))
+        if probabilities is None:
+            probabilities = allocate((len(images), *batch.shape[1:]), batch.dtype)
+        probabilities[rows] = batch
+    assert probabilities is not None, "a test split has images"
+    return probabilities

@@ -1,0 +1,239 @@
+"""A folder of pictures becomes images with classes, or every file in it that is none is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.ingest import IngestParams, run
+from stages.lib.arrays import load_split
+from stages.lib.errors import DataError
+from stages.lib.files import read_csv, read_json
+from stages.lib.picture_folders import list_pictures, load_pictures
+
+SIZE = (12, 16)
+CLASSES = ("circle", "cross")
+
+
+def draw(number):
+    """A picture that no other number gives."""
+    pixels = np.random.default_rng(number).integers(0, 60, SIZE, np.uint8)
+    pixels[3:9, 4:12] = 200
+    return pixels
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures of each of two classes."""
+    for number in range(20):
+        save(tmp_path / "own" / CLASSES[number % 2] / f"{number:02}.png", draw(number))
+    return tmp_path / "own"
+
+
+def load(folder, test_fraction=0.2, seed=0):
+    return load_pictures(folder, "own", SIZE, test_fraction, seed, heading="test")
+
+
+def test_subfolders_are_the_classes(folder):
+    """Each picture comes back byte for byte with its folder's name as its class and its file's name."""
+    pictures = load(folder)
+
+    assert pictures.class_names == CLASSES
+    for split, files in ((pictures.train, pictures.files["train"]), (pictures.test, pictures.files["test"])):
+        for image, label, file in zip(*split, files, strict=True):
+            assert file.startswith(CLASSES[label])
+            np.testing.assert_array_equal(image, draw(int(Path(file).stem)))
+
+
+def test_split_is_drawn_by_class_and_seed(folder):
+    """A fifth of each class is held out; the same seed draws the same, another one others."""
+    drawn = [load(folder, seed=seed).files["test"] for seed in (0, 0, 1)]
+
+    assert [sorted(name.split("/")[0] for name in names) for names in drawn] == [["circle"] * 2 + ["cross"] * 2] * 3
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_same_pictures_stay_in_one_split(folder, seed):
+    """Copies of a picture, in whatever format and class, are never on both sides."""
+    for number in range(8):
+        save(folder / "cross" / f"copy{number}.bmp", draw(3))
+    files = load(folder, seed=seed).files
+    of_picture = [[name for name in names if "copy" in name or "03.png" in name] for names in files.values()]
+
+    assert sorted(map(len, of_picture)) == [0, 9]
+
+
+def test_split_of_the_folder_itself_is_kept(folder):
+    """Under train and test the classes are as they lie, whatever the share."""
+    for name, count in (("train", 6), ("test", 4)):
+        for number in range(count):
+            save(folder.parent / "sorted" / name / CLASSES[number % 2] / f"{number}.png", draw(number))
+    pictures = load(folder.parent / "sorted", test_fraction=0.9)
+
+    assert [len(split.labels) for split in (pictures.train, pictures.test)] == [6, 4]
+    assert pictures.files["test"] == [f"test/{CLASSES[number % 2]}/{number}.png" for number in range(4)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "JPG"])
+def test_every_format_is_taken(folder, suffix):
+    """PNG, JPEG, BMP, TIFF and WebP, in colour and another size."""
+    large = Image.fromarray(draw(99)).convert("RGB").resize((160, 120), Image.Resampling.NEAREST)
+    large.save(folder / "cross" / f"large.{suffix}", quality=95)
+    pictures = load(folder, test_fraction=0.0)
+    row = pictures.files["train"].index(f"cross/large.{suffix}")
+
+    # JPEG and WebP are lossy.
+    assert np.abs(pictures.train.images[row].astype(int) - draw(99)).mean() < 8
+
+
+def test_what_systems_leave_is_passed_over(folder):
+    """Hidden files, Thumbs.db and a note beside the classes are no pictures and no faults."""
+    for name in (".DS_Store", "cross/.DS_Store", "cross/Thumbs.db", ".git/x.png", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("", encoding="utf-8")
+
+    assert len(load(folder).train.labels) == 16
+
+
+def test_folders_in_a_class_are_looked_into(folder):
+    """A picture counts for the class that is its outermost folder."""
+    save(folder / "cross/2026/may/21.png", draw(21))
+
+    files = load(folder).files
+
+    assert "cross/2026/may/21.png" in files["train"] + files["test"]
+
+
+def write_text(path):
+    path.write_text("no picture\n" * 9, encoding="utf-8")
+
+
+def write_nothing(path):
+    path.write_bytes(b"")
+
+
+def cut_off(path):
+    save(path, np.random.default_rng(0).integers(0, 255, (90, 90), np.uint8))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def animate(path):
+    frames = [Image.fromarray(draw(number)) for number in (1, 2, 3)]
+    frames[0].save(path, format="WEBP", save_all=True, append_images=frames[1:])
+
+
+def make_bomb(path):
+    Image.new("1", (20_000, 10_000)).save(path)
+
+
+def write_gif(path):
+    Image.fromarray(draw(0)).save(path, format="GIF")
+
+
+def link_out(path):
+    save(path.parents[2] / "elsewhere.png", draw(0))
+    path.symlink_to(path.parents[2] / "elsewhere.png")
+
+
+def link_nowhere(path):
+    path.symlink_to(path.parent / "nowhere.png")
+
+
+def link_folder(path):
+    path.symlink_to(path.parent.parent, target_is_directory=True)
+
+
+BROKEN = {
+    "text": (write_text, "a whole picture, got cannot identify"),
+    "empty": (write_nothing, "a whole picture, got cannot identify"),
+    "cut off": (cut_off, "a whole picture, got .*truncated"),
+    "animated": (animate, "one picture, got 3 in one file"),
+    "bomb": (make_bomb, "a whole picture, got .*decompression bomb"),
+    "GIF": (write_gif, "a whole picture, got cannot identify"),
+    "link out": (link_out, "a file of the folder, got a link out of it; copy the file"),
+    "dead link": (link_nowhere, "a file that can be read, got No such file"),
+    "link to a folder": (link_folder, "a file, got a link to a folder"),
+    "FIFO": (os.mkfifo, "a file, got none"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_file_that_is_no_picture_is_named_with_its_reason(folder, kind):
+    """A broken, hostile or foreign file is refused by its path."""
+    write, told = BROKEN[kind]
+    write(folder / "cross" / "odd.png")
+
+    with pytest.raises(DataError, match=f"own/cross/odd.png: expected {told}"):
+        load(folder)
+
+
+def test_all_faults_are_told_at_once(folder):
+    """Each file that is none of a class's pictures has a line of its own, in the order of the names."""
+    for number, (write, _) in enumerate(BROKEN.values()):
+        write(folder / "circle" / f"odd{number}.png")
+    save(folder / "astray.png", draw(0))
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError) as refusal:
+        load(folder)
+    first, *lines = str(refusal.value).splitlines()
+
+    assert first == f"{len(BROKEN) + 2} faults:"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "own/astray.png",
+        *(f"own/circle/odd{number}.png" for number in range(len(BROKEN))),
+        "own/empty",
+    ]
+
+
+def test_name_that_is_no_utf8_is_refused_and_shown(folder):
+    """The bytes of the name are shown as such."""
+    Path(os.fsdecode(os.fsencode(folder / "cross") + b"/\xff.png")).write_bytes(b"")
+    _, faults = list_pictures(folder, "own")
+
+    assert [str(fault) for fault in faults] == [
+        r"own/cross/\xff.png: expected a name in UTF-8, got other bytes; rename it"
+    ]
+
+
+@pytest.mark.parametrize(("classes", "got"), [((), "none"), (("cross",), "cross")])
+def test_fewer_than_two_classes_are_refused(tmp_path, classes, got):
+    """There is nothing to tell apart."""
+    (tmp_path / "own").mkdir()
+    for name in classes:
+        save(tmp_path / "own" / name / "1.png", draw(1))
+
+    with pytest.raises(DataError, match=f"own: expected a subfolder for each of two or more classes, got {got}; sort"):
+        load(tmp_path / "own")
+
+
+def test_name_of_a_class_is_the_same_on_every_system(folder):
+    """A decomposed umlaut, as macOS writes it, is the composed one."""
+    save(folder / "gro\u0308ße" / "1.png", draw(50))
+
+    assert load(folder).class_names == ("circle", "cross", "größe")
+
+
+@pytest.mark.usefixtures("folder")
+def test_ingest_writes_pictures_with_their_files(tmp_path, monkeypatch):
+    """data/raw holds images, labels, class names and which file each image was, the same bytes each time."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    params = IngestParams(dataset="folder", path="own", image_size=[12, 16], test_fraction=0.2, seed=0)
+    for name in ("one", "two"):
+        run(params, tmp_path / name)
+    images, labels = load_split(tmp_path / "one/train")
+    files = [row["file"] for row in read_csv(tmp_path / "one/train/files.csv")]
+    written = [{path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("one", "two")]
+
+    np.testing.assert_array_equal(images[3], draw(int(Path(files[3]).stem)))
+    assert [name.split("/")[0] for name in files] == [CLASSES[label] for label in labels]
+    assert read_json(tmp_path / "one/dataset.json")["class_names"] == list(CLASSES)
+    assert read_json(tmp_path / "one/dataset.json")["name"] == "own"
+    assert written[0] == written[1]
