@@ -142,6 +142,17 @@ def test_no_change_runs_nothing(project):
     assert project.repro() == []
 
 
+def test_output_edited_in_place_is_made_again(project):
+    """An edit does not reach DVC's cache, whose objects DVC trusts: what was promised comes back."""
+    path = project.root / "reports/validation.json"
+    before = path.read_bytes()
+    path.write_bytes(b"{}")
+    project.repro()
+
+    assert path.read_bytes() == before
+    assert project.run("git", "status", "--porcelain") == ""
+
+
 def test_changed_export_reruns_export_and_track_alone(project):
     """A parameter of `export` leaves the network and its evaluation alone."""
     project.set_param("export.representative_samples", 123)
