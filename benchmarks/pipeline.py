@@ -182,19 +182,19 @@ def split_time(clone: Path, stage: str, seconds: float) -> dict[str, float]:
 def make_trivial(clone: Path, folder: Path, environment: Mapping[str, str]) -> Path:
     """A DVC project with the same stages, deps and outputs as a reproduced clone, but a few bytes in every file."""
     yaml = YAML(typ="safe", pure=True)
-    stages = yaml.load(clone / "dvc.yaml")["stages"]
-    for stage in stages.values():
+    stages, locked = (yaml.load(clone / name)["stages"] for name in ("dvc.yaml", "dvc.lock"))
+    for name, stage in stages.items():
         stage["cmd"] = "true"
+        stage["deps"] = [dep["path"] for dep in locked[name]["deps"]]  # in dvc.yaml one may be a parameter
         entries = [*stage["deps"], *stage.get("outs", []), *stage.get("metrics", [])]
-        for name in [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]:
-            paths = sorted((clone / name).rglob("*")) if (clone / name).is_dir() else [clone / name]
-            for path in paths:
+        for place in [clone / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]:
+            for path in place.rglob("*") if place.is_dir() else [place]:
                 if path.is_file():
                     relative = path.relative_to(clone)
                     write_text(folder / relative, f"{relative}\n")
     yaml.dump({"stages": stages}, folder / "dvc.yaml")
     yaml.dump({section: {"value": 1} for section in yaml.load(clone / "params.yaml")}, folder / "params.yaml")
-    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], [*DVC, "commit", "--quiet", "--force"]):
+    for command in (["git", "init"], [*DVC, "init"], [*DVC, "commit", "--force"]):
         run_apart(command, folder, environment)
     return folder
 

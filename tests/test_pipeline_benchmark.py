@@ -36,7 +36,7 @@ stages:
     cmd: >-
       mkdir -p data .cache/stage_times reports && sleep 0.5 && echo {} > data/a && echo {} > data/b &&
       echo '{"imports": 0.125, "work": 0.25}' | tee .cache/stage_times/first.json > .cache/stage_times/second.json
-    deps: [source]
+    deps: ["${first.place}"]
     params: [first]
     outs: [data]
   second:
@@ -65,7 +65,7 @@ def project(tmp_path_factory):
     """A DVC project of two stages, and what was measured of it."""
     folder = tmp_path_factory.mktemp("project")
     write_text(folder / "dvc.yaml", GRAPH)
-    write_json(folder / "params.yaml", {"first": {"units": [1, 2]}, "second": {"rate": 0.5}})  # JSON is YAML, too
+    write_json(folder / "params.yaml", {"first": {"place": "source"}, "second": {"rate": 0.5}})  # JSON is YAML, too
     write_text(folder / "source", "the source\n" * 1000)
     run_apart(["git", "init", "--quiet"], folder, os.environ)
     run_apart([*DVC, "init", "--quiet"], folder, os.environ)
