@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.lib.arrays import load_split
-from stages.lib.dvc_lock import LOCK_PATH, State, read_state, require_current
+from stages.lib.dvc_lock import LOCK_PATH, State, load_state, require_current
 from stages.lib.files import read_csv, read_json, write_json
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
@@ -29,16 +29,18 @@ from stages.lib.tracking import (
     RunRecord,
     add_commit,
     ensure_experiment,
-    ensure_model_version,
     find_run,
     log_run,
     open_store,
     promote,
+    register,
 )
 
 _REPORTS_DIR = Path("reports")
 _EXPORT_DIR = Path("models/export")
 _RAW_TEST_DIR = Path("data/raw/test")
+# Outputs without which there is nothing to track: of the first stages and of the last.
+_NEEDED = ("data/raw", "data/normalized", "models/model.keras", "models/export", "reports/metrics.json")
 # Outputs that a run carries; data it only names.
 _LOGGED = ("models/", "reports/")
 # Each export's largest |Δp| in each runtime, and the like.
@@ -102,7 +104,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
     """The run that stands for a state."""
     commit = find_commit()
     experiment = os.environ.get("DVC_EXP_NAME", "")
-    units = "-".join(map(str, state.params["train"]["hidden_units"]))
+    units = "-".join(map(str, load_params()["train"]["hidden_units"]))
     test_data = hash_output(_RAW_TEST_DIR)
     times = read_times(load_params())
     return RunRecord(
@@ -158,20 +160,21 @@ def find_commit() -> str:
 
 def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> None:
     """Log the state unless it is logged, register its model unless it is registered, decide unless it is decided."""
-    state = read_state(LOCK_PATH.read_text(encoding="utf-8"))
-    require_current(state, load_params(), _LOGGED)
+    state = load_state()
+    require_current(state, load_params(), _NEEDED, _LOGGED)
     dataset_name = read_json(Path("data/normalized/dataset.json"))["name"]
     model = describe_model()
     with open_store() as store:
         experiment_id = ensure_experiment(store, params.experiment)
-        known = find_run(store, experiment_id, state.digest)
-        logged = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
+        known = find_run(store, experiment_id, params.registered_model, state.digest)
+        own = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
+        logged, version = register(store, experiment_id, params.registered_model, own, model.contender)
+        is_new = known is None and logged.info.run_id == own.info.run_id
         add_commit(store, logged, find_commit())
-        version = ensure_model_version(store, params.registered_model, logged, model.contender)
         decision = promote(store, logged, version, model.contender, Criteria(params.significance, params.min_recall))
     write_json(state_path, state._asdict())
     print(
-        f"track: run {logged.info.run_name!r} {'was already there' if known else 'logged'}; "
+        f"track: run {logged.info.run_name!r} {'logged' if is_new else 'was already there'}; "
         f"{params.registered_model} version {version.version} is {'' if decision.is_promoted else 'not '}"
         f"promoted: {decision.reason}"
     )

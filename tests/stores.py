@@ -85,11 +85,11 @@ def track(root, state="s1", contender=GOOD, commit="c0"):
         experiment_id = tracking.ensure_experiment(store, "digits")
         model = make_model(root, contender)
         write_csv(PREDICTIONS_PATH, ["actual", "predicted"], contender.predictions)
-        run = tracking.find_run(store, experiment_id, state) or tracking.log_run(
+        run = tracking.find_run(store, experiment_id, "digits", state) or tracking.log_run(
             store, experiment_id, make_record(state), model
         )
+        run, version = tracking.register(store, experiment_id, "digits", run, contender)
         tracking.add_commit(store, run, commit)
-        version = tracking.ensure_model_version(store, "digits", run, contender)
         return store, run, version, tracking.promote(store, run, version, contender, CRITERIA)
 
 

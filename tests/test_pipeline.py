@@ -306,6 +306,47 @@ def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
     assert "reports/misclassified.png" in artifacts
 
 
+def test_stage_with_an_unusable_store_loses_nothing_and_is_retried(project, tmp_path):
+    """Where `track` cannot log, the outputs and dvc.lock stay as they are, and the next `dvc repro` runs it alone."""
+    copy = project.copy_to(tmp_path / "copy", without=("mlflow.db", "mlartifacts"))
+    copy.set_param("track.significance", 0.04)
+    (copy.root / "mlflow.db").mkdir()
+    before = {path: path.read_bytes() for path in list_outputs(copy.root)}
+    done = copy.start("dvc", "repro")
+    after = {path: path.read_bytes() for path in list_outputs(copy.root)}
+    (copy.root / "mlflow.db").rmdir()
+    stages = copy.repro()
+    (line,) = [line for line in done.stderr.splitlines() if line and not line.startswith("ERROR")]
+
+    assert done.returncode != 0
+    assert line == (
+        f"track: the MLflow store sqlite:///{copy.root}/mlflow.db: expected a file, got a folder; move it away, "
+        "then `python -m stages.track`; nothing is logged twice"
+    )
+    assert after == before
+    assert stages == ["track"]
+    assert [run.info.status for run in copy.list_runs()] == ["FINISHED"]
+
+
+def list_outputs(root):
+    """The files of all outputs, and dvc.lock."""
+    folders = ("data", "models", "reports")
+    return [root / "dvc.lock", *(path for name in folders for path in (root / name).rglob("*") if path.is_file())]
+
+
+@pytest.mark.parametrize("text", ["stages: [1, 2]", "stages: {}"], ids=["no DVC's", "of no stage"])
+def test_lock_that_is_none_of_the_outputs_ends_tracking_in_one_line(project, text):
+    """`python -m stages.track` says what is wrong with dvc.lock, and what to do, in one line."""
+    sound = project.read("dvc.lock")
+    (project.root / "dvc.lock").write_text(text, encoding="utf-8")
+    done = project.start("python", "-m", "stages.track")
+    (project.root / "dvc.lock").write_text(sound, encoding="utf-8")
+    (line,) = done.stderr.splitlines()
+
+    assert done.returncode == 1
+    assert line.startswith("track: dvc.lock: expected ")
+
+
 def test_champion_that_was_rolled_back_stays_so(project, tmp_path):
     """After `pipeline rollback` the same state, tracked once more, is not promoted, and the line says what would."""
     rollback = ("python", "-c", "from stages.commands.main import main; main(['rollback'])")

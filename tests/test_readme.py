@@ -33,7 +33,7 @@ def test_picture_of_the_dag_has_its_edges():
     assert set(re.findall(r"^    (\w+) --> (\w+)$", README, re.MULTILINE)) == edges
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", ".github/TEAM.md"])
 def test_named_modules_and_links_exist(document):
     """Each module and each file that a document names is there."""
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -355,7 +355,16 @@ def test_folder_outside_git_is_one_line(repository):
     assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
 
 
-@pytest.mark.parametrize("text", ["stages: 3", "[3]", "stages: {train: 3}", "stages: {train: {outs: [{path: a}]}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages: 3",
+        "[3]",
+        "stages: {train: 3}",
+        "stages: {train: {outs: [{path: a}]}}",
+        "stages: {evaluate: {params: {params.yaml: {evaluate: 5}}}}",
+    ],
+)
 def test_lock_that_is_something_else_is_one_line(repository, text):
     """Valid YAML that no DVC wrote ends in one line that names dvc.lock, not in a traceback."""
     (repository.root / "dvc.lock").write_text(text, encoding="utf-8")

@@ -70,7 +70,7 @@ def test_failure_midway_leaves_no_finished_run(root):
         experiment_id = tracking.ensure_experiment(store, "digits")
         with pytest.raises(FileNotFoundError):
             tracking.log_run(store, experiment_id, record, make_model(root, GOOD))
-        found_after_failure = tracking.find_run(store, experiment_id, "s1")
+        found_after_failure = tracking.find_run(store, experiment_id, "digits", "s1")
     store, _, _, _ = track(root)
 
     assert found_after_failure is None

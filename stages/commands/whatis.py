@@ -300,7 +300,7 @@ def read_runs() -> tuple[list[LoggedRun], str]:
     from stages.lib.tracking import STATE_TAG, open_store  # noqa: PLC0415  # MLflow takes seconds
 
     try:
-        with open_store() as store:
+        with open_store(create=False, again="`pipeline whatis` again") as store:
             client = store.client
             experiments = {found.experiment_id: found.name for found in client.search_experiments()}
             criterion = f"tags.`{STATE_TAG}` LIKE '%' and attributes.status = 'FINISHED'"

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from stages.lib.errors import TrackingError
+from stages.lib.errors import DataError, TrackingError
 from stages.lib.hashing import hash_output
 
 LOCK_PATH = Path("dvc.lock")
@@ -25,27 +27,83 @@ class State(NamedTuple):
     digest: str  # SHA-256 of the two, hexadecimal
 
 
+class _Part(BaseModel):
+    """Part of a dvc.lock: what is read is typed, the rest is DVC's business."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Output(_Part):
+    path: str
+    md5: str
+
+
+class _Stage(_Part):
+    params: dict[str, dict[str, dict[str, Any]]] = {}  # by file, by section
+    outs: list[_Output] = []
+
+
+class _Lock(_Part):
+    stages: dict[str, _Stage] = {}
+
+
 def read_state(lock_text: str) -> State:
-    """The state in the text of a dvc.lock, be it the file's or that of `git show REV:dvc.lock`."""
-    stages: Mapping[str, Any] = (YAML(typ="safe", pure=True).load(lock_text) or {}).get("stages", {})
+    """The state in the text of a dvc.lock, be it the file's or that of `git show REV:dvc.lock`.
+
+    Raises:
+        ValueError: it is not what DVC writes.
+    """
+    try:
+        lock = _Lock.model_validate(YAML(typ="safe", pure=True).load(lock_text) or {})
+    except YAMLError as error:
+        raise ValueError(str(error)) from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        what = fault["msg"].partition(" or instance of")[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {what}".removeprefix(": ")) from None
     params: dict[str, dict[str, Any]] = {}
     outputs: dict[str, str] = {}
-    for name, stage in stages.items():
+    for name, stage in lock.stages.items():
         if name != _TELLING_STAGE:
-            params |= {section: value for file in stage.get("params", {}).values() for section, value in file.items()}
-            outputs |= {out["path"]: out["md5"] for out in stage.get("outs", [])}
-    canonical = json.dumps({"outputs": outputs, "params": params}, sort_keys=True)
+            params |= {section: value for file in stage.params.values() for section, value in file.items()}
+            outputs |= {out.path: out.md5 for out in stage.outs}
+    try:
+        canonical = json.dumps({"outputs": outputs, "params": params}, sort_keys=True)
+    except TypeError as error:  # YAML has dates, and more that no params.yaml of ours has
+        raise ValueError(str(error)) from None
     return State(params, outputs, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def require_current(state: State, params: Mapping[str, Any], hashed_paths: tuple[str, ...]) -> None:
-    """Refuse a state that is not what lies on disk.
-
-    params: params.yaml as it is. hashed_paths: beginnings of the paths of the outputs that are hashed again.
+def load_state() -> State:
+    """The state in the dvc.lock of the current folder.
 
     Raises:
-        TrackingError: a section or an output is another than dvc.lock says.
+        DataError: there is none, or it is damaged.
     """
+    try:
+        return read_state(LOCK_PATH.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(str(LOCK_PATH), expected="a file", got="none", do="run `dvc repro`") from None
+    except ValueError as error:  # not UTF-8, or not what DVC writes
+        raise DataError(
+            str(LOCK_PATH), expected="what DVC writes", got=str(error), do=f"`git checkout {LOCK_PATH}`"
+        ) from None
+
+
+def require_current(
+    state: State, params: Mapping[str, Any], needed_paths: Collection[str], hashed_paths: tuple[str, ...]
+) -> None:
+    """Refuse a state that is not what lies on disk, or that ends before its last stage.
+
+    params: params.yaml as it is. needed_paths: outputs that the state must have. hashed_paths: beginnings of the paths
+    of the outputs that are hashed again.
+
+    Raises:
+        TrackingError: a section or an output is another than dvc.lock says, or dvc.lock says nothing of it.
+    """
+    for path in needed_paths:
+        if path not in state.outputs:
+            raise TrackingError(str(LOCK_PATH), expected=f"the output {path}", got="none", do="run `dvc repro`")
     for section, value in state.params.items():
         if params.get(section) != value:
             raise TrackingError(

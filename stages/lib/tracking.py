@@ -1,9 +1,13 @@
 """The MLflow store: one run per pipeline state, one model version per run, one champion."""
 
+import hashlib
+import logging
 import os
+import platform
+import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +16,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from stages.lib.lean_imports import import_lean
@@ -20,8 +23,11 @@ from stages.lib.lean_imports import import_lean
 # Read while the package is imported.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-# A server that does not answer is said to be so after seconds, not after minutes.
+# A request that nobody answers is given up after a minute and a half; MLflow itself would try for a quarter of an hour.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# A run's address on a server, which may have a password in it.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # Neither bars nor the diary of the store's tables: a stage says in a line what it did.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -30,6 +36,7 @@ with import_lean():
     import mlflow
     import mlflow.onnx
     import onnx
+    from alembic.script import ScriptDirectory
     from mlflow import MlflowClient
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
@@ -40,7 +47,8 @@ with import_lean():
     from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
-from stages.lib.places import resolve
+from stages.lib.files import write_whole
+from stages.lib.places import find_root, resolve
 from stages.lib.promotion import (
     PREDICTIONS_PATH,
     Champion,
@@ -51,9 +59,14 @@ from stages.lib.promotion import (
     decide,
     read_predictions,
 )
+from stages.lib.sqlite_store import hold, require_usable
 from stages.lib.urls import hide_password
 
+# MLflow prints what goes wrong in a store with its whole stack; here it is told in a line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
 STATE_TAG = "pipeline.state"
+CLONE_TAG = "pipeline.clone"  # digest of the machine and the folder that logged the run
 COMMITS_TAG = "git.commits"
 DECISION_TAG = "promotion"
 CHAMPION = "champion"
@@ -63,12 +76,18 @@ _ORDER_TAG = "champion.order"  # the first champion has 1, each later one a numb
 _ROLLED_BACK_TAG = "rolled_back"  # digest of the version's state: a person has put an earlier champion in its place
 
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run that there is none of
+_IS_THERE = "RESOURCE_ALREADY_EXISTS"
 # MLflow's own tag: the run's colour in lists and charts.
 COLOR_TAG = "mlflow.runColor"
 
 # Okabe and Ito's palette, told apart by everyone (https://jfly.uni-koeln.de/color/), without the yellow, which is faint
 # on white. MLflow itself draws a colour by the run's id: of three runs, two have the same in one case out of ten.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+
+# One process of a clone at a time writes to a server, too.
+_SERVER_LOCK = ".cache/mlflow.lock"
+# Two attempts of ten seconds to find out whether a server is there at all.
+FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
 _MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
@@ -110,6 +129,11 @@ class Store(NamedTuple):
     client: MlflowClient
     artifacts_dir: Path | None  # where a SQLite store's artifacts lie; a server decides for itself
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other clones may be writing to it at this moment."""
+        return self.artifacts_dir is None
+
 
 @contextmanager
 def open_store(
@@ -118,7 +142,7 @@ def open_store(
     """The store at MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
 
     A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
-    It runs several at once, too: a SQLite store is open to one of them at a time, the others wait.
+    It runs several at once, too: the store is open to one process of a clone at a time, the others wait.
 
     create: whether a SQLite store that is not there is created. again: what to do once a fault has been put right.
 
@@ -126,28 +150,59 @@ def open_store(
         TrackingError: there is no store, or whatever goes wrong with it inside the block.
     """
     given_uri = os.environ.get("MLFLOW_TRACKING_URI")
-    kind, _, path = (given_uri or "sqlite:///mlflow.db").partition(":///")
-    is_local = kind == "sqlite"
-    uri = f"sqlite:///{resolve(path)}" if is_local else str(given_uri)
+    kind, _, name = (given_uri or "sqlite:///mlflow.db").partition(":///")
+    path = resolve(name) if kind == "sqlite" else None
+    uri = f"sqlite:///{path}" if path else str(given_uri)
     where = f"the MLflow store {hide_password(uri)}"
-    if is_local and not create and not resolve(path).exists():
+    if path and not create and not path.exists():
         raise TrackingError(
             where, expected="a file", got="none", do="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
         )
     mlflow.set_tracking_uri(uri)
     try:
-        with FileLock(f"{resolve(path)}.lock") if is_local else nullcontext():
-            yield Store(MlflowClient(uri), resolve("mlartifacts") if is_local else None)
-    except (MlflowException, SQLAlchemyError) as error:
+        with hold(Path(f"{path}.lock") if path else resolve(_SERVER_LOCK), where, again):
+            if path:
+                _prepare_file(path, where, again)
+            else:
+                _require_answer(uri)
+            yield Store(MlflowClient(uri), resolve("mlartifacts") if path else None)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of a file here; one without a number is the server's answer to an artifact, as `requests` raises it
         raise TrackingError(
             where,
             expected="it to answer",
-            got=str(error).splitlines()[0],
+            got=hide_password(uri, str(error).splitlines()[0]),
             do=f"put that right, then {again}",
         ) from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
         mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again
+
+
+def _prepare_file(path: Path, where: str, again: str) -> None:
+    """See that the SQLite store is there, whole, and of the installed MLflow."""
+    if not path.exists():
+        with write_whole(path) as partial:  # its dozens of tables take seconds, and half of them cannot be opened again
+            partial.touch()  # where that is not allowed, it is told at once
+            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
+    newest = scripts.get_current_head()
+    assert newest, "MLflow has migrations, in one line"
+    require_usable(path, where, again, {script.revision for script in scripts.walk_revisions()}, newest)
+
+
+def _require_answer(uri: str) -> None:
+    """Raise MLflow's error within seconds if the server does not answer.
+
+    Later requests have more time: a busy server may be slow to store something, and what was begun deserves a wait.
+    """
+    patient = {name: os.environ[name] for name in FIRST_REQUEST}
+    os.environ.update(FIRST_REQUEST)
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    finally:
+        os.environ.update(patient)
 
 
 def ensure_experiment(store: Store, name: str) -> str:
@@ -156,36 +211,82 @@ def ensure_experiment(store: Store, name: str) -> str:
     MLflow fixes an experiment's artifact folder, as an absolute path, when it creates it. Where the project's folder
     has moved since, the experiment of the old place keeps its runs under another name until it moves back.
     """
+    location = (store.artifacts_dir / name).as_uri() if store.artifacts_dir else None
     experiment = store.client.get_experiment_by_name(name)
-    if store.artifacts_dir is None:
-        return str(experiment.experiment_id if experiment else store.client.create_experiment(name))
-    location = (store.artifacts_dir / name).as_uri()
-    if experiment and experiment.artifact_location != location:
+    if location and experiment and experiment.artifact_location != location:
         store.client.rename_experiment(experiment.experiment_id, _name_left(name, experiment.artifact_location))
         experiment = store.client.get_experiment_by_name(_name_left(name, location))
         if experiment:
             store.client.rename_experiment(experiment.experiment_id, name)
-    return str(experiment.experiment_id if experiment else store.client.create_experiment(name, location))
+    if experiment is None:
+        _create_unless_there(lambda: store.client.create_experiment(name, location))
+        experiment = store.client.get_experiment_by_name(name)
+    assert experiment, "it was there or has been created"
+    return str(experiment.experiment_id)
+
+
+def _create_unless_there(create: Callable[[], object]) -> None:
+    """Create what another clone may have created since it was looked for."""
+    try:
+        create()
+    except MlflowException as error:
+        if error.error_code != _IS_THERE:
+            raise
 
 
 def _name_left(name: str, artifact_location: str) -> str:
     return f"{name} (artifacts in {_to_path(artifact_location)})"
 
 
-def find_run(store: Store, experiment_id: str, state: str) -> Run | None:
-    """The finished run of a pipeline state; what an interrupted attempt left is deleted."""
-    finished = None
-    for run in store.client.search_runs([experiment_id], f"tags.`{STATE_TAG}` = '{state}'"):
-        if run.info.status == "FINISHED":
-            finished = run
-        else:
-            store.client.delete_run(run.info.run_id)
-    return finished
+def find_run(store: Store, experiment_id: str, model_name: str, state: str) -> Run | None:
+    """The finished run of a pipeline state; what an attempt that failed, or one of this clone's, left is deleted.
+
+    Two clones that share a server may log the same state at the same moment. Then the run that was registered first is
+    the one: the registry numbers versions one after another, whoever asks, so that all agree on which that is, and each
+    clone deletes its own later one.
+    """
+    runs = store.client.search_runs([experiment_id], f"tags.`{STATE_TAG}` = '{state}'")
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    if len(finished) > 1:
+        numbers = {run.info.run_id: _list_numbers(store, model_name, run) for run in finished}
+        finished.sort(key=lambda run: (numbers[run.info.run_id] or [sys.maxsize], run.info.start_time, run.info.run_id))
+    for run in runs:
+        if run not in finished[:1] and _is_left(store, run):
+            _delete_run(store, model_name, run)
+    return finished[0] if finished else None
+
+
+def _is_left(store: Store, run: Run) -> bool:
+    """Whether a run that does not count is to be deleted; not what another clone may be logging at this moment."""
+    if not store.is_shared:  # and no other process writes to it
+        return str(run.info.status) != "FINISHED"
+    return run.data.tags.get(CLONE_TAG) == _describe_clone() or run.info.status in ("FAILED", "KILLED")
+
+
+def _describe_clone() -> str:
+    """What tells this clone from others of the same team: a digest, for the names are nobody's business."""
+    return hashlib.sha256(f"{platform.node()}:{find_root()}".encode()).hexdigest()[:16]
+
+
+def _list_numbers(store: Store, model_name: str, run: Run) -> list[int]:
+    """The registered versions of a run, the first one first."""
+    found = store.client.search_model_versions(f"name = '{model_name}' and run_id = '{run.info.run_id}'")
+    return sorted(int(version_.version) for version_ in found)
+
+
+def _delete_run(store: Store, model_name: str, run: Run) -> None:
+    """Delete a run with its models: MLflow would leave those in the registry and among the experiment's models."""
+    for number in _list_numbers(store, model_name, run):
+        store.client.delete_model_version(model_name, str(number))
+    for model in store.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+        store.client.delete_logged_model(model.model_id)
+    store.client.delete_run(run.info.run_id)
 
 
 def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRecord) -> Run:
     """A new run with everything in it; it counts as finished only once all is there."""
-    tags = {**record.tags, STATE_TAG: record.state, COLOR_TAG: _choose_color(store, experiment_id)}
+    marks = {STATE_TAG: record.state, CLONE_TAG: _describe_clone(), COLOR_TAG: _choose_color(store, experiment_id)}
+    tags = {**record.tags, **marks}
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
         run_id = run.info.run_id
         mlflow.log_params(record.params)
@@ -233,21 +334,32 @@ def add_commit(store: Store, run: Run, commit: str) -> None:
 
 
 def ensure_model_version(store: Store, name: str, run: Run, contender: Contender) -> ModelVersion:
-    """The registered version of the run's model, registered if need be."""
+    """The registered version of the run's model, registered if need be; the first, should there be several."""
     if not store.client.search_registered_models(f"name = '{name}'"):
-        store.client.create_registered_model(name)
-    known = store.client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
-    if known:
-        return store.client.get_model_version(name, known[0].version)
-    assert run.outputs, "a finished run has its model"
-    (output,) = run.outputs.model_outputs
-    return store.client.create_model_version(
-        name,
-        source=f"models:/{output.model_id}",
-        run_id=run.info.run_id,
-        model_id=output.model_id,
-        tags={"test_accuracy": f"{contender.accuracy:.4f}", "test_data": contender.test_data},
-    )
+        _create_unless_there(lambda: store.client.create_registered_model(name))
+    if not _list_numbers(store, name, run):
+        assert run.outputs, "a finished run has its model"
+        (output,) = run.outputs.model_outputs
+        created = store.client.create_model_version(
+            name,
+            source=f"models:/{output.model_id}",
+            run_id=run.info.run_id,
+            model_id=output.model_id,
+            tags={"test_accuracy": f"{contender.accuracy:.4f}", "test_data": contender.test_data},
+        )
+        if _list_numbers(store, name, run)[0] != int(created.version):  # another clone has registered the same run
+            store.client.delete_model_version(name, created.version)
+    return store.client.get_model_version(name, str(_list_numbers(store, name, run)[0]))
+
+
+def register(store: Store, experiment_id: str, name: str, run: Run, contender: Contender) -> tuple[Run, ModelVersion]:
+    """Register the run's model, and look once more whether this state's run is another clone's by now."""
+    version_ = ensure_model_version(store, name, run, contender)
+    first = find_run(store, experiment_id, name, run.data.tags[STATE_TAG])
+    assert first, "the run has finished"
+    if first.info.run_id == run.info.run_id:
+        return run, version_
+    return first, ensure_model_version(store, name, first, contender)
 
 
 def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender, criteria: Criteria) -> Decision:
