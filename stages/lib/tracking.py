@@ -44,6 +44,8 @@ with import_lean():
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
     from mlflow.models import infer_signature
+    from sqlalchemy import Engine, event
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
@@ -185,11 +187,31 @@ def _prepare_file(path: Path, where: str, again: str) -> None:
     if not path.exists():
         with write_whole(path) as partial:  # its dozens of tables take seconds, and half of them cannot be opened again
             partial.touch()  # where that is not allowed, it is told at once
-            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            with leave_out_syncs():
+                MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
     newest = scripts.get_current_head()
     assert newest, "MLflow has migrations, in one line"
     require_usable(path, where, again, {script.revision for script in scripts.walk_revisions()}, newest)
+
+
+@contextmanager
+def leave_out_syncs() -> Iterator[None]:
+    """Let SQLite not wait for the disk after each of hundreds of steps: for a file that counts once it is whole.
+
+    https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
+
+    def set_pragma(connection: DBAPIConnection, _record: object) -> None:
+        connection.cursor().execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", set_pragma)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", set_pragma)
 
 
 def _require_answer(uri: str) -> None:
