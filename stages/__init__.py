@@ -1,7 +1,14 @@
 """The pipeline's stages, one module each: `python -m stages.<name>` runs one, `dvc repro` runs what is due."""
 
+import os
+import signal
 import sys
 from importlib.util import find_spec
+from types import FrameType
+from typing import NoReturn
+
+# Asked before a stage's packages are imported, which takes seconds: by then DVC may have been killed.
+PARENT = os.getppid()
 
 _NEEDED = ("numpy", "pydantic", "ruamel.yaml")
 
@@ -19,3 +26,16 @@ if _missing := [package for package in _NEEDED if not _is_installed(package)]:
         f"stages: this Python ({sys.executable}) has no {_missing[0]}; run `make`, "
         "or activate the environment first: `. .venv/bin/activate`"
     )
+
+
+def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:
+    stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
+    os.write(_STDERR, f"{stage}: interrupted; nothing was half-written\n".encode())
+    os._exit(128 + number)  # an exception would be met by whatever is being imported
+
+
+# Ctrl-C while those packages are imported would end in a traceback from deep inside them. `-m` is what Python calls a
+# program whose package it still imports: whoever else imports this one keeps his handler.
+if sys.argv[0] == "-m" and "-m" in sys.orig_argv and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    _STDERR = os.dup(2) if sys.stderr else os.open(os.devnull, os.O_WRONLY)  # 2 is turned away from TensorFlow's noise
+    signal.signal(signal.SIGINT, _stop_importing)

@@ -94,3 +94,8 @@ def pytest_runtest_makereport(item, call):  # noqa: ARG001  # pytest passes by n
     if report.failed and browser:
         report.sections.append(("Page as it was seen", str(browser.take_failure(item.name.replace("/", "-")))))
     return report
+
+
+def pytest_addoption(parser):
+    """How often tests/test_interruptions.py interrupts a stage."""
+    parser.addoption("--moments", type=int, default=2, help="random moments at which stages are interrupted")

@@ -216,7 +216,62 @@ def test_stopped_stage_leaves_nothing_half_written(project, sent, code, told):
 
     assert (stage.returncode, stderr) == (code, told)
     assert (project / "out").read_text(encoding="utf-8") == "old"
-    assert list_files(project).keys() == before
+    assert list_files(project).keys() == before | {".cache/stage.lock"}
+
+
+def test_stage_stopped_while_it_imports_is_one_line(project):
+    """Ctrl-C while a stage's packages are imported, TensorFlow's noise held back, is no traceback from inside them."""
+    slow = """
+        import time
+        from stages.lib.stderr import hold_back_stderr
+        with hold_back_stderr():
+            print("importing", flush=True)
+            time.sleep(60)
+    """
+    (project / "stages/slow.py").write_text(dedent(slow), encoding="utf-8")
+    stage = subprocess.Popen(
+        [sys.executable, "-B", "-m", "stages.slow"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that started the tests in the background may have had them ignore it. No thread is in the way.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    assert stage.stdout.readline() == "importing\n"
+    stage.send_signal(signal.SIGINT)
+    _, told = stage.communicate(timeout=30)
+
+    assert (stage.returncode, told) == (130, "slow: interrupted; nothing was half-written\n")
+
+
+def test_signal_that_a_library_loses_ends_the_stage_all_the_same(project):
+    """A stage ends with the signal's code though a library made another exception of it, or none."""
+    body = """
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except BaseException:
+            raise ValueError("lost")
+    """
+    assert run_stage(project, body) == (143, "")
+
+
+def test_second_stage_in_a_folder_is_refused_with_the_name_of_the_first(project):
+    """While one stage is at work another in the same folder ends with one line, and the first goes on."""
+    write_stage(project, 'print("at work", flush=True)\ninput()')
+    first = subprocess.Popen(
+        [sys.executable, "-B", "-m", "tiny"], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "at work\n"
+    done = run_python("-m", "tiny", cwd=project, PYTHONPATH=str(project))
+    first.communicate("\n", timeout=30)
+
+    assert done.stderr == (
+        f"tiny: {project}: expected one stage at a time, got tiny, process {first.pid}, at work there; "
+        f"let it end or `kill {first.pid}`, then run again\n"
+    )
+    assert (done.returncode, first.returncode) == (1, 0)
 
 
 def test_stage_without_params_file_says_where_to_run(project):

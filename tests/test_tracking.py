@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import mlflow
 import numpy as np
@@ -12,7 +13,17 @@ import pytest
 from imports import ROOT
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
-from stores import GOOD, get_champion, list_runs, make_contender, make_model, make_record, remove_for_good, track
+from stores import (
+    GOOD,
+    enter_root,
+    get_champion,
+    list_runs,
+    make_contender,
+    make_model,
+    make_record,
+    remove_for_good,
+    track,
+)
 
 from stages.lib import tracking
 from stages.lib.errors import TrackingError
@@ -51,6 +62,26 @@ def test_same_state_is_logged_once(root):
     assert [run.info.run_id for run in list_runs(store)] == [first.info.run_id] == [second.info.run_id]
     assert str(version.version) == "1"
     assert store.client.get_run(first.info.run_id).data.tags["git.commits"] == "c0 c1"
+
+
+def test_store_whose_creation_was_killed_is_created_by_the_next(tmp_path, monkeypatch):
+    """A store is there whole or not at all: MLflow can neither open nor complete one that was cut short."""
+    enter_root(tmp_path, monkeypatch)
+    create = "from stages.lib.tracking import open_store\nwith open_store(): pass"
+    first = subprocess.Popen([sys.executable, "-c", create], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    partial = tmp_path / ".mlflow.db.partial" / "mlflow.db"
+    # Some of its tables are there.
+    while first.poll() is None and not (partial.exists() and partial.stat().st_size > 50_000):
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    was_there = (tmp_path / "mlflow.db").exists()
+    store, *_ = track(tmp_path)
+    mlflow.set_tracking_uri(None)
+
+    assert not was_there
+    assert len(list_runs(store)) == 1
+    assert list(tmp_path.glob(".*.partial")) == []
 
 
 def test_interrupted_run_is_replaced(root):

@@ -1,20 +1,17 @@
 """How a stage is run from the command line: its section of params.yaml in, one line per fault out."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
+from stages.lib.alone import run_alone
 from stages.lib.errors import PipelineError
+from stages.lib.interruption import end_when_told
 from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.stage_times import record_times
 
 S = TypeVar("S", bound=Section)
-
-_INTERRUPTED = 130
-_TERMINATED = 143
 
 
 def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequence[str] = ()) -> None:
@@ -23,21 +20,19 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
     also_reads: other sections that the stage's outputs depend on.
     """
     sections = {name, *also_reads}
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        with record_times(name, load_params()):
-            before = _take_snapshot(sections)
-            run(load_section(name, section))
-            _require_unchanged(sections, before)
+        with end_when_told(name):
+            params = load_params()
+            with run_alone(name), record_times(name, params):
+                before = _take_snapshot(sections)
+                run(load_section(name, section))
+                _require_unchanged(sections, before)
     except PipelineError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # disk full, no permission, …
         sys.exit(
             f"{name}: {error.filename or 'input or output'}: {error.strerror or error}; put it right and run again"
         )
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing was half-written", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
 
 
 def _take_snapshot(sections: set[str]) -> dict[str, object]:
@@ -66,7 +61,3 @@ def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
             raise PipelineError(
                 source, expected="no edit while the stage runs", got="an edit", do="run `dvc repro` again"
             )
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(_TERMINATED)  # as an exception, so that partial files are removed

@@ -49,7 +49,7 @@ with import_lean():
     from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
-from stages.lib.files import write_whole
+from stages.lib.files import remove
 from stages.lib.places import find_root, resolve
 from stages.lib.promotion import (
     PREDICTIONS_PATH,
@@ -185,12 +185,7 @@ def open_store(
 def _prepare_file(path: Path, where: str, again: str) -> None:
     """See that the SQLite store is there, whole, and of the installed MLflow."""
     if not path.exists():
-        with write_whole(path) as partial:  # its dozens of tables take seconds, and half of them cannot be opened again
-            partial.touch()  # where that is not allowed, it is told at once
-            with leave_out_syncs():
-                MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+        _create_store(path)
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
     newest = scripts.get_current_head()
     assert newest, "MLflow has migrations, in one line"
@@ -212,6 +207,25 @@ def leave_out_syncs() -> Iterator[None]:
         yield
     finally:
         event.remove(Engine, "connect", set_pragma)
+
+
+def _create_store(path: Path) -> None:
+    """Create a SQLite store whole or not at all.
+
+    MLflow takes seconds to do so, table by table; a store that it was killed over can be neither opened nor completed.
+    In a folder of its own, for SQLite would apply a journal that is left beside the file to the next of that name.
+    """
+    partial_dir = path.with_name(f".{path.name}.partial")
+    remove(partial_dir)
+    partial_dir.mkdir(parents=True)
+    try:
+        with leave_out_syncs():
+            MlflowClient(f"sqlite:///{partial_dir / path.name}").search_experiments(max_results=1)
+        with (partial_dir / path.name).open("rb") as file:
+            os.fsync(file.fileno())
+        (partial_dir / path.name).replace(path)
+    finally:
+        remove(partial_dir)
 
 
 def _require_answer(uri: str) -> None:
