@@ -1,7 +1,7 @@
 # make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
 # make test    set up and run the tests           make check   lint and types
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
-# make bench   measure what a prediction costs    make verify  prove that dvc.lock holds, byte for byte
+# make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 PYTHON ?= python3
 VENV := .venv
@@ -47,8 +47,12 @@ ui: setup
 track: setup
 	python -m stages.track
 
+# JAX is for the benchmark of training alone. A quarter of an hour; the machine should have nothing else to do.
 bench: setup
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement benchmarks/requirements.txt
 	python -m benchmarks.predictions
+	python -m benchmarks.training
+	python -m benchmarks.pipeline
 
 # MNIST 1 and 10 times as large; by hand, --sizes 100 if 60 GB of disk are free.
 bench-scale: setup

@@ -1,6 +1,7 @@
 """What the benchmarks share: what figures were measured with, how far they spread, and one dated JSON file of them."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,8 @@ def print_lines(lines: Sequence[str]) -> None:
 
 @contextmanager
 def run_benchmark() -> Iterator[None]:
-    """End the process with 1 and one line on anything a person caused in the block."""
+    """End the process with 1 and one line on anything a person caused in the block, be it the wish to stop it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as KeyboardInterrupt: what was begun is cleared away
     try:
         yield
     except PipelineError as error:

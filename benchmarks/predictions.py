@@ -13,7 +13,6 @@ All compute in one thread, as the pipeline has it.
 # ruff: noqa: PLC0415, RUF001
 
 import argparse
-import importlib
 import json
 import os
 import re
@@ -21,7 +20,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -44,14 +42,6 @@ PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tfl
 MODEL_PATH = Path("models/model.keras")
 EXPORT_DIR = Path("models/export")
 
-# What stages.lib.runtimes imports for each runtime.
-RUNTIME_MODULES = {
-    "onnx_runtime": "onnxruntime",
-    "onnx_reference": "onnx.reference",
-    "litert": "ai_edge_litert.interpreter",
-    "litert_builtin": "ai_edge_litert.interpreter",
-    "tflite_micro": "tflite_micro.python.tflite_micro.runtime",
-}
 KERAS_TITLES = {"keras_predict": "Keras predict", "keras_call": "Keras call"}
 
 # uint8 (N, H, W) to float32 (N, classes).
@@ -263,26 +253,15 @@ def measure_memory_apart(contender: Contender) -> int | None:
 def measure_own_memory(contender: Contender) -> int | None:
     """Bytes that this process takes to load the runtime and the model and to answer one image, then BATCH images.
 
-    It is what the process holds afterwards above what it held before; none where that cannot be told. What a runtime
-    shares with another or with this module does not count: programs with nothing else in them read 3 MiB more for the
-    ONNX reference evaluator, and for the other runtimes up to 2 MiB less.
+    It is what the process holds afterwards above what it held before; none where that cannot be told.
     """
     images = load_images()
-    import_other_runtimes(contender.runtime)
     before = read_anonymous_memory()
     predict = load_contender(contender)
     predict(images[:1])
     predict(images)
     after = read_anonymous_memory()
     return None if before is None or after is None else after - before
-
-
-def import_other_runtimes(runtime: str) -> None:
-    """Import what `load_contender` will, for the sake of other runtimes, so that it does not count for this one."""
-    module = RUNTIME_MODULES.get(runtime)
-    for other in set(RUNTIME_MODULES.values()) - {module} if module else ():
-        with suppress(ModuleNotFoundError):  # TensorFlow Lite Micro, where it is not to be had
-            importlib.import_module(other)
 
 
 def read_anonymous_memory() -> int | None:

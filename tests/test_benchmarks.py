@@ -14,7 +14,6 @@ from benchmarks.predictions import (
     BATCH,
     KERAS_CALL,
     KERAS_PREDICT,
-    RUNTIME_MODULES,
     Contender,
     Effort,
     count_same_class,
@@ -26,7 +25,7 @@ from stages.lib.errors import ExportError
 from stages.lib.files import read_json, write_json
 from stages.lib.params import load_params, load_section
 from stages.lib.parity_matrix import find_obstacle
-from stages.lib.runtimes import RUNTIMES, find_runtimes
+from stages.lib.runtimes import find_runtimes
 
 ARTIFACTS = ["onnx_float32", "tflite_float32", "tflite_int8"]
 FILES = [export.FILES[artifact] for artifact in ARTIFACTS]
@@ -175,8 +174,3 @@ def test_slow_contender_gets_fewer_calls(seconds, calls):
     times = time_single_calls(lambda images: images, images, Effort(rounds=1, calls=7, seconds=seconds))
 
     assert len(times) == calls
-
-
-def test_every_runtime_has_its_module():
-    """Whoever adds a runtime says what it imports, or its memory would be counted for the others."""
-    assert set(RUNTIME_MODULES) == set(RUNTIMES)

@@ -1,5 +1,6 @@
 """What every benchmark says of its figures, and how it ends."""
 
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,17 @@ from stages.lib.errors import DataError
 with run_benchmark():
     raise {fault}
 """
+
+
+def test_every_benchmark_has_its_make_target():
+    """What is not run by `make` would be forgotten."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
+    benchmarks = {
+        name for name, source in sources.items() if re.search(r"^    with .*run_benchmark\(\)", source, re.MULTILINE)
+    }
+    run = re.findall(r"^\tpython -m benchmarks\.(\w+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert {"pipeline", "predictions"} <= benchmarks <= set(run)
 
 
 def test_spread_is_median_and_extremes():

@@ -9,6 +9,8 @@ import pytest
 from imports import ROOT
 from ruamel.yaml import YAML
 
+from benchmarks.pipeline import tabulate
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -62,6 +64,15 @@ def test_named_make_targets_exist(document):
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
 
     assert named <= targets
+
+
+def test_times_are_those_of_the_newest_measurement():
+    """The README's tables of how long the pipeline takes are those that `make bench` printed with its newest result."""
+    newest = max((ROOT / "benchmarks/results").glob("pipeline-*.json"))
+    tables = [line for line in tabulate(json.loads(newest.read_text(encoding="utf-8"))) if line.startswith("|")]
+
+    assert f"({newest.relative_to(ROOT)})" in README
+    assert "\n".join(tables) in README.replace("\n\n|", "\n|")
 
 
 def test_costs_are_those_of_the_newest_measurement():

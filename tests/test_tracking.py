@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from imports import ROOT
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
 from stores import (
     GOOD,
     enter_root,
@@ -328,3 +329,17 @@ def test_unusable_store_is_told_in_one_line(root, monkeypatch):
 
     assert "nothing is logged twice" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_only_the_creation_of_a_store_does_not_wait_for_the_disk(tmp_path):
+    """SQLite's usual care (2, FULL) is left out in the block, and there again after it."""
+
+    def read_pragma():
+        with create_engine(f"sqlite:///{tmp_path / 'any.db'}").connect() as connection:
+            return connection.execute(text("PRAGMA synchronous")).scalar()
+
+    before = read_pragma()
+    with tracking.leave_out_syncs():
+        within = read_pragma()
+
+    assert (before, within, read_pragma()) == (2, 0, 2)

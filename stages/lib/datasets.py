@@ -14,6 +14,7 @@ from stages.lib.arrays import Split
 from stages.lib.download import PublishedFile, fetch
 from stages.lib.errors import DataError
 from stages.lib.idx import open_idx, parse_idx
+from stages.lib.lean_imports import import_lean
 from stages.lib.npz import open_npz
 from stages.lib.picture_folders import has_pictures, load_pictures
 from stages.lib.places import find_root, resolve
@@ -51,7 +52,8 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
     Raises:
         DataError: scikit-learn embeds something else.
     """
-    from sklearn import datasets  # noqa: PLC0415  (1.5 s that MNIST need not wait for)
+    with import_lean("pandas"):
+        from sklearn import datasets  # noqa: PLC0415  (a second that MNIST need not wait for)
 
     embedded = datasets.load_digits()
     small = embedded.images.astype(np.uint8)  # (1797, 8, 8), 0..16

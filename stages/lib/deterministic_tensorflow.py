@@ -6,6 +6,7 @@ Import them from here alone: the settings must stand before TensorFlow is first 
 import os
 import sys
 
+from stages.lib.lean_imports import import_lean
 from stages.lib.stderr import hold_back_stderr
 
 _SETTINGS = {
@@ -28,8 +29,9 @@ if "tensorflow" in sys.modules and any(os.environ.get(key) != value for key, val
     raise RuntimeError(f"{__name__} must be imported before tensorflow: the settings it makes came too late")
 os.environ.update(_SETTINGS)
 
-# TensorFlow announces, before its log level counts, that this machine has no CUDA.
-with hold_back_stderr():
+# What Keras and TensorFlow offer to do with other packages' tables, estimators and charts is not wanted here, and would
+# take as long to load as they do. TensorFlow announces, before its log level counts, that this machine has no CUDA.
+with import_lean("jax", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "sklearn"), hold_back_stderr():
     import keras
     import tensorflow as tf
 

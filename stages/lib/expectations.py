@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from stages.lib.lean_imports import import_lean
+
 # Read while the package is imported: it would send usage statistics otherwise.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
-import great_expectations as gx
-import great_expectations.expectations as gxe
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.expectation import Expectation
+with import_lean("sqlalchemy"):  # the tables are in memory, not in a database
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.expectation import Expectation
 
 __all__ = ["Expectation", "Finding", "check", "gxe"]
 

@@ -16,8 +16,6 @@ from stages.lib.stderr import hold_back_stderr
 
 HAS_MICRO = find_spec("tflite_micro") is not None
 MISSING_MICRO = "not installed: no wheel for this platform"
-if HAS_MICRO:
-    from tflite_micro.python.tflite_micro import runtime
 
 # Far above what such small networks need: what they need is measured.
 _AMPLE_ARENA = 1 << 20
@@ -36,6 +34,8 @@ class MicroInterpreter:
         """
         if not HAS_MICRO:
             raise RuntimeError(MISSING_MICRO)
+        from tflite_micro.python.tflite_micro import runtime  # noqa: PLC0415  (who asks no such question need not load it)
+
         fault = None
         with hold_back_stderr() as read:
             try:

@@ -195,6 +195,7 @@ def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: S
             cells: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
             for axes in cells:
                 axes.set_axis_off()
+                axes.set(xticks=[], yticks=[])  # else those that are not shown are laid out, too
             for axes, image, caption in zip(cells, images, captions, strict=False):
                 _draw_image(axes, image, caption)
         _save(figure, path)

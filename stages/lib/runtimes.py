@@ -1,4 +1,9 @@
-"""The runtimes that answer for an exported model: raw pixels in, probabilities out."""
+"""The runtimes that answer for an exported model: raw pixels in, probabilities out.
+
+Each loader imports its runtime itself: who asks for one of them need not load the others.
+"""
+
+# ruff: noqa: PLC0415
 
 import struct
 from collections.abc import Callable
@@ -6,14 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
-import onnxruntime
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from stages.lib.checksums import read_whole
 from stages.lib.errors import DataError, ExportError
@@ -36,14 +34,10 @@ class Runtime(NamedTuple):
 
     title: str
     suffix: str  # of the files that it runs
-    load: Callable[[bytes], _Loaded]
+    load: Callable[[bytes], _Loaded]  # raises one of _FAULTS on a file that it cannot load
 
 
-# What the runtimes raise on a file that they cannot load; ONNX Runtime's own share no base class but Exception.
-_FAULTS = (
-    *(Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented_),
-    *(DecodeError, ValueError, RuntimeError, struct.error),
-)
+_FAULTS = (ValueError, RuntimeError, struct.error)
 
 
 def load_predictor(path: Path, runtime: str | None = None) -> Predictor:
@@ -111,9 +105,21 @@ def _require_raw_images(images: NDArray[np.uint8], image_size: tuple[int, ...], 
 
 
 def _load_onnx_runtime(content: bytes) -> _Loaded:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as faults
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # such small networks gain nothing by more, and sums keep their order
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (  # which share no base class but Exception
+        faults.Fail,
+        faults.InvalidArgument,
+        faults.InvalidGraph,
+        faults.InvalidProtobuf,
+        faults.NotImplemented,
+    ) as error:
+        raise RuntimeError(str(error)) from None
     (pixels,) = session.get_inputs()
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,7 +130,14 @@ def _load_onnx_runtime(content: bytes) -> _Loaded:
 
 
 def _load_onnx_reference(content: bytes) -> _Loaded:
-    model = onnx.load_from_string(content)
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError as error:
+        raise RuntimeError(str(error)) from None
     evaluator = ReferenceEvaluator(model)
     (pixels,) = model.graph.input
 
@@ -136,15 +149,19 @@ def _load_onnx_reference(content: bytes) -> _Loaded:
 
 
 def _load_litert(content: bytes) -> _Loaded:
-    return _run_litert(content, OpResolverType.AUTO)
+    return _run_litert(content, "AUTO")
 
 
 def _load_litert_builtin(content: bytes) -> _Loaded:
-    return _run_litert(content, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    return _run_litert(content, "BUILTIN_WITHOUT_DEFAULT_DELEGATES")
 
 
-def _run_litert(content: bytes, kernels: OpResolverType) -> _Loaded:
-    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
+def _run_litert(content: bytes, kernels: str) -> _Loaded:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content, num_threads=1, experimental_op_resolver_type=OpResolverType[kernels]
+    )
     runner = interpreter.get_signature_runner()
     ((input_name, pixels),) = runner.get_input_details().items()
     ((output_name, output),) = runner.get_output_details().items()

@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.lean_imports import import_lean
+
 # Read while the package is imported.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -30,18 +32,21 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-import mlflow
-import mlflow.onnx
-import onnx
-from alembic.script import ScriptDirectory
-from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, Run
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
-from sqlalchemy.exc import SQLAlchemyError
+with import_lean():
+    import mlflow
+    import mlflow.onnx
+    import onnx
+    from alembic.script import ScriptDirectory
+    from mlflow import MlflowClient
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import Metric, Param, Run
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import infer_signature
+    from sqlalchemy import Engine, event
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
 from stages.lib.files import remove
@@ -187,6 +192,23 @@ def _prepare_file(path: Path, where: str, again: str) -> None:
     require_usable(path, where, again, {script.revision for script in scripts.walk_revisions()}, newest)
 
 
+@contextmanager
+def leave_out_syncs() -> Iterator[None]:
+    """Let SQLite not wait for the disk after each of hundreds of steps: for a file that counts once it is whole.
+
+    https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
+
+    def set_pragma(connection: DBAPIConnection, _record: object) -> None:
+        connection.cursor().execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", set_pragma)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", set_pragma)
+
+
 def _create_store(path: Path) -> None:
     """Create a SQLite store whole or not at all.
 
@@ -197,7 +219,10 @@ def _create_store(path: Path) -> None:
     remove(partial_dir)
     partial_dir.mkdir(parents=True)
     try:
-        MlflowClient(f"sqlite:///{partial_dir / path.name}").search_experiments(max_results=1)
+        with leave_out_syncs():
+            MlflowClient(f"sqlite:///{partial_dir / path.name}").search_experiments(max_results=1)
+        with (partial_dir / path.name).open("rb") as file:
+            os.fsync(file.fileno())
         (partial_dir / path.name).replace(path)
     finally:
         remove(partial_dir)
