@@ -1,5 +1,6 @@
 # make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
 # make test    set up and run the tests           make check   lint and types
+# make test-slow   those of DVC's queue, of sweeps on Ray and of a team's server
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
@@ -15,7 +16,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test check ui track bench bench-scale verify lock
+.PHONY: repro setup test test-slow check ui track bench bench-scale verify lock
 
 repro: setup
 	dvc repro
@@ -33,7 +34,10 @@ $(READY): requirements.txt pyproject.toml
 
 # Each test module in one of two processes, for its fixtures run the pipeline.
 test: setup
-	pytest --numprocesses 2 --dist loadfile
+	pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-slow: setup
+	pytest --numprocesses 2 --dist loadfile -m slow
 
 check: setup
 	ruff check

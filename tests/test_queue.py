@@ -11,6 +11,8 @@ import psutil
 import pytest
 from project import Project
 
+pytestmark = pytest.mark.slow
+
 WAIT_SECONDS = 600
 # What each experiment changes, by its name.
 EXPERIMENTS = {

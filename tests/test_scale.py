@@ -29,7 +29,7 @@ def test_grown_data_is_read_as_a_persons_own(tmp_path):
     dataset = make_dataset()
     for seed, (name, split) in enumerate({"train": dataset.train, "t10k": dataset.test}.items()):
         write_grown(split, 3, seed, tmp_path, name)
-    grown = load_folder(str(tmp_path))
+    grown = load_folder(str(tmp_path), (28, 28), 0.2, 0)
 
     assert grown.promised == {"train": 180, "test": 90}
     np.testing.assert_array_equal(grown.train.images[:60], dataset.train.images)

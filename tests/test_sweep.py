@@ -27,6 +27,8 @@ from stages.lib.sweep_plan import read_plan
 from stages.lib.sweep_runs import PARENT_TAG, SWEEP_TAG, TRIAL_TAG
 from stages.lib.tracking import STATE_TAG
 
+pytestmark = pytest.mark.slow
+
 if find_spec("ray") is None:
     pytest.skip("the optional package ray is not installed", allow_module_level=True)
 

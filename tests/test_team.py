@@ -21,6 +21,8 @@ from stages.lib.dvc_lock import read_state
 from stages.lib.errors import TrackingError
 from stages.lib.files import read_csv
 
+pytestmark = pytest.mark.slow
+
 
 class Team(NamedTuple):
     """What the page's commands leave."""

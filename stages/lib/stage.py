@@ -23,9 +23,10 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
     try:
         with end_when_told(name):
             params = load_params()
+            before = _take_snapshot(sections)
+            own = load_section(name, section)
             with run_alone(name), record_times(name, params):
-                before = _take_snapshot(sections)
-                run(load_section(name, section))
+                run(own)
                 _require_unchanged(sections, before)
     except PipelineError as error:
         sys.exit(f"{name}: {error}")
