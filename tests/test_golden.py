@@ -107,7 +107,7 @@ def test_exact_answers_are_keras_within_float32(small_model):
 
 
 def test_answers_as_written_do_not_depend_on_the_order_of_images(small_model):
-    """Each image's answer has the same decimals wherever in the batch it stands; BLAS may sum the last rows otherwise."""
+    """An image's answer has the same decimals wherever in a batch it stands, however BLAS sums the last rows."""
     order = np.random.default_rng(0).permutation(len(small_model.features))
     exact = predict_in_float64(small_model.weights, small_model.features)
 
