@@ -184,6 +184,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             values = [size["stages"][stage][key] / unit for size in result["sizes"]]
             axes.plot(images, values, marker=marker, label=stage)
         axes.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+        axes.set_xticks(images, [f"{count:,}" for count in images])
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
     panels[0].plot(
         images,
