@@ -16,6 +16,8 @@ from stages.lib.files import write_json
 from stages.lib.manifest import describe_environment
 
 RESULTS_DIR = Path(__file__).parent / "results"
+# In the order in which they run; a result has its keys sorted.
+STAGES = ("ingest", "validate", "normalize", "train", "evaluate", "export", "track")
 
 
 def describe_machine(*also: str) -> dict[str, Any]:

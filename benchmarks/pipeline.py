@@ -25,6 +25,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.measurements import (
+    STAGES,
     describe_machine,
     describe_ratios,
     describe_spread,
@@ -299,7 +300,7 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
     repros = [mnist["repro"], digits]
     stages = [
         [stage, *(f"{repro['stages'][stage][kind]:.1f}" for repro in repros for kind in KINDS)]
-        for stage in digits["stages"]
+        for stage in sorted(digits["stages"], key=STAGES.index)
     ]
     sums = [f"{sum(of[kind] for of in repro['stages'].values()):.1f}" for repro in repros for kind in KINDS]
     return [

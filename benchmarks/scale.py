@@ -26,14 +26,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
-from benchmarks.measurements import describe_machine, print_lines, run_benchmark, tell_machine, write_result
+from benchmarks.measurements import STAGES, describe_machine, print_lines, run_benchmark, tell_machine, write_result
 from stages.lib.arrays import Split, iterate_chunks
 from stages.lib.datasets import load_mnist
 from stages.lib.errors import PipelineError
 from stages.lib.files import read_json, require_space
 from stages.lib.markdown import format_table
 
-STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 _MAX_SHIFT = 2  # pixels each way: MNIST's digits have a margin of 4
 _MAX_NOISE = 20  # grey levels each way: far below the contrast of ink
 _POLL_SECONDS = 0.02

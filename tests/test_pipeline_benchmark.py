@@ -168,8 +168,8 @@ def test_table_has_medians_ratios_and_sums():
         Repro(
             Finished(seconds, 5.0, [], []),
             {
-                "first": {"imports": 1.0, "work": seconds, "dvc": 0.5},
-                "second": {"imports": 2.0, "work": 3.0, "dvc": 0.5},
+                "ingest": {"imports": 1.0, "work": seconds, "dvc": 0.5},
+                "train": {"imports": 2.0, "work": 3.0, "dvc": 0.5},
             },
             accuracy=0.8,
         )
@@ -181,5 +181,5 @@ def test_table_has_medians_ratios_and_sums():
 
     assert described["mnist"]["repro"]["work_seconds"] == {"median": 11.0, "min": 8.0, "max": 13.0}
     assert ["`dvc repro` on MNIST", "8.0", "5.0", "10.0", "0.40", "5.0", "0.25"] in rows
-    assert ["first", "1.0", "8.0", "0.5", "1.0", "8.0", "0.5"] in rows
+    assert ["ingest", "1.0", "8.0", "0.5", "1.0", "8.0", "0.5"] in rows
     assert rows[-1] == ["all", "3.0", "11.0", "1.0", "3.0", "11.0", "1.0"]
