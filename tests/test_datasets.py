@@ -1,6 +1,8 @@
 """The data sets are complete, labelled and of one shape: digits from scikit-learn, MNIST from a mirror."""
 
+import io
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -256,6 +258,69 @@ def test_damaged_npz_is_refused(tmp_path, damage):
     (tmp_path / "own.npz").write_bytes(damage((tmp_path / "whole.npz").read_bytes()))
 
     with pytest.raises(DataError, match=r"own\.npz: expected a whole \.npz file, got"):
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+
+def pack(content=b"no array", compression=zipfile.ZIP_STORED):
+    """An archive with one member, which should be the array x_train."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        archive.writestr("x_train.npy", content)
+    return packed.getvalue()
+
+
+def format_npy(array):
+    """The array as a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def encrypt(packed):
+    """Mark the member as one with a password, in its own header and in the archive's list."""
+    local, listed = packed.index(b"PK\3\4") + 6, packed.index(b"PK\1\2") + 8
+    changed = bytearray(packed)
+    changed[local] |= 1
+    changed[listed] |= 1
+    return bytes(changed)
+
+
+def claim(packed, more):
+    """Let the archive's list say that the member unpacks to more bytes than it does."""
+    place = packed.index(b"PK\1\2") + 24
+    size = int.from_bytes(packed[place : place + 4], "little") + more
+    return packed[:place] + size.to_bytes(4, "little") + packed[place + 4 :]
+
+
+IMAGES = np.zeros((4, 3, 3), np.uint8)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (pack(), r"own\.npz: x_train: expected the header of a \.npy array, got"),
+        (
+            pack(format_npy(IMAGES), zipfile.ZIP_BZIP2),
+            r"x_train: expected a member as numpy\.savez packs it, got another",
+        ),
+        (encrypt(pack(format_npy(IMAGES))), r"expected a whole \.npz file, got .+ is encrypted"),
+        (pack(format_npy(np.asfortranarray(IMAGES))[:-1]), "expected 36 bytes of plain values in C order, got"),
+        (pack(format_npy(IMAGES.transpose())), "expected 36 bytes .+, got values in Fortran's order; write numpy"),
+        (pack(format_npy(IMAGES) + b"more"), "expected 36 bytes of plain values in C order, got 40 bytes"),
+        (
+            claim(pack(format_npy(IMAGES)[:-9], zipfile.ZIP_DEFLATED), 9),
+            "expected 36 bytes of plain values in C order, got 27 bytes",
+        ),
+        (pack(format_npy(np.zeros(3, "V0"))), "expected 0 bytes of plain values in C order"),
+    ],
+    ids=["header", "bzip2", "password", "short", "Fortran", "long", "shorter than listed", "no bytes"],
+)
+def test_odd_member_of_an_npz_is_refused(tmp_path, content, told):
+    """A member that numpy did not write so, or that unpacks to another size than it says, is told by its name."""
+    (tmp_path / "own.npz").write_bytes(content)
+
+    with pytest.raises(DataError, match=told):
         load_folder("own.npz", (28, 28), 0.2, 0)
 
 

@@ -14,6 +14,8 @@ from stages.lib.arrays import allocate
 from stages.lib.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
+# What numpy.savez and numpy.savez_compressed write.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -25,7 +27,8 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _unpack(archive, name, path) for name in names}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    # RuntimeError is how zipfile says that a member has a password, or asks for more than Python can unpack.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataError(str(path), expected="a whole .npz file", got=str(error), do="write it again") from None
 
 
@@ -35,26 +38,39 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
     except KeyError:
         got = ", ".join(sorted(member.removesuffix(".npy") for member in archive.namelist())) or "none"
         raise DataError(str(path), expected=f"an array {name}", got=got, do="name the arrays so") from None
+    where = f"{path}: {name}"
+    if info.compress_type not in _COMPRESSIONS:
+        raise DataError(where, expected="a member as numpy.savez packs it", got="another", do="write it again")
     with archive.open(info) as member:
-        shape, is_fortran, dtype = _read_header(member)
+        shape, is_fortran, dtype = _read_header(member, where)
         size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or is_fortran or info.file_size - member.tell() != size:
-            raise DataError(
-                f"{path}: {name}",
-                expected=f"{size} bytes of plain values in C order",
-                got="objects" if dtype.hasobject else f"{info.file_size - member.tell()} bytes",
-                do="write it again with numpy.savez",
-            )
+        _require_plain(info.file_size - member.tell(), size, dtype, is_fortran, where)
         values = allocate((size,), np.uint8)
         filled = 0
         while piece := member.read(_CHUNK_BYTES):
             values[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
             filled += len(piece)
+    # A member may unpack to less than the archive's list says.
+    _require_plain(filled, size, dtype, is_fortran, where)
     return values.view(dtype).reshape(shape)
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(member)
+def _require_plain(found: int, size: int, dtype: np.dtype[Any], is_fortran: bool, where: str) -> None:
+    if dtype.hasobject or is_fortran or found != size or not dtype.itemsize:
+        kind = "objects" if dtype.hasobject else "values in Fortran's order" if is_fortran else f"{found} bytes"
+        raise DataError(
+            where,
+            expected=f"{size} bytes of plain values in C order",
+            got=kind,
+            do="write numpy.ascontiguousarray of it",
+        )
+
+
+def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(member)
+    except ValueError as error:
+        raise DataError(where, expected="the header of a .npy array", got=str(error), do="write it again") from None
     return shape, is_fortran, dtype
