@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from types import FrameType
 from typing import NoReturn
@@ -10,7 +11,7 @@ from typing import NoReturn
 # Asked before a stage's packages are imported, which takes seconds: by then DVC may have been killed.
 PARENT = os.getppid()
 
-_NEEDED = ("numpy", "pydantic", "ruamel.yaml")
+_NEEDED = ("numpy", "psutil", "pydantic", "ruamel.yaml")
 
 
 def _is_installed(package: str) -> bool:
@@ -26,6 +27,14 @@ if _missing := [package for package in _NEEDED if not _is_installed(package)]:
         f"stages: this Python ({sys.executable}) has no {_missing[0]}; run `make`, "
         "or activate the environment first: `. .venv/bin/activate`"
     )
+
+
+import psutil  # noqa: E402  (not before it is known to be there)
+
+# Of DVC's shell, if that is the parent, DVC itself. None if the parent has ended, or is outside a container's sight.
+GRANDPARENT: int | None = None
+with suppress(psutil.NoSuchProcess):
+    GRANDPARENT = psutil.Process(PARENT).ppid()
 
 
 def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:

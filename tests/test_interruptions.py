@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -19,6 +20,8 @@ from stages.lib.files import read_json, remove
 # Who is sent the signal: `group` is all that a terminal's Ctrl-C reaches.
 TARGETS = ("stage", "dvc", "group")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+# In which DVC runs a stage's command: bash gives its place to the stage, dash stays between the two.
+SHELLS = tuple(filter(shutil.which, ("bash", "dash")))
 # Before that a starting Python has not yet come to the first line of this project.
 START_SECONDS = 0.3
 WAIT_SECONDS = 120
@@ -27,12 +30,12 @@ UNHASHED = "reports/parity_measured.json"  # differs in the last bits
 
 
 def draw_moments(count, seed=0):
-    """`count` draws of a stage, a signal, its target and when, as a share of the stage's time; always the same ones."""
+    """`count` draws of a stage, a signal, its target, a shell and a share of the stage's time; always the same ones."""
     generator = random.Random(seed)
 
     def draw():
         while True:
-            cases = list(product(STAGES, SIGNALS, TARGETS))
+            cases = list(product(STAGES, SIGNALS, TARGETS, SHELLS))
             generator.shuffle(cases)
             yield from ((*case, round(generator.random(), 3)) for case in cases)
 
@@ -43,7 +46,7 @@ def pytest_generate_tests(metafunc):
     """As many moments as `--moments` says."""
     if "moment" in metafunc.fixturenames:
         moments = draw_moments(metafunc.config.getoption("--moments"))
-        ids = [f"{stage}-{sent.name}-{target}-{share}" for stage, sent, target, share in moments]
+        ids = [f"{stage}-{sent.name}-{target}-{shell}-{share}" for stage, sent, target, shell, share in moments]
         metafunc.parametrize("moment", moments, ids=ids)
 
 
@@ -62,14 +65,17 @@ def project(reproduced, tmp_path):
 
 
 @contextmanager
-def run_stage(project, stage):
-    """`dvc repro` of one stage in a group of its own, and the process of that stage; neither outlives the block."""
+def run_stage(project, stage, shell="bash"):
+    """`dvc repro` of one stage in a group of its own, and the process of that stage; neither outlives the block.
+
+    shell: the one in which DVC runs commands.
+    """
     log_path = project.root / "log.partial"  # a name that git ignores
     with log_path.open("w", encoding="utf-8") as log:
         dvc = psutil.Popen(
             ["dvc", "repro", "--force", "--single-item", stage],
             cwd=project.root,
-            env=project.environment,
+            env={**project.environment, "SHELL": str(shutil.which(shell))},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -89,7 +95,8 @@ def find_stage(dvc, stage):
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         with suppress(psutil.NoSuchProcess):
-            for child in dvc.children():
+            # A shell may stand between the two.
+            for child in dvc.children(recursive=True):
                 if child.cmdline()[-1:] == [f"stages.{stage}"]:
                     return child
         time.sleep(0.01)
@@ -144,11 +151,11 @@ def estimate_seconds(project, stage):
 @pytest.mark.faults
 def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, reproduced):
     """Whatever was interrupted when: the next `dvc repro` gives the same bytes and one MLflow run."""
-    stage, sent, target, share = moment
+    stage, sent, target, shell, share = moment
     seconds = share * estimate_seconds(project, stage)
     if stage == "track":  # DVC keeps its output from run to run, and would take it for done
         (project.root / "reports/state.json").unlink()
-    with run_stage(project, stage) as (dvc, process):
+    with run_stage(project, stage, shell) as (dvc, process):
         time.sleep(seconds)
         send(sent, target, dvc, process)
         dvc.wait(WAIT_SECONDS)
@@ -173,11 +180,11 @@ def wait_for_work(project, process):
 
 
 @contextmanager
-def train_long(project):
+def train_long(project, shell="bash"):
     """DVC, and the stage `train` that is at work for longer than any test lasts, with params of its own."""
     project.set_param("train.hidden_units", [8])
     project.set_param("train.epochs", 1_000_000)
-    with run_stage(project, "train") as (dvc, stage):
+    with run_stage(project, "train", shell) as (dvc, stage):
         wait_for_work(project, stage)
         yield dvc, stage
 
@@ -188,9 +195,10 @@ def kill(dvc):
     dvc.wait(WAIT_SECONDS)
 
 
-def test_stage_ends_with_the_dvc_that_started_it(project):
-    """A stage whose DVC is killed ends itself, says so, and never puts its output in place."""
-    with train_long(project) as (dvc, stage):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_stage_ends_with_the_dvc_that_started_it(project, shell):
+    """A stage whose DVC is killed ends itself, says so, and never puts its output in place, in whatever shell."""
+    with train_long(project, shell) as (dvc, stage):
         kill(dvc)
         wait_for_end(stage)
     told = (project.root / "log.partial").read_text(encoding="utf-8")

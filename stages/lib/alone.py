@@ -5,14 +5,15 @@ Left to itself it would put its output in place later: over that of another `dvc
 over what DVC has restored from its cache. Two things keep it from that:
 
 - The stage looks ten times a second whether its parent is still the one that it was started by, and ends itself if not,
-  which is sooner than another DVC can load. It looks in a thread, for the main one may be inside TensorFlow. A stage
-  that was started by hand does not look: under nohup it goes on when its terminal is closed. Linux could send a signal
-  at the parent's death (PR_SET_PDEATHSIG), but Linux alone, and it does so as soon as one thread of the parent ends.
+  which is sooner than another DVC can load. The parent is DVC or the shell that DVC runs commands in: bash and zsh give
+  their place to the stage; dash (Debian's sh) and fish stay, wait for it, and outlive DVC as well. It looks in a
+  thread, for the main one may be inside TensorFlow. A stage that was started by hand does not look: under nohup it goes
+  on when its terminal is closed. Linux could send a signal at the parent's death (PR_SET_PDEATHSIG), but Linux alone,
+  and it does so as soon as one thread of the parent ends.
 - A lock on the folder, which the kernel takes back however its holder ends. What the first does not see (a stage that
-  is suspended, or was started by hand; a shell that stays between DVC and the stage, as fish does and sh, bash and zsh
-  do not) makes the next stage in that folder end with a line that names who is there. It is refused rather than made to
-  wait, for DVC has looked at its inputs already, and the other may change them. DVC's own locks stand between its own
-  processes alone, and do not outlive them.
+  is suspended, or was started by hand) makes the next stage in that folder end with a line that names who is there. It
+  is refused rather than made to wait, for DVC has looked at its inputs already, and the other may change them. DVC's
+  own locks stand between its own processes alone, and do not outlive them.
 
 Experiments that DVC runs in folders of their own are not in each other's way.
 """
@@ -25,9 +26,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
-from stages import PARENT
+from stages import GRANDPARENT, PARENT
 from stages.lib.errors import PipelineError
 
 _LOCK_PATH = Path(".cache/stage.lock")
@@ -63,10 +65,27 @@ def run_alone(stage: str) -> Iterator[None]:
 
 
 def _end_with_parent(stage: str, stderr: int | None) -> None:
-    while os.getppid() == PARENT:
+    shell = _find_shell()
+    while os.getppid() == PARENT and (shell is None or _is_child_of_dvc(shell)):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     line = f"{stage}: the dvc that started this stage is gone; stopped, nothing was half-written\n"
     with suppress(OSError):  # the terminal may be gone, too
         if stderr is not None:
             os.write(stderr, line.encode())
     os._exit(_KILLED)
+
+
+def _find_shell() -> psutil.Process | None:
+    """The parent, if it is a shell that DVC gave the command of this stage to."""
+    with suppress(psutil.Error):
+        parent = psutil.Process(PARENT)
+        if "".join(parent.cmdline()[-1:]).endswith(" ".join(sys.orig_argv[1:])):
+            return parent
+    return None
+
+
+def _is_child_of_dvc(shell: psutil.Process) -> bool:
+    try:
+        return bool(shell.ppid() == GRANDPARENT)
+    except psutil.NoSuchProcess:
+        return False
