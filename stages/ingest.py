@@ -3,7 +3,7 @@
 Reads   ${ingest.path}                     a person's own images, with ingest.dataset: folder
 Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
         data/raw/{train,test}/labels.npy   uint8 (N,), class ids
-        data/raw/{train,test}/files.csv    the file that each image was, of pictures
+        data/raw/{train,test}/files.csv    the file that each image was and its height and width in pixels, of pictures
         data/raw/dataset.json              name, class names, promised counts, image size, source hashes
 """
 
@@ -52,7 +52,8 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
         np.save(split_dir / "images.npy", split.images, allow_pickle=False)
         np.save(split_dir / "labels.npy", split.labels, allow_pickle=False)
         if dataset.files:
-            write_csv(split_dir / "files.csv", ["file"], ([file] for file in dataset.files[split_name]))
+            rows = zip(dataset.files[split_name], *dataset.sizes[split_name].T.tolist(), strict=True)
+            write_csv(split_dir / "files.csv", ["file", "height", "width"], rows)
     write_json(
         target_dir / "dataset.json",
         {

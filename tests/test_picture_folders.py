@@ -11,7 +11,7 @@ from stages.ingest import IngestParams, run
 from stages.lib.arrays import load_split
 from stages.lib.errors import DataError
 from stages.lib.files import read_csv, read_json
-from stages.lib.picture_folders import list_pictures, load_pictures
+from stages.lib.picture_folders import list_pictures, load_pictures, read_pictures
 
 SIZE = (12, 16)
 CLASSES = ("circle", "cross")
@@ -110,6 +110,46 @@ def test_folders_in_a_class_are_looked_into(folder):
     files = load(folder).files
 
     assert "cross/2026/may/21.png" in files["train"] + files["test"]
+
+
+def test_faults_leave_the_sound_pictures(folder):
+    """All that can be read comes with all that is wrong: a broken file, one astray, an odd class."""
+    write_text(folder / "circle" / "00.png")
+    save(folder / "astray.png", draw(0))
+    save(folder / "Cross" / "21.png", draw(21))
+    pictures, faults = read_pictures(folder, "own", SIZE, 0.2, 0, heading="test")
+
+    assert [str(fault).split(":")[0] for fault in faults] == ["own/astray.png", "own/circle/00.png", "own/cross"]
+    assert pictures.class_names == ("Cross", "circle", "cross")
+    assert sorted(pictures.files["train"] + pictures.files["test"]) == [
+        "Cross/21.png",
+        *(f"circle/{number:02}.png" for number in range(2, 20, 2)),
+        *(f"cross/{number:02}.png" for number in range(1, 20, 2)),
+    ]
+
+
+def test_one_sound_class_is_none_and_a_fault(folder):
+    """Where all pictures of the other class are broken nothing can be told apart, and the message says both."""
+    for path in (folder / "cross").iterdir():
+        write_text(path)
+    pictures, faults = read_pictures(folder, "own", SIZE, 0.2, 0, heading="test")
+
+    assert pictures is None
+    assert len(faults) == 11
+    assert str(faults[-1]).startswith("own: expected a subfolder for each of two or more classes, got circle")
+
+
+def test_original_size_comes_with_each_picture(folder):
+    """Height and width in pixels of the upright picture, before it was fitted."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    save(folder / "cross" / "large.png", np.zeros((30, 70), np.uint8), exif=exif)
+    pictures = load(folder, test_fraction=0.0)
+    row = pictures.files["train"].index("cross/large.png")
+
+    assert pictures.sizes["train"][row].tolist() == [70, 30]
+    assert np.delete(pictures.sizes["train"], row, axis=0).tolist() == [list(SIZE)] * 20
+    assert pictures.sizes["train"].dtype == np.int32
 
 
 def write_text(path):
@@ -223,17 +263,19 @@ def test_name_of_a_class_is_the_same_on_every_system(folder):
 
 @pytest.mark.usefixtures("folder")
 def test_ingest_writes_pictures_with_their_files(tmp_path, monkeypatch):
-    """data/raw holds images, labels, class names and which file each image was, the same bytes each time."""
+    """data/raw holds images, labels, class names, each image's file and its size, the same bytes each time."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     params = IngestParams(dataset="folder", path="own", image_size=[12, 16], test_fraction=0.2, seed=0)
     for name in ("one", "two"):
         run(params, tmp_path / name)
     images, labels = load_split(tmp_path / "one/train")
-    files = [row["file"] for row in read_csv(tmp_path / "one/train/files.csv")]
+    listed = read_csv(tmp_path / "one/train/files.csv")
+    files = [row["file"] for row in listed]
     written = [{path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("one", "two")]
 
     np.testing.assert_array_equal(images[3], draw(int(Path(files[3]).stem)))
     assert [name.split("/")[0] for name in files] == [CLASSES[label] for label in labels]
+    assert {(row["height"], row["width"]) for row in listed} == {("12", "16")}
     assert read_json(tmp_path / "one/dataset.json")["class_names"] == list(CLASSES)
     assert read_json(tmp_path / "one/dataset.json")["name"] == "own"
     assert written[0] == written[1]

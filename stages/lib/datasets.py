@@ -32,6 +32,7 @@ class Dataset(NamedTuple):
     promised: dict[str, int]  # images in each split by the publisher's word
     sources: dict[str, str]  # name of a source file: SHA-256 of its content
     files: Mapping[str, Sequence[str]] = MappingProxyType({})  # by split, the file of each image, if it has one
+    sizes: Mapping[str, NDArray[np.int32]] = MappingProxyType({})  # by split, (N, 2), those files' height and width
 
 
 # --- digits -----------------------------------------------------------------------------------------------------
@@ -171,21 +172,20 @@ def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, se
     if folder.is_dir() and has_pictures(folder):
         pictures = load_pictures(folder, path, image_size, test_fraction, seed, heading="ingest")
         sources = {path: _hash_names(folder, sorted(pictures.files["train"] + pictures.files["test"]))}
-        return _describe_own(pictures.train, pictures.test, pictures.class_names, sources, pictures.files)
+        own = _describe_own(pictures.train, pictures.test, pictures.class_names, sources)
+        return own._replace(files=pictures.files, sizes=pictures.sizes)
     archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
     splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
     for name, split in splits.items():
         _require_sound(split, f"{path}: {name}")
     class_count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
     sources = {file.name: _hash_file(file) for file in files}
-    return _describe_own(splits["train"], splits["test"], tuple(map(str, range(class_count))), sources, {})
+    return _describe_own(splits["train"], splits["test"], tuple(map(str, range(class_count))), sources)
 
 
-def _describe_own(
-    train: Split, test: Split, class_names: tuple[str, ...], sources: dict[str, str], files: dict[str, list[str]]
-) -> Dataset:
+def _describe_own(train: Split, test: Split, class_names: tuple[str, ...], sources: dict[str, str]) -> Dataset:
     promised = {"train": len(train.labels), "test": len(test.labels)}
-    return Dataset(train, test, class_names, promised, sources, files)
+    return Dataset(train, test, class_names, promised, sources)
 
 
 def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:

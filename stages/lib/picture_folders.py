@@ -1,6 +1,7 @@
 """A folder of pictures, one subfolder for each class: what is in it, and what of that is no picture."""
 
 import os
+import re
 import stat
 import time
 import unicodedata
@@ -23,6 +24,13 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 # Files that systems leave in any folder; so are those whose names begin with a dot.
 _LEFT_BY_SYSTEMS = {"Thumbs.db", "desktop.ini"}
 _SPLITS = ("train", "test")
+# Subfolders that are all called so are splits, not classes.
+_SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
+# Unicode's categories of what takes no place in a line, or ends it; and the marks that turn its direction.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+_DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Spreadsheets compute a cell of a CSV file that begins so (OWASP, CSV Injection), unless it is a number or that alone.
+_FORMULA = re.compile(r"[=+@-](?!$|[0-9]+([.,][0-9]+)?$)")
 _PROGRESS_SECONDS = 5
 
 
@@ -42,11 +50,99 @@ class Pictures(NamedTuple):
     test: Split
     class_names: tuple[str, ...]
     files: dict[str, list[str]]  # the name of each image's file, by split
+    sizes: dict[str, NDArray[np.int32]]  # (N, 2), height and width of each upright picture in pixels, by split
 
 
 def has_pictures(folder: Path) -> bool:
-    """Whether the folder has subfolders, as one with classes does."""
-    return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
+    """Whether the folder has subfolders, as one with classes does, or cannot be looked into."""
+    try:
+        return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
+    except OSError:
+        return True  # `read_pictures` says why
+
+
+def load_pictures(
+    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+) -> Pictures:
+    """All that `read_pictures` gives, of a folder without a fault.
+
+    Raises:
+        DataError: naming each file that is no sound picture, and all else that is wrong with the folder.
+    """
+    pictures, faults = read_pictures(folder, shown, image_size, test_fraction, seed, heading)
+    if faults or not pictures:
+        raise DataError.join(faults)
+    return pictures
+
+
+def read_pictures(
+    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+) -> tuple[Pictures | None, list[DataError]]:
+    """The sound pictures of a folder, grey and of one size, their classes by the subfolders' names, and every fault.
+
+    Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
+    images that are the same pixel by pixel stay in one split. Where fewer than two classes have a sound picture there
+    are none, and a fault says so.
+
+    shown: the folder as a person named it. heading: what stands before each line of progress.
+    """
+    listed, faults = list_pictures(folder, shown)
+    images = allocate((len(listed), *image_size), np.uint8)
+    sizes = np.zeros((len(listed), 2), np.int32)
+    sound: list[int] = []
+    told = time.monotonic()
+    for row, picture in enumerate(listed):
+        try:
+            with picture.path.open("rb") as file:
+                grey = read_grey(file, _show(picture.path, folder, shown), KINDS)
+            images[row], sizes[row] = fit_picture(grey, image_size), (grey.height, grey.width)
+            sound.append(row)
+        except OSError as error:
+            got = str(error.strerror)
+            faults.append(_tell(picture.path, folder, shown, "a file that can be read", got, "allow it"))
+        except DataError as fault:
+            faults.append(fault)
+        if time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"{heading}: {row + 1:,} of {len(listed):,} pictures", flush=True)
+    class_names = tuple(sorted({listed[row].class_name for row in sound}))
+    if len(class_names) < 2:
+        expected, do = "a subfolder for each of two or more classes", "sort the pictures into one folder a class"
+        faults.append(DataError(shown, expected=expected, got=", ".join(class_names) or "none", do=do))
+        return None, sorted(faults, key=str)
+    pictures, rows = [listed[row] for row in sound], np.array(sound)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of[picture.class_name] for picture in pictures], np.min_scalar_type(len(class_names)))
+    chosen = dict(zip(_SPLITS, _choose(pictures, images, rows, labels, test_fraction, seed), strict=True))
+    splits = {name: Split(take_rows(images, rows[places]), labels[places]) for name, places in chosen.items()}
+    read = Pictures(
+        train=splits["train"],
+        test=splits["test"],
+        class_names=class_names,
+        files={name: [pictures[place].name for place in places] for name, places in chosen.items()},
+        sizes={name: sizes[rows[places]] for name, places in chosen.items()},
+    )
+    return read, sorted(faults, key=str)
+
+
+def _choose(
+    pictures: Sequence[Picture],
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    labels: NDArray[np.unsignedinteger],
+    test_fraction: float,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places in `pictures` (train, test), both ascending. rows: the image of each picture."""
+    if pictures[0].split:
+        is_test = np.array([picture.split == "test" for picture in pictures])
+    else:
+        groups: dict[bytes, int] = {}
+        group = np.array([groups.setdefault(blake2b(images[row].tobytes()).digest(), len(groups)) for row in rows])
+        _, first = np.unique(group, return_index=True)
+        _, held_out = split_stratified(labels[first], test_fraction, seed)
+        is_test = np.isin(group, held_out)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
 def list_pictures(folder: Path, shown: str) -> tuple[list[Picture], list[DataError]]:
@@ -58,135 +154,144 @@ def list_pictures(folder: Path, shown: str) -> tuple[list[Picture], list[DataErr
 
     shown: the folder as a person named it.
     """
-    subfolders = _list_entries(folder, folders=True)
-    is_split = {entry.name for entry in subfolders} == set(_SPLITS)
-    parents = [(entry, entry.name) for entry in subfolders] if is_split else [(folder, "")]
     pictures: list[Picture] = []
     faults: list[DataError] = []
-    for parent, split in parents:
-        faults += [
-            _tell(file, folder, shown, "a folder of its class around it", "none", "move it into one")
-            for file in _list_entries(parent, folders=False)
-            if file.suffix.lower() in _SUFFIXES
-        ]
-        for class_dir in _list_entries(parent, folders=True):
-            count = len(pictures) + len(faults)
-            for path in _iterate_files(class_dir):
-                fault = _find_fault(path, folder, shown)
-                if fault:
-                    faults.append(fault)
-                else:
-                    name = path.relative_to(folder).as_posix()
-                    pictures.append(Picture(path, name, split, unicodedata.normalize("NFC", class_dir.name)))
-            if len(pictures) + len(faults) == count:
-                faults.append(_tell(class_dir, folder, shown, "a picture in it", "none", "remove the folder"))
+    class_dirs = _list_classes(folder, shown, faults)
+    for class_dir, split in class_dirs:
+        if not _is_utf8(class_dir.name):
+            faults.append(_tell(class_dir, folder, shown, "a name in UTF-8", "other bytes", "rename the folder"))
+            continue
+        count = len(pictures) + len(faults)
+        for path in _iterate_files(class_dir, folder, shown, faults):
+            fault = _find_fault(path, class_dir, folder, shown)
+            if fault:
+                faults.append(fault)
+            else:
+                name = path.relative_to(folder).as_posix()
+                pictures.append(Picture(path, name, split, _normalize(class_dir.name)))
+        if len(pictures) + len(faults) == count:
+            faults.append(_tell(class_dir, folder, shown, "a picture in it", "none", "remove the folder"))
+    faults += _find_name_faults([class_dir for class_dir, _ in class_dirs], folder, shown)
     return sorted(pictures, key=lambda picture: (picture.path.name, picture.name)), faults
 
 
-def load_pictures(
-    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
-) -> Pictures:
-    """All pictures of a folder, grey and of one size, their classes by the subfolders' names.
-
-    Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
-    images that are the same pixel by pixel stay in one split. heading: what stands before each line of progress.
-
-    Raises:
-        DataError: naming each file that is no sound picture; or there are fewer than two classes.
-    """
-    pictures, faults = list_pictures(folder, shown)
-    class_names = tuple(sorted({picture.class_name for picture in pictures}))
-    if len(class_names) < 2 and not faults:
-        raise DataError(
-            shown,
-            expected="a subfolder for each of two or more classes",
-            got=", ".join(class_names) or "none",
-            do="sort the pictures into one folder a class",
-        )
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([label_of[picture.class_name] for picture in pictures], np.min_scalar_type(len(class_names)))
-    images = allocate((len(pictures), *image_size), np.uint8)
-    told = time.monotonic()
-    for row, picture in enumerate(pictures):
-        try:
-            with picture.path.open("rb") as file:
-                images[row] = fit_picture(read_grey(file, f"{shown}/{picture.name}", KINDS), image_size)
-        except OSError as error:
-            faults.append(
-                _tell(picture.path, folder, shown, "a file that can be read", str(error.strerror), "allow it")
-            )
-        except DataError as fault:
-            faults.append(fault)
-        if time.monotonic() - told > _PROGRESS_SECONDS:
-            told = time.monotonic()
-            print(f"{heading}: {row + 1:,} of {len(pictures):,} pictures", flush=True)
-    if faults:
-        raise DataError.join(sorted(faults, key=str))
-    rows = dict(zip(_SPLITS, _choose_rows(pictures, images, labels, test_fraction, seed), strict=True))
-    splits = {name: Split(take_rows(images, chosen), labels[chosen]) for name, chosen in rows.items()}
-    return Pictures(
-        train=splits["train"],
-        test=splits["test"],
-        class_names=class_names,
-        files={name: [pictures[row].name for row in chosen] for name, chosen in rows.items()},
-    )
+def _list_classes(folder: Path, shown: str, faults: list[DataError]) -> list[tuple[Path, str]]:
+    """The folders of the classes, and the split that each is in."""
+    subfolders = _list_subfolders(folder, folder, shown, faults)
+    names = {subfolder.name for subfolder in subfolders}
+    if names == set(_SPLITS):
+        return [(path, split.name) for split in subfolders for path in _list_subfolders(split, folder, shown, faults)]
+    if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
+        got, do = ", ".join(sorted(names)), "name the two so and move what else there is away"
+        faults.append(DataError(shown, expected="classes, or train and test alone", got=got, do=do))
+    return [(subfolder, "") for subfolder in subfolders]
 
 
-def _choose_rows(
-    pictures: Sequence[Picture],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.unsignedinteger],
-    test_fraction: float,
-    seed: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows (train, test), both ascending."""
-    if pictures[0].split:
-        is_test = np.array([picture.split == "test" for picture in pictures])
-    else:
-        groups: dict[bytes, int] = {}
-        group = np.array([groups.setdefault(blake2b(image.tobytes()).digest(), len(groups)) for image in images])
-        _, first = np.unique(group, return_index=True)
-        _, held_out = split_stratified(labels[first], test_fraction, seed)
-        is_test = np.isin(group, held_out)
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+def _list_subfolders(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[Path]:
+    subfolders = []
+    for entry in _scan(parent, folder, shown, faults):
+        path = parent / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            subfolders.append(path)
+        elif entry.is_symlink() and not path.is_file():
+            do = "copy the folder, or remove the link"
+            faults.append(_tell(path, folder, shown, "a folder of a class", "a link", do))
+        elif path.suffix.lower() in _SUFFIXES:
+            faults.append(_tell(path, folder, shown, "a folder of its class around it", "none", "move it into one"))
+    return subfolders
 
 
-def _list_entries(folder: Path, *, folders: bool) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not _is_left_by_systems(entry.name)]
-    return sorted(entry for entry in entries if (entry.is_dir() and not entry.is_symlink()) == folders)
+def _iterate_files(class_dir: Path, folder: Path, shown: str, faults: list[DataError]) -> Iterator[Path]:
+    """All that is no folder, in whatever depth: os.walk would nest its calls as deep."""
+    waiting = [class_dir]
+    while waiting:
+        parent = waiting.pop()
+        for entry in _scan(parent, folder, shown, faults):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(parent / entry.name)
+            else:
+                yield parent / entry.name
 
 
-def _iterate_files(class_dir: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(class_dir):
-        folders.sort()
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in sorted([*files, *links]):
-            if not _is_left_by_systems(name):
-                yield Path(parent) / name
+def _scan(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(parent) as entries:
+            kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
+    except OSError as error:
+        got = str(error.strerror)
+        faults.append(_tell(parent, folder, shown, "a folder that can be read", got, "allow it"))
+        return []
+    return sorted(kept, key=lambda entry: entry.name)
 
 
 def _is_left_by_systems(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_BY_SYSTEMS
 
 
-def _find_fault(path: Path, folder: Path, shown: str) -> DataError | None:
+def _find_fault(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
     """What is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
+    name = str(path.relative_to(class_dir))
+    if not _is_utf8(name):
         return _tell(path, folder, shown, "a name in UTF-8", "other bytes", "rename it")
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        return _tell(path, folder, shown, "a file of the folder", "a link out of it", "copy the file")
+    if not _is_printable(name):
+        return _tell(path, folder, shown, "a name that can be printed", "control characters", "rename it")
     try:
         mode = path.stat().st_mode
+        # A loop of links fails above; `resolve` has another error for it in each version of Python.
+        is_astray = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
     except OSError as error:
         return _tell(path, folder, shown, "a file that can be read", str(error.strerror), "remove it")
+    if is_astray:
+        return _tell(path, folder, shown, "a file of the folder", "a link out of it", "copy the file")
     if not stat.S_ISREG(mode):
         return _tell(path, folder, shown, "a file", "a link to a folder" if stat.S_ISDIR(mode) else "none", "remove it")
     return None
 
 
+def _find_name_faults(class_dirs: Sequence[Path], folder: Path, shown: str) -> Iterator[DataError]:
+    """Classes that reports could not show by their names, and those that other systems would take for one."""
+    first: dict[str, Path] = {}
+    for class_dir in class_dirs:
+        name = _normalize(class_dir.name)
+        if not _is_utf8(name):
+            continue  # told above
+        if not _is_printable(name) or not _is_visible(name) or name != name.strip():
+            expected = "a class name that can be read, without blanks around it"
+            yield _tell(class_dir, folder, shown, expected, ascii(name), "rename the folder")
+        elif _FORMULA.match(name):
+            expected = "a class name that no spreadsheet takes for a formula"
+            yield _tell(class_dir, folder, shown, expected, f"one that begins with {name[0]}", "rename the folder")
+        other = first.setdefault(_normalize(name.lower()), class_dir)
+        if _normalize(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
+            expected = "a class name that is not another's but for upper case or the form of its accents"
+            got = f"that of {_show(other, folder, shown)}"
+            yield _tell(class_dir, folder, shown, expected, got, "rename one of the folders")
+
+
+def _normalize(name: str) -> str:
+    """The composed form of accents: systems differ in which they write."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_utf8(name: str) -> bool:
+    return not any(unicodedata.category(character) == "Cs" for character in name)
+
+
+def _is_printable(name: str) -> bool:
+    return not any(unicodedata.category(letter) in _UNPRINTABLE or letter in _DIRECTIONS for letter in name)
+
+
+def _is_visible(name: str) -> bool:
+    return any(unicodedata.category(letter)[0] not in "CZ" for letter in name)
+
+
 def _tell(path: Path, folder: Path, shown: str, expected: str, got: str, do: str) -> DataError:
-    # Bytes that are no UTF-8 are shown as such.
+    return DataError(_show(path, folder, shown), expected=expected, got=got, do=do)
+
+
+def _show(path: Path, folder: Path, shown: str) -> str:
+    """The path as a person would write it; bytes that are no UTF-8 and what moves a terminal's cursor as escapes."""
+    if path == folder:
+        return shown
     name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
-    return DataError(f"{shown}/{name}", expected=expected, got=got, do=do)
+    return f"{shown}/" + "".join(c if _is_printable(c) else c.encode("unicode_escape").decode() for c in name)
