@@ -43,6 +43,11 @@ def load_dataset(params: IngestParams) -> Dataset:
             return load_folder(params.path, (height, width), params.test_fraction, params.seed)
 
 
+def name_dataset(params: IngestParams) -> str:
+    """What the data set is called in reports: a folder by its own name."""
+    return Path(params.path).stem if params.dataset == "folder" else params.dataset
+
+
 def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
     """Write both splits and where they came from."""
     for split_name in ("train", "test"):
@@ -69,7 +74,7 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
 def run(params: IngestParams, target_dir: Path = Path("data/raw")) -> None:
     """Fetch or unpack the data set and write it whole."""
     dataset = load_dataset(params)
-    name = Path(params.path).stem if params.dataset == "folder" else params.dataset
+    name = name_dataset(params)
     require_space(target_dir, dataset.train.images.size + dataset.test.images.size)
     with write_whole(target_dir) as partial_dir:
         write_dataset(dataset, name, partial_dir)

@@ -1,134 +1,291 @@
-"""Let Great Expectations look at every ingested image; bad data stops here.
+"""Look at every ingested image: bad data stops here, doubtful data is named.
+
+Great Expectations checks tables that say of each image, class and split what there is to know. A rule that is broken
+stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks makes it a suspect.
 
 Reads   data/raw
+        data/accepted.json        the data sets as they were accepted, of which this one may have drifted
 Writes  reports/validation.json   each expectation, whether it holds, and the first images that break it
+        reports/suspects          suspects.csv: every suspect with its reasons; contact_sheet.png: the first of them,
+                                  if there are any
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 from pydantic import Field
 
-from stages.lib.arrays import Split, load_array
+from stages.lib.drift import ACCEPTED_PATH, describe_profile, load_accepted, measure_drift
 from stages.lib.errors import DataError
 from stages.lib.expectations import Expectation, Finding, check, gxe
 from stages.lib.files import read_json, write_json
-from stages.lib.image_tables import describe_classes, describe_splits, iterate_image_tables
+from stages.lib.image_tables import (
+    DEVIATIONS,
+    describe_classes,
+    describe_drift,
+    describe_splits,
+    find_image_facts,
+    iterate_image_tables,
+)
 from stages.lib.params import Section
 from stages.lib.stage import main
+from stages.lib.suspects import (
+    STRUCTURE,
+    Bounds,
+    Offender,
+    Source,
+    Suspect,
+    load_source,
+    name_suspects,
+    note_offenders,
+    write_suspects,
+)
 
 # Offending rows that a message names; the report names more.
 _NAMED_ROWS = 3
+
+# A rule and its threshold have one name.
+Rule = Literal[
+    "min_images_per_class",
+    "max_class_ratio",
+    "min_contrast",
+    "min_ink_fraction",
+    "max_ink_fraction",
+    "max_deviation",
+    "max_mixed_polarity_fraction",
+    "max_mixed_resolution_fraction",
+    "max_duplicate_fraction",
+    "max_leaked_fraction",
+    "max_near_leaked_fraction",
+    "max_conflicting_fraction",
+    "max_class_drift",
+    "max_grey_level_drift",
+]
 
 
 class ValidateParams(Section):
     """The `validate` section of params.yaml."""
 
+    stops: list[Rule] = Field(description="a list of the names of this section's thresholds")
     min_images_per_class: int = Field(ge=1, description="a whole number of images, at least 1")
     max_class_ratio: float = Field(ge=1, description="a ratio of image counts, at least 1")
     min_contrast: int = Field(ge=1, le=255, description="a whole number of grey levels from 1 to 255")
     min_ink_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
     max_ink_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
+    max_deviation: float = Field(gt=0, description="a number of robust standard deviations above 0")
+    max_mixed_polarity_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_mixed_resolution_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_duplicate_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_leaked_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_near_leaked_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_conflicting_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_class_drift: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_grey_level_drift: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
+
+
+class Validation(NamedTuple):
+    """All that was found in a data set."""
+
+    findings: list[Finding]
+    suspects: list[Suspect]
+    source: Source
+
+    @property
+    def stopping(self) -> list[Finding]:
+        """The broken expectations that stop the pipeline."""
+        return [finding for finding in self.findings if not finding.holds and finding.stops]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Those that do not."""
+        return [finding for finding in self.findings if not finding.holds and not finding.stops]
+
+
+def list_class_rules(params: ValidateParams) -> list[Bounds]:
+    """What should hold of each class in each split."""
+    return [
+        Bounds("min_images_per_class", "images", least=params.min_images_per_class),
+        Bounds("max_class_ratio", "ratio_to_largest", least=1 / params.max_class_ratio),
+    ]
+
+
+def list_image_rules(params: ValidateParams, image_size: tuple[int, int], class_count: int) -> list[Bounds]:
+    """What should hold of each image."""
+    height, width = image_size
+    return [
+        Bounds(STRUCTURE, "height", height, height),
+        Bounds(STRUCTURE, "width", width, width),
+        Bounds(STRUCTURE, "label", 0, class_count - 1),
+        Bounds("min_contrast", "contrast", least=params.min_contrast),
+        Bounds("max_conflicting_fraction", "conflicts", most=0, allowed=params.max_conflicting_fraction),
+        Bounds("max_leaked_fraction", "leaks", most=0, allowed=params.max_leaked_fraction),
+        Bounds("max_near_leaked_fraction", "near_leaks", most=0, allowed=params.max_near_leaked_fraction),
+        Bounds("max_duplicate_fraction", "repeats", most=0, allowed=params.max_duplicate_fraction),
+        Bounds("max_mixed_polarity_fraction", "other_polarity", most=0, allowed=params.max_mixed_polarity_fraction),
+        Bounds("min_ink_fraction", "ink_fraction", least=params.min_ink_fraction),
+        Bounds("max_ink_fraction", "ink_fraction", most=params.max_ink_fraction),
+        *(Bounds("max_deviation", f"{what}_deviation", most=params.max_deviation) for what in DEVIATIONS),
+        Bounds(
+            "max_mixed_resolution_fraction", "other_resolution", most=0, allowed=params.max_mixed_resolution_fraction
+        ),
+    ]
+
+
+def list_drift_rules(params: ValidateParams) -> list[Bounds]:
+    """How far the data may have moved from the version that was accepted."""
+    return [
+        Bounds("max_class_drift", "class_drift", most=params.max_class_drift),
+        Bounds("max_grey_level_drift", "grey_level_drift", most=params.max_grey_level_drift),
+    ]
 
 
 def expect_of_splits() -> list[Expectation]:
     """What must hold of each split before its images can be looked at."""
+    must: dict[str, Any] = {"severity": "critical", "meta": {"rule": STRUCTURE}}
     return [
-        gxe.ExpectColumnValuesToBeInSet(column="pixel_type", value_set=["uint8"]),
-        gxe.ExpectColumnValuesToBeInSet(column="image_dimensions", value_set=[3]),
-        gxe.ExpectColumnValuesToBeInSet(column="label_dimensions", value_set=[1]),
-        gxe.ExpectColumnValuesToBeInSet(column="label_kind", value_set=["integer"]),
-        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="labels"),
-        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="promised"),
+        gxe.ExpectColumnValuesToBeInSet(column="pixel_type", value_set=["uint8"], **must),
+        gxe.ExpectColumnValuesToBeInSet(column="image_dimensions", value_set=[3], **must),
+        gxe.ExpectColumnValuesToBeInSet(column="label_dimensions", value_set=[1], **must),
+        gxe.ExpectColumnValuesToBeInSet(column="label_kind", value_set=["integer"], **must),
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="labels", **must),
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="promised", **must),
     ]
 
 
-def expect_of_classes(params: ValidateParams) -> list[Expectation]:
-    """What must hold of each class in each split."""
-    return [
-        gxe.ExpectColumnValuesToBeBetween(column="images", min_value=params.min_images_per_class),
-        gxe.ExpectColumnValuesToBeBetween(column="ratio_to_largest", min_value=1 / params.max_class_ratio),
-    ]
-
-
-def expect_of_images(params: ValidateParams, image_size: tuple[int, int], class_count: int) -> list[Expectation]:
-    """What must hold of each image: size, label, not blank, not inverted, not a copy."""
-    height, width = image_size
-    return [
-        gxe.ExpectColumnValuesToBeInSet(column="height", value_set=[height]),
-        gxe.ExpectColumnValuesToBeInSet(column="width", value_set=[width]),
-        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(range(class_count))),
-        gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=params.min_contrast),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="ink_fraction", min_value=params.min_ink_fraction, max_value=params.max_ink_fraction
-        ),
-        gxe.ExpectColumnValuesToBeInSet(column="repeats", value_set=[0], mostly=1 - params.max_duplicate_fraction),
-        gxe.ExpectColumnValuesToBeInSet(column="leaks", value_set=[0], mostly=1 - params.max_leaked_fraction),
-    ]
-
-
-def find_faults(raw_dir: Path, params: ValidateParams) -> list[Finding]:
-    """Every expectation's finding; the images are looked at only once their arrays are sound."""
-    dataset = read_json(raw_dir / "dataset.json")
-    splits = {
-        name: Split(load_array(raw_dir / name / "images.npy"), load_array(raw_dir / name / "labels.npy"))
-        for name in ("train", "test")
-    }
-    class_count = len(dataset["class_names"])
-    findings = check("splits", [describe_splits(splits, dataset["promised"])], expect_of_splits(), ["split"])
-    if all(finding.holds for finding in findings):
-        findings += check(
-            "classes", [describe_classes(splits, class_count)], expect_of_classes(params), ["split", "label"]
-        )
-        findings += check(
-            "images",
-            iterate_image_tables(splits),
-            expect_of_images(params, dataset["image_size"], class_count),
-            ["split", "index"],
-        )
-    return findings
-
-
-def explain(finding: Finding, raw_dir: Path) -> DataError:
-    """A broken expectation in one line: which, how many rows, and where the first ones are."""
-    arguments = ", ".join(f"{key}={value}" for key, value in sorted(finding.arguments.items()))
-    rows = "; ".join(_name_row(row) for row in finding.first_unexpected[:_NAMED_ROWS])
-    return DataError(
-        f"{raw_dir} {finding.table}",
-        expected=f"{finding.expectation}({arguments})",
-        got=f"{finding.unexpected} of {finding.checked} otherwise ({rows})",
-        do="correct the data or the threshold",
+def expect_within(bounds: Bounds, stops: Sequence[str]) -> Expectation:
+    """The bounds as an expectation; it is critical if its rule is one of those that stop the pipeline."""
+    limits = {"min_value": bounds.least, "max_value": bounds.most, "mostly": 1 - bounds.allowed}
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=bounds.column,
+        **{name: limit for name, limit in limits.items() if limit is not None},
+        severity="critical" if bounds.rule in (STRUCTURE, *stops) else "warning",
+        meta={"rule": bounds.rule},
     )
 
 
-def _name_row(row: dict[str, Any]) -> str:
-    """`train[3] contrast=0` for an image, `train contrast=0` for a whole split."""
-    index = f"[{row['index']}]" if "index" in row else ""
-    values = [f"{key}={value}" for key, value in row.items() if key not in ("split", "index")]
-    return " ".join([f"{row['split']}{index}", *values])
+def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPTED_PATH) -> Validation:
+    """Every expectation's finding, and the suspects; images are looked at only once their arrays are sound.
+
+    Raises:
+        DataError: a file of `raw_dir`, or the accepted profiles, cannot be read.
+    """
+
+    def check_within(name: str, tables: Iterable[pd.DataFrame], rules: list[Bounds], key: list[str]) -> list[Finding]:
+        return check(name, tables, [expect_within(bounds, params.stops) for bounds in rules], key)
+
+    dataset = read_json(raw_dir / "dataset.json")
+    source = load_source(raw_dir, dataset["class_names"])
+    splits, class_count = source.rows.splits, len(source.class_names)
+    findings = check("splits", [describe_splits(splits, dataset["promised"])], expect_of_splits(), ["split"])
+    if not all(finding.holds for finding in findings):
+        return Validation(findings, [], source)
+    classes = describe_classes(splits, class_count)
+    findings += check_within("classes", [classes], list_class_rules(params), ["split", "label"])
+    facts = find_image_facts(source.rows, source.sizes)
+    offenders: dict[Bounds, list[Offender]] = {
+        bounds: [] for bounds in list_image_rules(params, dataset["image_size"], class_count)
+    }
+    tables = note_offenders(iterate_image_tables(source.rows, facts), offenders)
+    findings += check_within("images", tables, list(offenders), ["split", "index"])
+    accepted = load_accepted(dataset["name"], accepted_path)
+    if accepted and all(finding.holds for finding in findings if finding.rule == STRUCTURE):
+        drift = measure_drift(accepted, describe_profile(splits, source.class_names))
+        findings += check_within("drift", [describe_drift(drift)], list_drift_rules(params), ["since"])
+    broken = {(finding.rule, finding.arguments.get("column")) for finding in findings if not finding.holds}
+    suspected = {bounds: rows for bounds, rows in offenders.items() if (bounds.rule, bounds.column) in broken}
+    return Validation(findings, name_suspects(suspected, source, facts.copies.twins, params.stops), source)
+
+
+def explain(finding: Finding, where: Path | str, source: Source) -> DataError:
+    """A broken expectation in one line: what was expected, how many rows are otherwise, and where the first ones are.
+
+    where: the data set, as a person knows it.
+    """
+    rows = "; ".join(_name_row(row, source) for row in finding.first_unexpected[:_NAMED_ROWS])
+    remedy = "" if finding.rule == STRUCTURE else f" or validate.{finding.rule}"
+    if finding.table == "drift":
+        remedy += ", or take them as they are with `pipeline accept`"
+    return DataError(
+        f"{where} {finding.table}",
+        expected=_state(finding.arguments),
+        got=f"{finding.unexpected} of {finding.checked} otherwise ({rows})",
+        do=f"correct the data{remedy}",
+    )
+
+
+def _state(arguments: Mapping[str, Any]) -> str:
+    """An expectation's arguments in words: `contrast of at least 32`, `repeats of at most 0 in 99% of rows`."""
+    match arguments:
+        case {"column_A": column, "column_B": other}:
+            return f"as many {column} as {other}"
+        case {"column": column, "value_set": [value]}:
+            return f"{column} {value}"
+        case {"column": column, "min_value": least, "max_value": most}:
+            limits = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+        case {"column": column, "min_value": least}:
+            limits = f"at least {least:g}"
+        case {"column": column, "max_value": most}:
+            limits = f"at most {most:g}"
+    share = arguments.get("mostly", 1)
+    return f"{column} of {limits}" + ("" if share == 1 else f" in {share:.6g} of all rows")
+
+
+def _name_row(row: dict[str, Any], source: Source) -> str:
+    """`train[3] a/1.png contrast=0` for an image, `train contrast=0` for a whole split."""
+    place = [str(row[key]) for key in ("split",) if key in row]
+    if "index" in row:
+        place = [source.name(row["split"], row["index"])]
+    return " ".join(
+        [*place, *(f"{key}={value}" for key, value in row.items() if key not in ("split", "index", "since"))]
+    )
+
+
+def point_to(validation: Validation, reports_dir: Path) -> str:
+    """Where a person sees the suspects, as the end of a sentence; nothing if there are none."""
+    if not validation.suspects:
+        return ""
+    return f"; {len(validation.suspects):,} suspects in {reports_dir / 'suspects'}"
+
+
+def write_reports(validation: Validation, reports_dir: Path) -> None:
+    """Write what was found for programs and for people."""
+    findings = validation.findings
+    write_json(
+        reports_dir / "validation.json",
+        {
+            "expectations": [finding._asdict() for finding in findings],
+            "statistics": {
+                "broken": len(validation.stopping) + len(validation.warnings),
+                "checked": len(findings),
+                "stopping": len(validation.stopping),
+                "suspects": len(validation.suspects),
+            },
+            "success": not validation.stopping,
+        },
+    )
+    write_suspects(validation.suspects, validation.source, reports_dir / "suspects")
 
 
 def run(
     params: ValidateParams,
     raw_dir: Path = Path("data/raw"),
-    report_path: Path = Path("reports/validation.json"),
+    accepted_path: Path = ACCEPTED_PATH,
+    reports_dir: Path = Path("reports"),
 ) -> None:
-    """Check the data set and write the report, then stop the pipeline if an expectation is broken."""
-    findings = find_faults(raw_dir, params)
-    broken = [finding for finding in findings if not finding.holds]
-    write_json(
-        report_path,
-        {
-            "expectations": [finding._asdict() for finding in findings],
-            "statistics": {"checked": len(findings), "broken": len(broken)},
-            "success": not broken,
-        },
+    """Check the data set and write the reports, then stop the pipeline if a rule that stops it is broken."""
+    validation = validate(raw_dir, params, accepted_path)
+    write_reports(validation, reports_dir)
+    for finding in validation.warnings:
+        print(f"validate: warning: {explain(finding, raw_dir, validation.source)}")
+    if validation.stopping:
+        print(f"validate: {len(validation.stopping)} broken rules stop the pipeline{point_to(validation, reports_dir)}")
+        raise DataError.join([explain(finding, raw_dir, validation.source) for finding in validation.stopping])
+    count = len(validation.findings)
+    print(
+        f"validate: {count - len(validation.warnings)} of {count} expectations hold{point_to(validation, reports_dir)}"
     )
-    if broken:
-        raise DataError.join([explain(finding, raw_dir) for finding in broken])
-    print(f"validate: all {len(findings)} expectations hold")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several test modules share that takes seconds to make."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import pytest
+from imports import ROOT
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 from stores import enter_root
 
+from stages.lib import datasets
 from stages.lib.arrays import Split
 from stages.lib.checksums import write_checksums
+from stages.lib.datasets import load_digits, load_mnist
 from stages.lib.prediction import predict_in_batches
 
 # 48 * 24 weights: from 1,024 on, the dynamic-range conversion makes them int8.
@@ -68,6 +72,24 @@ def small_model() -> SmallModel:
         reference=predict_in_batches(classifier, features),
         exports=MappingProxyType(export.convert(list(export.FILES), pixel_network, raw.images, metadata, opset=18)),
     )
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_digits(0.2, 0)
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory):
+    """MNIST from a folder or a server that this machine has; the public mirrors are left alone."""
+    mirror = os.environ.get("MNIST_MIRROR") or str(ROOT.parent / "shared" / "mnist")
+    if "://" not in mirror and not (ROOT / mirror).exists():
+        pytest.skip(f"no MNIST files in {mirror}; MNIST_MIRROR can name another place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_MIRROR", mirror if "://" in mirror else str(ROOT / mirror))
+        patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))
+        patch.setattr(datasets, "_MNIST_MIRRORS", ())
+        return load_mnist()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """The data sets are complete, labelled and of one shape: digits from scikit-learn, MNIST from a mirror."""
 
 import io
-import os
 import zipfile
 
 import numpy as np
 import pytest
-from imports import ROOT
 from samples import make_dataset, write_idx
 
 from stages.ingest import IngestParams, run
@@ -21,24 +19,6 @@ SPLITS = pytest.mark.parametrize("split_name", ["train", "test"])
 
 def make_params(dataset, path="none"):
     return IngestParams(dataset=dataset, path=path, image_size=[28, 28], test_fraction=0.2, seed=0)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits(0.2, 0)
-
-
-@pytest.fixture(scope="module")
-def mnist(tmp_path_factory):
-    """MNIST from a folder or a server that this machine has; the public mirrors are left alone."""
-    mirror = os.environ.get("MNIST_MIRROR") or str(ROOT.parent / "shared" / "mnist")
-    if "://" not in mirror and not (ROOT / mirror).exists():
-        pytest.skip(f"no MNIST files in {mirror}; MNIST_MIRROR can name another place")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_MIRROR", mirror if "://" in mirror else str(ROOT / mirror))
-        patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))
-        patch.setattr(datasets, "_MNIST_MIRRORS", ())
-        return load_mnist()
 
 
 @SPLITS

@@ -9,6 +9,8 @@ from stages.lib.errors import PipelineError
 # A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
 # because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.
 _SUBCOMMANDS = {
+    "accept": "Take the ingested data as the version that later ones are compared with.",
+    "check": "List everything that is wrong with images, without DVC and training.",
     "predict": "Classify pictures with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier champion the champion again.",

@@ -16,7 +16,7 @@ from stages.lib.errors import DataError
 from stages.lib.idx import open_idx, parse_idx
 from stages.lib.lean_imports import import_lean
 from stages.lib.npz import open_npz
-from stages.lib.picture_folders import has_pictures, load_pictures
+from stages.lib.picture_folders import has_pictures, read_pictures
 from stages.lib.places import find_root, resolve
 from stages.lib.splits import split_stratified
 
@@ -166,14 +166,36 @@ def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, se
     Raises:
         DataError: naming everything that is missing, damaged or does not fit.
     """
+    dataset, faults = read_folder(path, image_size, test_fraction, seed, heading="ingest")
+    if faults or not dataset:
+        raise DataError.join(faults)
+    return dataset
+
+
+def read_folder(
+    path: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+) -> tuple[Dataset | None, list[DataError]]:
+    """What is sound of a person's own images, as `load_folder` takes them, and everything that is not.
+
+    heading: what stands before each line of progress.
+    """
     folder = resolve(path)
     if not folder.exists():
-        raise DataError(f"ingest.path: {path}", expected="a folder, or an .npz file", got="nothing", do="correct it")
-    if folder.is_dir() and has_pictures(folder):
-        pictures = load_pictures(folder, path, image_size, test_fraction, seed, heading="ingest")
-        sources = {path: _hash_names(folder, sorted(pictures.files["train"] + pictures.files["test"]))}
-        own = _describe_own(pictures.train, pictures.test, pictures.class_names, sources)
-        return own._replace(files=pictures.files, sizes=pictures.sizes)
+        return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", do="correct ingest.path")]
+    if not folder.is_dir() or not has_pictures(folder):
+        try:
+            return _load_arrays(folder, path), []
+        except DataError as fault:
+            return None, [fault]
+    pictures, faults = read_pictures(folder, path, image_size, test_fraction, seed, heading)
+    if not pictures:
+        return None, faults
+    sources = {path: _hash_names(folder, sorted(pictures.files["train"] + pictures.files["test"]))}
+    own = _describe_own(pictures.train, pictures.test, pictures.class_names, sources)
+    return own._replace(files=pictures.files, sizes=pictures.sizes), faults
+
+
+def _load_arrays(folder: Path, path: str) -> Dataset:
     archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
     splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
     for name, split in splits.items():

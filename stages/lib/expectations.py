@@ -33,6 +33,8 @@ class Finding(NamedTuple):
     checked: int  # rows looked at
     unexpected: int  # rows that break it
     first_unexpected: list[dict[str, Any]]  # where the first of these rows are, and their value
+    rule: str  # what a person calls it: the `rule` of the expectation's `meta`
+    stops: bool  # whether data that breaks it must not go on: its severity is critical, not a warning
 
 
 def check(
@@ -93,4 +95,6 @@ def _to_finding(table: str, outcome: Any) -> Finding:  # noqa: ANN401  (untyped 
         checked=result["element_count"],
         unexpected=result["unexpected_count"],
         first_unexpected=result["partial_unexpected_index_list"] or [],
+        rule=config["meta"]["rule"],
+        stops=config["severity"] == "critical",
     )

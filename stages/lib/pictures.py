@@ -185,8 +185,17 @@ def _scale_share(axes: Axes, shares: Sequence[float]) -> None:
     axes.set_yticks(shown, [f"{mark:g}" for mark in shown])
 
 
-def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: Sequence[str]) -> None:
-    """Draw images (N, H, W) in a grid, each with its caption; without an image, the title stands alone."""
+def draw_images(
+    path: Path,
+    title: str,
+    images: Sequence[NDArray[np.generic]] | NDArray[np.generic],
+    captions: Sequence[str],
+    grey_levels: tuple[int, int] | None = None,
+) -> None:
+    """Draw images (H, W) in a grid, each with its caption; without an image, the title stands alone.
+
+    grey_levels: the values that are black and white; by default the least and the largest of each image.
+    """
     rows = -(-len(images) // _COLUMNS)
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(1.9 * _COLUMNS, 0.6 + 2.3 * rows), layout="constrained")
@@ -197,12 +206,13 @@ def draw_images(path: Path, title: str, images: NDArray[np.float32], captions: S
                 axes.set_axis_off()
                 axes.set(xticks=[], yticks=[])  # else those that are not shown are laid out, too
             for axes, image, caption in zip(cells, images, captions, strict=False):
-                _draw_image(axes, image, caption)
+                _draw_image(axes, image, caption, grey_levels)
         _save(figure, path)
 
 
-def _draw_image(axes: Axes, image: NDArray[np.float32], caption: str) -> None:
-    axes.imshow(image, cmap="gray", interpolation="nearest")
+def _draw_image(axes: Axes, image: NDArray[np.generic], caption: str, grey_levels: tuple[int, int] | None) -> None:
+    black, white = grey_levels or (None, None)
+    axes.imshow(image, cmap="gray", interpolation="nearest", vmin=black, vmax=white)
     axes.set_title(caption, fontsize=8, parse_math=False)
 
 

@@ -1,0 +1,34 @@
+"""Take the ingested data as the version that later ones are compared with.
+
+Reads   data/raw, reports/validation.json
+Writes  data/accepted.json   the classes' counts and the histogram of grey levels, by the data set's name
+"""
+
+from pathlib import Path
+
+import click
+
+from stages.lib.drift import ACCEPTED_PATH, describe_profile, save_accepted
+from stages.lib.errors import DataError
+from stages.lib.files import read_json
+from stages.lib.suspects import load_source
+
+_RAW_DIR = Path("data/raw")
+_REPORT_PATH = Path("reports/validation.json")
+
+
+@click.command()
+def accept() -> None:
+    """Write what data/raw looks like to data/accepted.json: `validate` then tells how far later versions have moved.
+
+    Commit the file: it is the record of a decision. Data that `validate` stops is refused.
+    """
+    if not read_json(_REPORT_PATH).get("success"):
+        raise DataError(str(_REPORT_PATH), expected="data that passed", got="broken rules", do="correct the data first")
+    dataset = read_json(_RAW_DIR / "dataset.json")
+    source = load_source(_RAW_DIR, dataset["class_names"])
+    save_accepted(dataset["name"], describe_profile(source.rows.splits, source.class_names))
+    click.echo(
+        f"accept: {dataset['name']}, {source.rows.total:,} images in {len(source.class_names)} classes; "
+        f"commit {ACCEPTED_PATH}, then `dvc repro`"
+    )

@@ -1,0 +1,72 @@
+"""List everything that is wrong with images, without DVC and training.
+
+Reads   the images, params.yaml (ingest and validate), data/accepted.json
+Writes  reports/check   the reports that `validate` writes
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from stages.ingest import IngestParams, load_dataset, name_dataset, write_dataset
+from stages.lib.datasets import Dataset, read_folder
+from stages.lib.errors import DataError
+from stages.lib.params import load_section
+from stages.validate import ValidateParams, explain, validate, write_reports
+
+_SCRATCH_DIR = Path(".cache")
+
+
+@click.command()
+@click.argument("path", metavar="[DIR]", required=False)
+@click.option(
+    "--reports",
+    "reports_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("reports/check"),
+    show_default=True,
+    help="Where the reports go: the suspects' pictures, validation.json.",
+)
+def check(path: str | None, reports_dir: Path) -> None:
+    """Look at all images in DIR (pictures, IDX files or an .npz file) as `ingest` and `validate` would.
+
+    Without DIR, at the data set that params.yaml names. Every fault is listed: files that are no sound pictures, and
+    what the sound ones break of the rules in params.yaml. Nothing of the pipeline changes. Exit code 1 if something
+    would stop it.
+    """
+    params = load_section("ingest", IngestParams)
+    if path is not None:
+        params = params.model_copy(update={"dataset": "folder", "path": path})
+    dataset, faults = read_dataset(params)
+    for fault in faults:
+        click.echo(f"stops: {fault}")
+    stopping, warnings = len(faults), 0
+    if dataset:
+        _SCRATCH_DIR.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=_SCRATCH_DIR, prefix="check.") as scratch:
+            raw_dir = Path(scratch) / "raw"
+            write_dataset(dataset, name_dataset(params), raw_dir)
+            validation = validate(raw_dir, load_section("validate", ValidateParams))
+            write_reports(validation, reports_dir)
+            for word, findings in (("stops", validation.stopping), ("warns", validation.warnings)):
+                for finding in findings:
+                    click.echo(f"{word}: {explain(finding, path or params.dataset, validation.source)}")
+        stopping, warnings = stopping + len(validation.stopping), len(validation.warnings)
+        suspects = len(validation.suspects)
+        click.echo(
+            f"check: {validation.source.rows.total:,} images in {len(dataset.class_names)} classes; "
+            f"{stopping} faults stop the pipeline, {warnings} warn, {suspects:,} suspects; see {reports_dir}"
+        )
+    else:
+        click.echo(f"check: no data set can be made of it; {stopping} faults stop the pipeline")
+    if stopping:
+        raise click.exceptions.Exit(1)
+
+
+def read_dataset(params: IngestParams) -> tuple[Dataset | None, list[DataError]]:
+    """What is sound of the data set that the params name, and every fault."""
+    if params.dataset == "folder":
+        height, width = params.image_size
+        return read_folder(params.path, (height, width), params.test_fraction, params.seed, heading="check")
+    return load_dataset(params), []
