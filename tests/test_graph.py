@@ -17,7 +17,7 @@ HOMES = {
     "keras": {"stages.lib.deterministic_tensorflow"},
     "tf2onnx": {"stages.lib.conversion"},
     "mlflow": {"stages.lib.tracking"},
-    "great_expectations": {"stages.lib.expectations"},
+    "great_expectations": {"stages.lib.data_docs", "stages.lib.expectations"},
     "matplotlib": {"stages.lib.pictures"},
     "ray": {"stages.lib.trials"},
     "sklearn": {"stages.lib.datasets"},
