@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ruamel.yaml import YAML
 
+from benchmarks.clones import DVC, clone_head, make_clean_environment
 from benchmarks.measurements import (
     STAGES,
     describe_machine,
@@ -39,11 +40,8 @@ from stages.lib.errors import PipelineError
 from stages.lib.files import read_json, write_text
 from stages.lib.git import run_git
 from stages.lib.markdown import format_table
-from stages.lib.places import find_root
-from stages.lib.rebuilds import Conditions, make_environment
 
 PACKAGES = ["tensorflow", "keras", "dvc", "mlflow", "great-expectations", "onnxruntime"]
-DVC = (sys.executable, "-u", "-m", "dvc")
 LECTURE_PATH = Path(__file__).with_name("lecture.py")
 # With nothing to do, a `dvc repro` takes a second: so many of them for each round of the others.
 NO_OPS = 5
@@ -139,14 +137,9 @@ def run_lecture(npz_path: Path, environment: Mapping[str, str]) -> Finished:
     return run_apart([sys.executable, str(LECTURE_PATH), str(npz_path)], npz_path.parent, environment)
 
 
-def clone_head(folder: Path, environment: Mapping[str, str], dataset: str) -> Path:
-    """A clone of this project's HEAD with another data set in its params; no output, no cache and no store."""
-    run_apart(["git", "clone", "--quiet", str(find_root()), str(folder)], folder.parent, environment)
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    params["ingest"]["dataset"] = dataset
-    yaml.dump(params, folder / "params.yaml")
-    return folder
+def clone_with(folder: Path, environment: Mapping[str, str], dataset: str) -> Path:
+    """A clone of HEAD with this data set in its params."""
+    return clone_head(folder, environment, lambda params: params["ingest"].update(dataset=dataset))
 
 
 def run_repro(clone: Path, environment: Mapping[str, str]) -> Repro:
@@ -216,15 +209,14 @@ def measure(repeats: int, folder: Path) -> Rounds:
     """Run all, `repeats` times; `folder` is for what that needs."""
     npz_path = folder / "mnist.npz"
     write_mnist(npz_path)
-    # Nothing of this person's settings for DVC or MLflow.
-    environment = make_environment(os.environ, Conditions(folder="", umask=0o022, environment={}), folder)
+    environment = make_clean_environment(folder)
     rounds = Rounds([], [], [], [], [])
     for _ in range(repeats):
         rounds.lecture.append(run_lecture(npz_path, environment))
         with TemporaryDirectory(dir=folder) as parent:
-            rounds.mnist.append(run_repro(clone_head(Path(parent, "mnist"), environment, "mnist"), environment))
+            rounds.mnist.append(run_repro(clone_with(Path(parent, "mnist"), environment, "mnist"), environment))
     for number in range(repeats):
-        clone = clone_head(folder / f"digits-{number}", environment, "digits")
+        clone = clone_with(folder / f"digits-{number}", environment, "digits")
         rounds.digits.append(run_repro(clone, environment))
     trivial = make_trivial(clone, folder / "trivial", environment)
     for project in (clone, trivial):

@@ -1,51 +1,67 @@
 """Memory and time of every stage as the data grows: `make bench-scale`, or `python -m benchmarks.scale`.
 
-MNIST is made 1 and 10 times as large (or as `--sizes` says) by seeded shifts and noise, streamed to IDX files, and the
-whole pipeline is run on each in a clone of HEAD by `dvc repro`. Memory is what Linux calls RssAnon, the process's own:
-pages of mapped files are the kernel's to drop and count for nothing. Time is a stage's work, without its imports and
-without DVC.
+MNIST is made 1 and 10 times as large (or as `--sizes` says) by seeded shifts and noise, streamed to IDX files, and each
+stage is run on it by `dvc repro` in a clone of HEAD. Memory is what Linux calls RssAnon, the process's own: pages of
+mapped files are the kernel's to drop and count for nothing. Time is a stage's work, without its imports and without
+DVC: on the clock, and of the processor, which other programs and the disk have less influence on.
+
+What a stage writes goes to the kernel first and to the disk later; when much is waiting, who writes is made to wait.
+So that no stage pays for what others left, all is on the disk before it starts, and DVC copies nothing to its cache.
+What the stage itself leaves is timed as it ends, beside the rate at which the disk takes a gigabyte in one go.
 """
 
-# S603, S607: git and dvc, found on the path as in a shell. RUF001: the multiplication sign is no x.
-# ruff: noqa: RUF001, S603, S607
+# RUF001: the multiplication sign is no x.
+# ruff: noqa: RUF001
 
 import argparse
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
 
+from benchmarks.clones import DVC, clone_head, make_clean_environment
 from benchmarks.measurements import STAGES, describe_machine, print_lines, run_benchmark, tell_machine, write_result
 from stages.lib.arrays import Split, iterate_chunks
 from stages.lib.datasets import load_mnist
 from stages.lib.errors import PipelineError
-from stages.lib.files import read_json, require_space
+from stages.lib.files import read_json, require_space, write_whole
 from stages.lib.markdown import format_table
 
 _MAX_SHIFT = 2  # pixels each way: MNIST's digits have a margin of 4
 _MAX_NOISE = 20  # grey levels each way: far below the contrast of ink
 _POLL_SECONDS = 0.02
-# Raw and normalized images and DVC's copy of both are 1 + 4 + 1 + 4 bytes a pixel, the source another.
-_DISK_BYTES_PER_PIXEL = 11
+# The source, raw and normalized images.
+_DISK_BYTES_PER_PIXEL = 1 + 1 + 4
+_PROBE_BYTES = 1 << 30
 _IDX_NAMES = {"train": "train", "test": "t10k"}
 
 
 class Cost(NamedTuple):
     """What one stage took on one size of the data."""
 
-    seconds: float  # of work
+    seconds: float  # of work, on the clock
+    processor_seconds: float  # of work
+    disk_seconds: float  # after it, until all that it wrote is on the disk
     memory: int  # largest RssAnon, bytes
+
+
+class Watched(NamedTuple):
+    """What was seen of one stage's process."""
+
+    processor_seconds: float  # from its start to its end
+    disk_seconds: float
+    memory: int
 
 
 def grow_images(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -76,37 +92,46 @@ def write_grown(split: Split, size: int, seed: int, folder: Path, name: str) -> 
             labels_file.write(split.labels.tobytes())
 
 
-def clone_project(root: Path, source_dir: Path, epochs: int) -> None:
-    """HEAD, its params set to the data in `source_dir`."""
-    subprocess.run(["git", "clone", "--quiet", ".", root], check=True)
-    yaml = YAML()
-    params = yaml.load(root / "params.yaml")
-    params["ingest"] |= {"dataset": "folder", "path": str(source_dir)}
-    params["train"]["epochs"] = epochs
-    for budget in params["export"]["budgets"].values():
-        # The largest of ten times as many differences is larger; how large is not what is measured here.
-        budget["max_abs_error"] = 1.0
-    yaml.dump(params, root / "params.yaml")
+def measure_disk(folder: Path) -> float:
+    """Bytes a second that the disk of `folder` takes in one go, from the first to when the last is on it."""
+    piece = bytes(1 << 24)
+    require_space(folder, _PROBE_BYTES)
+    os.sync()
+    begin = time.perf_counter()
+    with TemporaryFile(dir=folder) as file:
+        for _ in range(_PROBE_BYTES // len(piece)):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+        return _PROBE_BYTES / (time.perf_counter() - begin)
 
 
-def watch(command: Sequence[str], root: Path, environment: Mapping[str, str]) -> dict[str, int]:
-    """Run a command in a project: the largest RssAnon, in bytes, of each stage that it starts.
+def watch(command: Sequence[str], root: Path, environment: Mapping[str, str]) -> Watched:
+    """Run a command in a project and watch the stage that it starts; if this process is interrupted, both end, too.
 
     Raises:
         PipelineError: the command failed.
     """
-    largest: dict[str, int] = {}
+    memory, processor_seconds, disk_seconds = 0, 0.0, None
     log_path = root / "watched.log.partial"  # a name that git ignores
     with log_path.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(  # noqa: S603  (DVC)
+            command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             while process.poll() is None:
-                for stage, memory in _iterate_stages(root):
-                    largest[stage] = max(memory, largest.get(stage, 0))
+                usage = _read_usage(root)
+                if usage:
+                    processor_seconds, memory = usage[0], max(memory, usage[1])
+                elif memory and disk_seconds is None:  # it has ended
+                    begin = time.perf_counter()
+                    os.sync()
+                    disk_seconds = time.perf_counter() - begin
                 time.sleep(_POLL_SECONDS)
         finally:
-            process.terminate()
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     if process.returncode:
         raise PipelineError(
             " ".join(command),
@@ -114,61 +139,91 @@ def watch(command: Sequence[str], root: Path, environment: Mapping[str, str]) ->
             got=f"{process.returncode}: {log_path.read_text(encoding='utf-8')[-1000:]}",
             do="put it right, run again",
         )
-    return largest
+    return Watched(processor_seconds, disk_seconds or 0.0, memory)
 
 
-def _iterate_stages(root: Path) -> Iterator[tuple[str, int]]:
-    """Each stage that runs in the project right now, and its RssAnon in bytes."""
+def _read_usage(root: Path) -> tuple[float, int] | None:
+    """Processor seconds so far and RssAnon in bytes of the stage that runs in the project right now, if one does."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            found = re.fullmatch(r".*\0-m\0stages\.(\w+)\0", (folder / "cmdline").read_text(encoding="utf-8"))
-            if found and (folder / "cwd").resolve() == root.resolve():
+            is_stage = re.search(r"\0-m\0stages\.\w+\0", (folder / "cmdline").read_text(encoding="utf-8"))
+            if is_stage and (folder / "cwd").resolve() == root.resolve():
                 anonymous = re.search(r"RssAnon:\s+(\d+) kB", (folder / "status").read_text(encoding="utf-8"))
-                yield found[1], int(anonymous[1]) * 1024 if anonymous else 0
+                # utime and stime, the 14th and 15th value, of which the second may have blanks, in parentheses:
+                # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+                ticks = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+                seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                return seconds, int(anonymous[1]) * 1024 if anonymous else 0
         except (OSError, UnicodeDecodeError):
             continue  # it has ended meanwhile, or is somebody else's
+    return None
 
 
-def measure(split_sizes: Mapping[str, Split], size: int, epochs: int, folder: Path) -> dict[str, Cost]:
+def measure(splits: Mapping[str, Split], size: int, epochs: int, folder: Path) -> dict[str, Cost]:
     """What each stage takes on data `size` times as large."""
     source_dir, root = folder / "source", folder / "project"
     source_dir.mkdir()
-    pixels = sum(split.images.size for split in split_sizes.values())
+    pixels = sum(split.images.size for split in splits.values())
     require_space(folder, pixels * size * _DISK_BYTES_PER_PIXEL)
-    for seed, (name, split) in enumerate(split_sizes.items()):
+    for seed, (name, split) in enumerate(splits.items()):
         write_grown(split, size, seed, source_dir, _IDX_NAMES[name])
-    clone_project(root, source_dir, epochs)
-    memory = watch(["dvc", "repro"], root, clean_environment())
-    times = {stage: read_json(root / ".cache" / "stage_times" / f"{stage}.json")["work"] for stage in STAGES}
-    return {stage: Cost(times[stage], memory[stage]) for stage in STAGES}
+    environment = make_clean_environment(folder)
+    clone_head(root, environment, lambda params: _change_params(params, source_dir, epochs))
+    costs = {}
+    for stage in STAGES:
+        os.sync()
+        watched = watch([*DVC, "repro", "--single-item", "--no-commit", stage], root, environment)
+        times = read_json(root / ".cache" / "stage_times" / f"{stage}.json")
+        costs[stage] = Cost(
+            seconds=times["work"],
+            processor_seconds=round(max(watched.processor_seconds - times["imports"], 0.0), 3),
+            disk_seconds=round(watched.disk_seconds, 3),
+            memory=watched.memory,
+        )
+    return costs
 
 
-def clean_environment() -> dict[str, str]:
-    """This environment's `python` and `dvc`, without what would point the clone's stages elsewhere."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    return environment | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+def _change_params(params: dict[str, Any], source_dir: Path, epochs: int) -> None:
+    params["ingest"] |= {"dataset": "folder", "path": str(source_dir)}
+    params["train"]["epochs"] = epochs
+    for budget in params["export"]["budgets"].values():
+        # The largest of ten times as many differences is larger; how large is not what is measured here.
+        budget["max_abs_error"] = 1.0
 
 
 def tabulate(result: Mapping[str, Any]) -> list[str]:
     """Time per image and memory of each stage by size, the first size's time as 1."""
     sizes = result["sizes"]
-    header = ["stage", *(f"{size['images']:,} images: s" for size in sizes)]
-    header += [f"time per image, × {sizes[0]['images']:,}'s" for _ in sizes[1:]]
-    header += [f"memory, MiB, {size['images']:,}" for size in sizes]
+    counts = [f"{size['images']:,}" for size in sizes]
+    header = [
+        "stage",
+        *(f"{count} images: s" for count in counts),
+        *(f"per image, × {counts[0]}'s" for _ in sizes[1:]),
+        *("of the processor" for _ in sizes[1:]),
+        *(f"then to the disk, s, {count}" for count in counts),
+        *(f"memory, MiB, {count}" for count in counts),
+    ]
     rows = []
     for stage in STAGES:
         costs = [size["stages"][stage] for size in sizes]
-        per_image = [cost["seconds"] / size["images"] for cost, size in zip(costs, sizes, strict=True)]
         rows.append(
             [
                 f"`{stage}`",
                 *(f"{cost['seconds']:.1f}" for cost in costs),
-                *(f"{ratio / per_image[0]:.2f}" for ratio in per_image[1:]),
+                *_compare(costs, "seconds", sizes),
+                *_compare(costs, "processor_seconds", sizes),
+                *(f"{cost['disk_seconds']:.1f}" for cost in costs),
                 *(f"{cost['memory'] / 2**20:.0f}" for cost in costs),
             ]
         )
-    return [tell_machine(result, ["numpy", "tensorflow"]), "", *format_table(header, rows)]
+    disk = f"The disk takes {result['disk_bytes_per_second'] / 1e6:.0f} MB a second."
+    return [f"{tell_machine(result, ['numpy', 'tensorflow'])} {disk}", "", *format_table(header, rows)]
+
+
+def _compare(costs: Sequence[Mapping[str, float]], measure: str, sizes: Sequence[Mapping[str, int]]) -> list[str]:
+    """What an image takes in each size but the first, the first's as 1; nothing where that is too little to measure."""
+    first, *others = [cost[measure] / size["images"] for cost, size in zip(costs, sizes, strict=True)]
+    return [f"{other / first:.2f}" if first else "" for other in others]
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -195,8 +250,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     panels[1].axhline(1536, color="black", linestyle=":")
     panels[1].annotate("1.5 GiB", (images[0], 1536), xytext=(0, 3), textcoords="offset points")
     panels[0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
+    with write_whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
 
 
 def run(sizes: Sequence[int], epochs: int, output_path: Path | None, picture_path: Path | None) -> None:
@@ -204,7 +259,7 @@ def run(sizes: Sequence[int], epochs: int, output_path: Path | None, picture_pat
     mnist = load_mnist()
     splits = {"train": mnist.train, "test": mnist.test}
     images = sum(len(split.labels) for split in splits.values())
-    measured = []
+    disk, measured = measure_disk(Path(".cache")), []
     for size in sizes:
         with TemporaryDirectory(dir=".cache") as folder:
             costs = measure(splits, size, epochs, Path(folder).absolute())
@@ -212,7 +267,7 @@ def run(sizes: Sequence[int], epochs: int, output_path: Path | None, picture_pat
         measured.append({"size": size, "images": images * size, "stages": stages})
         total = sum(cost.seconds for cost in costs.values())
         print(f"{images * size:,} images: {total:.0f} s of work", file=sys.stderr, flush=True)
-    result = {**describe_machine(), "epochs": epochs, "sizes": measured}
+    result = {**describe_machine(), "disk_bytes_per_second": round(disk), "epochs": epochs, "sizes": measured}
     write_result("scale", result, output_path)
     if picture_path:
         draw(result, picture_path)

@@ -12,9 +12,9 @@ import pytest
 from imports import ROOT
 from samples import make_split, run_python
 
+from benchmarks.clones import DVC, clone_head
 from benchmarks.measurements import describe_machine
 from benchmarks.pipeline import (
-    DVC,
     LECTURE_PATH,
     Finished,
     Repro,
@@ -28,6 +28,7 @@ from benchmarks.pipeline import (
 )
 from stages.lib.errors import PipelineError
 from stages.lib.files import write_json, write_text
+from stages.lib.params import load_params
 
 # A stage that takes a moment and writes down its times as ours do, and one that needs its output.
 GRAPH = """
@@ -51,12 +52,13 @@ stages:
 # Waits in a shell that it has started, until it is told to stop.
 WAITING = """
 import os
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from benchmarks.measurements import run_benchmark
-from benchmarks.pipeline import run_apart
+from benchmarks.{module} import {start}
 with run_benchmark(), TemporaryDirectory(dir=".") as folder:
     script = "sleep 300 & echo $! > ../child.partial; mv ../child.partial ../child; wait"
-    run_apart(["sh", "-c", script], folder, os.environ)
+    {start}(["sh", "-c", script], Path(folder), os.environ)
 """
 
 
@@ -108,17 +110,39 @@ def test_stage_that_runs_is_not_nothing_to_do(project):
         run_no_op(folder, os.environ)
 
 
+def test_clone_is_head_with_other_params(tmp_path):
+    """It has HEAD's files and nothing of what the pipeline has made here; all other params are as they were."""
+    clone = clone_head(tmp_path / "clone", os.environ, lambda params: params["ingest"].update(dataset="mnist"))
+    params = load_params(clone / "params.yaml")
+    changed = params["ingest"].pop("dataset")
+    subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=clone, check=True)
+    head = load_params(clone / "params.yaml")
+    del head["ingest"]["dataset"]
+
+    assert (changed, params) == ("mnist", head)
+    assert not (clone / "data/raw").exists()
+    assert subprocess.run(["git", "status", "--porcelain"], cwd=clone, check=True, capture_output=True).stdout == b""
+
+
+def test_clone_that_fails_is_told_in_one_line(tmp_path):
+    """What git says of it is in the error."""
+    write_text(tmp_path / "clone/in the way", "")
+    with pytest.raises(PipelineError, match=r"^`git clone .+: expected a clone, got fatal: .+ already exists"):
+        clone_head(tmp_path / "clone", os.environ, lambda params: params)
+
+
 def test_failed_command_is_told_in_one_line(tmp_path):
     """What is measured must have worked."""
     with pytest.raises(PipelineError, match=r"^`sh -c echo why; exit 3` in .+: expected it to end well, got why;"):
         run_apart(["sh", "-c", "echo why; exit 3"], tmp_path, os.environ)
 
 
+@pytest.mark.parametrize(("module", "start"), [("pipeline", "run_apart"), ("scale", "watch")])
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_benchmark_leaves_nothing_behind(tmp_path, by):
+def test_interrupted_benchmark_leaves_nothing_behind(tmp_path, by, module, start):
     """Its folder is removed and what it has started ends, down to the processes of processes."""
     with subprocess.Popen(
-        [sys.executable, "-c", WAITING],
+        [sys.executable, "-c", WAITING.format(module=module, start=start)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,

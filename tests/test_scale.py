@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from samples import make_dataset
 
-from benchmarks.scale import grow_images, watch, write_grown
+from benchmarks.measurements import STAGES, describe_machine
+from benchmarks.scale import grow_images, tabulate, watch, write_grown
 from stages.lib.datasets import load_folder
 from stages.lib.errors import PipelineError
 
@@ -52,12 +53,29 @@ def test_own_memory_of_a_stage_is_seen(tmp_path):
     """What a stage allocates counts, what it maps from a file does not."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages/train.py").write_text(STAGE, encoding="utf-8")
-    memory = watch([sys.executable, "-m", "stages.train"], tmp_path, {})
+    watched = watch([sys.executable, "-m", "stages.train"], tmp_path, {})
 
-    assert 100e6 < memory["train"] < 190e6
+    assert 100e6 < watched.memory < 190e6
+    assert watched.processor_seconds > 0
 
 
 def test_command_that_fails_is_told_with_its_last_words(tmp_path):
     """The error has the command's exit code and the end of what it printed."""
     with pytest.raises(PipelineError, match="expected exit code 0, got 1: no disk"):
         watch([sys.executable, "-c", "raise SystemExit('no disk')"], tmp_path, {})
+
+
+def test_table_compares_an_image_of_each_size_with_one_of_the_first():
+    """Ten times the images in five times the time are half the time an image."""
+    small = {"seconds": 2.0, "processor_seconds": 1.0, "disk_seconds": 0.5, "memory": 2**20}
+    large = {"seconds": 10.0, "processor_seconds": 12.0, "disk_seconds": 4.0, "memory": 2**21}
+    sizes = [
+        {"images": 100, "stages": dict.fromkeys(STAGES, small)},
+        {"images": 1000, "stages": dict.fromkeys(STAGES, large)},
+    ]
+    first, _, _, _, *lines = tabulate({**describe_machine(), "disk_bytes_per_second": 576e6, "sizes": sizes})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    assert first.endswith("The disk takes 576 MB a second.")
+    assert rows[0] == ["`ingest`", "2.0", "10.0", "0.50", "1.20", "0.5", "4.0", "1", "2"]
+    assert len(rows) == len(STAGES)
