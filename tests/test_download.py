@@ -2,12 +2,17 @@
 
 import gzip
 import hashlib
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from imports import ROOT
 from samples import list_files
 
 from stages.lib.download import PublishedFile, fetch
@@ -115,12 +120,17 @@ def explain(mirrors, cache_dir):
     return str(caught.value)
 
 
+def list_kept(folder):
+    """The files in a folder and below, but for the empty one by which processes take turns."""
+    return {name: content for name, content in list_files(folder).items() if not name.endswith(".lock")}
+
+
 def test_good_file_is_unpacked_and_cached(server, tmp_path):
     """The content is what was published, and the file is kept as it came."""
     server.answers["/images.gz"] = send(PACKED)
 
     assert fetch(FILE, [server.url], tmp_path / "cache") == CONTENT
-    assert list_files(tmp_path) == {"cache/images.gz": PACKED}
+    assert list_kept(tmp_path) == {"cache/images.gz": PACKED}
 
 
 def test_good_cached_file_needs_no_server(server, tmp_path):
@@ -133,6 +143,48 @@ def test_good_cached_file_needs_no_server(server, tmp_path):
     assert server.asked == ["/images.gz"]
 
 
+FETCHING = """
+import sys
+from pathlib import Path
+from test_download import FILE, fetch
+print("here", flush=True)
+print(len(fetch(FILE, [sys.argv[1]], Path("cache"))), flush=True)
+"""
+
+
+def test_two_processes_that_fetch_one_file_do_not_disturb_each_other(server, tmp_path):
+    """The second one waits for the first, and takes what that has brought."""
+    may_go_on = threading.Event()
+
+    def send_in_halves(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(PACKED)))
+        handler.end_headers()
+        handler.wfile.write(PACKED[:40])
+        handler.wfile.flush()
+        may_go_on.wait()
+        handler.wfile.write(PACKED[40:])
+
+    server.answers["/images.gz"] = send_in_halves
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-c", FETCHING, server.url]
+    processes = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    begun = [process.stdout.readline() for process in processes]
+    time.sleep(0.5)  # for the second to get as far as it can
+    may_go_on.set()
+    ended = [process.communicate(timeout=60) for process in processes]
+
+    assert begun == ["here\n"] * 2
+    assert ended == [(f"{len(CONTENT)}\n", "")] * 2
+    assert server.asked == ["/images.gz"]
+    assert list_kept(tmp_path) == {"cache/images.gz": PACKED}
+
+
 @pytest.mark.parametrize(
     "damaged", [b"", b"<html>", PACKED[:-9], gzip.compress(OTHER)], ids=["empty", "a page", "cut off", "other data"]
 )
@@ -142,7 +194,7 @@ def test_damaged_cached_file_is_fetched_anew(server, tmp_path, damaged):
     (tmp_path / "images.gz").write_bytes(damaged)
 
     assert fetch(FILE, [server.url], tmp_path) == CONTENT
-    assert list_files(tmp_path) == {"images.gz": PACKED}
+    assert list_kept(tmp_path) == {"images.gz": PACKED}
 
 
 def test_labelled_as_encoded_stays_packed(server, tmp_path):
@@ -196,7 +248,7 @@ def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up
     assert told in message
     assert message.endswith("; set MNIST_MIRROR to a folder or an URL that has the file")
     assert len(message.splitlines()) == 1
-    assert list_files(tmp_path) == {}
+    assert list_kept(tmp_path) == {}
     assert set(looked_up) == {"127.0.0.1"}
 
 

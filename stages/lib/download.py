@@ -6,11 +6,13 @@ import io
 import ipaddress
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from filelock import FileLock
 from urllib3.exceptions import HTTPError
 
 from stages.lib.errors import DataError
@@ -22,6 +24,8 @@ _CHUNK_BYTES = 1 << 16
 _MAX_REDIRECTS = 5
 # Seconds to connect, and between two pieces of the answer.
 _TIMEOUT = (10, 30)
+# Stays in the cache, empty: a lock that is removed is none, for who waits for it has another file than who comes later.
+_LOCK_NAME = ".lock"
 
 
 class PublishedFile(NamedTuple):
@@ -54,9 +58,7 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
                 source = resolve(mirror) / file.name
                 return unpack(file, source.read_bytes(), str(source))
             url = f"{mirror.rstrip('/')}/{file.name}"
-            with write_whole(cached) as partial:
-                _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
-                content = unpack(file, partial.read_bytes(), hide_password(url))
+            content = _fetch_alone(file, url, cached)
         except DataError as fault:
             faults.append(fault)
         # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
@@ -72,6 +74,17 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
         got=" | ".join(map(str, faults)),
         do="set MNIST_MIRROR to a folder or an URL that has the file",
     )
+
+
+def _fetch_alone(file: PublishedFile, url: str, cached: Path) -> bytes:
+    """The decompressed content, kept in `cached`; of processes that want it at once, one fetches it for all."""
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cached.with_name(_LOCK_NAME)):
+        with suppress(FileNotFoundError, DataError):
+            return unpack(file, cached.read_bytes(), str(cached))
+        with write_whole(cached) as partial:
+            _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
+            return unpack(file, partial.read_bytes(), hide_password(url))
 
 
 def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
