@@ -6,6 +6,7 @@ stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks 
 Reads   data/raw
         data/accepted.json        the data sets as they were accepted, of which this one may have drifted
 Writes  reports/validation.json   each expectation, whether it holds, and the first images that break it
+        reports/data_docs         the same as Great Expectations' pages for people; begin with index.html
         reports/suspects          suspects.csv: every suspect with its reasons; contact_sheet.png: the first of them,
                                   if there are any
 """
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import Field
 
+from stages.lib.data_docs import write_data_docs
 from stages.lib.drift import ACCEPTED_PATH, describe_profile, load_accepted, measure_drift
 from stages.lib.errors import DataError
 from stages.lib.expectations import Expectation, Finding, check, gxe
@@ -45,6 +47,8 @@ from stages.lib.suspects import (
 
 # Offending rows that a message names; the report names more.
 _NAMED_ROWS = 3
+# Columns that say which row it is.
+_PLACE = ("split", "index", "file", "since")
 
 # A rule and its threshold have one name.
 Rule = Literal[
@@ -187,8 +191,10 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     offenders: dict[Bounds, list[Offender]] = {
         bounds: [] for bounds in list_image_rules(params, dataset["image_size"], class_count)
     }
-    tables = note_offenders(iterate_image_tables(source.rows, facts), offenders)
-    findings += check_within("images", tables, list(offenders), ["split", "index"])
+    files = source.file_names
+    tables = note_offenders(iterate_image_tables(source.rows, facts, files), offenders)
+    key = ["split", "index", "file"] if files else ["split", "index"]
+    findings += check_within("images", tables, list(offenders), key)
     accepted = load_accepted(dataset["name"], accepted_path)
     if accepted and all(finding.holds for finding in findings if finding.rule == STRUCTURE):
         drift = measure_drift(accepted, describe_profile(splits, source.class_names))
@@ -198,12 +204,12 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     return Validation(findings, name_suspects(suspected, source, facts.copies.twins, params.stops), source)
 
 
-def explain(finding: Finding, where: Path | str, source: Source) -> DataError:
+def explain(finding: Finding, where: Path | str) -> DataError:
     """A broken expectation in one line: what was expected, how many rows are otherwise, and where the first ones are.
 
     where: the data set, as a person knows it.
     """
-    rows = "; ".join(_name_row(row, source) for row in finding.first_unexpected[:_NAMED_ROWS])
+    rows = "; ".join(_name_row(row) for row in finding.first_unexpected[:_NAMED_ROWS])
     remedy = "" if finding.rule == STRUCTURE else f" or validate.{finding.rule}"
     if finding.table == "drift":
         remedy += ", or take them as they are with `pipeline accept`"
@@ -232,14 +238,11 @@ def _state(arguments: Mapping[str, Any]) -> str:
     return f"{column} of {limits}" + ("" if share == 1 else f" in {share:.6g} of all rows")
 
 
-def _name_row(row: dict[str, Any], source: Source) -> str:
+def _name_row(row: Mapping[str, Any]) -> str:
     """`train[3] a/1.png contrast=0` for an image, `train contrast=0` for a whole split."""
-    place = [str(row[key]) for key in ("split",) if key in row]
-    if "index" in row:
-        place = [source.name(row["split"], row["index"])]
-    return " ".join(
-        [*place, *(f"{key}={value}" for key, value in row.items() if key not in ("split", "index", "since"))]
-    )
+    place = [f"{row['split']}[{row['index']}]" if "index" in row else row.get("split", ""), row.get("file", "")]
+    values = [f"{key}={value}" for key, value in row.items() if key not in _PLACE]
+    return " ".join([*filter(None, place), *values])
 
 
 def point_to(validation: Validation, reports_dir: Path) -> str:
@@ -266,6 +269,7 @@ def write_reports(validation: Validation, reports_dir: Path) -> None:
         },
     )
     write_suspects(validation.suspects, validation.source, reports_dir / "suspects")
+    write_data_docs(findings, reports_dir / "data_docs")
 
 
 def run(
@@ -278,10 +282,10 @@ def run(
     validation = validate(raw_dir, params, accepted_path)
     write_reports(validation, reports_dir)
     for finding in validation.warnings:
-        print(f"validate: warning: {explain(finding, raw_dir, validation.source)}")
+        print(f"validate: warning: {explain(finding, raw_dir)}")
     if validation.stopping:
         print(f"validate: {len(validation.stopping)} broken rules stop the pipeline{point_to(validation, reports_dir)}")
-        raise DataError.join([explain(finding, raw_dir, validation.source) for finding in validation.stopping])
+        raise DataError.join([explain(finding, raw_dir) for finding in validation.stopping])
     count = len(validation.findings)
     print(
         f"validate: {count - len(validation.warnings)} of {count} expectations hold{point_to(validation, reports_dir)}"

@@ -25,22 +25,25 @@ def find(parts=1):
         {"split": "train", "index": range(90), "contrast": [0] * 12 + [99] * 78, "leaks": [1] + [0] * 89}
     )
     rows = len(images) // parts
-    of_classes = check(
-        "classes", [classes], [gxe.ExpectColumnValuesToBeBetween(column="images", min_value=5)], ["class"]
+    few = gxe.ExpectColumnValuesToBeBetween(
+        column="images", min_value=5, severity="warning", meta={"rule": "images_per_class <5>"}
     )
+    stops = {"severity": "critical"}
+    of_classes = check("classes", [classes], [few], ["class"])
     of_images = check(
         "images",
         [images[first : first + rows] for first in range(0, len(images), rows)],
         [
-            gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=32),
-            gxe.ExpectColumnValuesToBeInSet(column="leaks", value_set=[0], mostly=0.9),
+            gxe.ExpectColumnValuesToBeBetween(
+                column="contrast", min_value=32, meta={"rule": "rule of contrast"}, **stops
+            ),
+            gxe.ExpectColumnValuesToBeInSet(
+                column="leaks", value_set=[0], mostly=0.9, meta={"rule": "rule of leaks"}, **stops
+            ),
         ],
         ["split", "index"],
     )
-    return [
-        *(finding._replace(rule="images_per_class <5>", stops=False) for finding in of_classes),
-        *(finding._replace(rule=f"rule of {finding.arguments['column']}", stops=True) for finding in of_images),
-    ]
+    return [*of_classes, *of_images]
 
 
 class Texts(HTMLParser):

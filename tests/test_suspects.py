@@ -147,9 +147,7 @@ def test_sheet_shows_those_who_stop_first_and_some_of_each_kind():
 
 def test_long_names_are_wrapped_and_cut(source):
     """No caption is wider than its picture or pushes others away."""
-    caption = suspects.write_caption(
-        suspects.Suspect(0, stops=False, reasons=["a reason of many words " * 20]), source
-    )
+    caption = suspects.write_caption(suspects.Suspect(0, stops=False, reasons=["a reason of many words " * 20]), source)
 
     assert max(map(len, caption.splitlines())) <= 31
     assert len(caption.splitlines()) == 5

@@ -51,7 +51,7 @@ def check(path: str | None, reports_dir: Path) -> None:
             write_reports(validation, reports_dir)
             for word, findings in (("stops", validation.stopping), ("warns", validation.warnings)):
                 for finding in findings:
-                    click.echo(f"{word}: {explain(finding, path or params.dataset, validation.source)}")
+                    click.echo(f"{word}: {explain(finding, path or params.dataset)}")
         stopping, warnings = stopping + len(validation.stopping), len(validation.warnings)
         suspects = len(validation.suspects)
         click.echo(

@@ -1,7 +1,7 @@
 """Tables about images: one row per split, per class, per image, per data set. What expectations are checked on."""
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def describe_drift(drift: Drift) -> pd.DataFrame:
 class ImageFacts(NamedTuple):
     """All that the tables say of images beyond their labels, by row; columns by name (N,)."""
 
-    columns: dict[str, NDArray[np.generic]]
+    columns: dict[str, NDArray[Any]]
     copies: Copies
 
 
@@ -104,13 +104,13 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int64] | None) -> ImageFacts:
     )
 
 
-def iterate_image_tables(rows: Rows, facts: ImageFacts) -> Iterator[pd.DataFrame]:
+def iterate_image_tables(rows: Rows, facts: ImageFacts, files: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
     """One row per image of uint8 (H, W), in the order of the splits, in tables of bounded size; one at least.
 
-    Columns: split, index, label, height, width, contrast (brightest pixel less darkest, grey levels), ink_fraction
-    (share of pixels in the other half of the range than the border), the deviations of ink, contrast, size and aspect
-    from the class's median (robust standard deviations), other_polarity and other_resolution (than most images), and
-    repeats, leaks, near_leaks, conflicts as `Copies` has them.
+    Columns: split, index, file (where `files` has them), label, height, width, contrast (brightest pixel less darkest,
+    grey levels), ink_fraction (share of pixels in the other half of the range than the border), the deviations of ink,
+    contrast, size and aspect from the class's median (robust standard deviations), other_polarity and other_resolution
+    (than most images), and repeats, leaks, near_leaks, conflicts as `Copies` has them.
     """
     for table_rows in iterate_chunks(max(rows.total, 1), TABLE_ROWS):
         parts, first = [], 0  # `first` is the split's first row among all
@@ -124,4 +124,6 @@ def iterate_image_tables(rows: Rows, facts: ImageFacts) -> Iterator[pd.DataFrame
             first += len(split.labels)
         # Parts without a row would turn the columns of others into objects.
         table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        if files:
+            table = table.assign(file=files[table_rows])
         yield table.assign(**{name: values[table_rows] for name, values in facts.columns.items()})

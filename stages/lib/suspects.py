@@ -80,13 +80,20 @@ class Source(NamedTuple):
         sides = [[int(file["height"]), int(file["width"])] for name in self.rows.splits for file in self.files[name]]
         return np.array(sides, np.int64).reshape(-1, 2)
 
-    def name(self, split: str, index: int) -> str:
-        """`train[3]`, and the image's file if it has one."""
-        return f"{split}[{index}] {self.files[split][index]['file']}" if self.files else f"{split}[{index}]"
+    @property
+    def file_names(self) -> list[str]:
+        """The file of each image by row; none where there were no files."""
+        return [file["file"] for name in self.rows.splits if self.files for file in self.files[name]]
+
+    def name_file(self, row: int) -> str:
+        """The image's file; empty where there was none."""
+        split, index = self.rows.locate(row)
+        return self.files[split][index]["file"] if self.files else ""
 
     def name_row(self, row: int) -> str:
-        """The same, by the row among all."""
-        return self.name(*self.rows.locate(row))
+        """`train[3]`, and the image's file if it has one."""
+        split, index = self.rows.locate(row)
+        return f"{split}[{index}] {self.name_file(row)}".rstrip()
 
     def name_class(self, row: int) -> str:
         """The image's class, or the number that stands for none."""
@@ -158,7 +165,7 @@ def write_suspects(suspects: Sequence[Suspect], source: Source, folder: Path) ->
     with write_whole(folder) as partial_dir:
         partial_dir.mkdir()
         lines = (
-            (*source.rows.locate(row), source.name_class(row), source.name_row(row).partition(" ")[2], stops, reasons)
+            (*source.rows.locate(row), source.name_class(row), source.name_file(row), stops, reasons)
             for row, stops, reasons in suspects
         )
         write_csv(
