@@ -195,7 +195,7 @@ BROKEN = {
     "text": (write_text, "a whole picture, got cannot identify"),
     "empty": (write_nothing, "a whole picture, got cannot identify"),
     "cut off": (cut_off, "a whole picture, got .*truncated"),
-    "animated": (animate, "one picture, got 3 in one file"),
+    "animated": (animate, "one picture, got several in one file"),
     "bomb": (make_bomb, "a whole picture, got .*decompression bomb"),
     "GIF": (write_gif, "a whole picture, got cannot identify"),
     "link out": (link_out, "a file of the folder, got a link out of it; copy the file"),
