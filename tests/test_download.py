@@ -15,6 +15,7 @@ import pytest
 from imports import ROOT
 from samples import list_files
 
+from stages.lib import download
 from stages.lib.download import PublishedFile, fetch
 from stages.lib.errors import DataError
 
@@ -87,6 +88,26 @@ def send_endlessly(handler):
             handler.wfile.write(bytes(1 << 16))
     except OSError:  # the other side has had enough
         handler.close_connection = True
+
+
+def trickle(body):
+    """Send a byte now and then, for as long as the other side waits."""
+
+    def answer(handler):
+        try:
+            if body:
+                handler.send_response(200)
+                handler.end_headers()
+            else:
+                handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            while True:
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+                time.sleep(0.02)
+        except OSError:  # the other side has had enough
+            handler.close_connection = True
+
+    return answer
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +271,19 @@ def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up
     assert len(message.splitlines()) == 1
     assert list_kept(tmp_path) == {}
     assert set(looked_up) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("answer", [trickle(body=True), trickle(body=False)], ids=["body", "header"])
+def test_answer_without_end_is_given_up(server, tmp_path, monkeypatch, answer):
+    """A server that sends a byte whenever a timeout is near is left after a while, and the next mirror is asked."""
+    monkeypatch.setattr(download, "_MAX_SECONDS", 0.3)
+    server.answers["/images.gz"] = answer
+    message = explain([server.url], tmp_path / "cache")
+    server.answers["/good/images.gz"] = send(PACKED)
+
+    assert "expected the whole file within 0.3 seconds, got no end of it; use another mirror" in message
+    assert fetch(FILE, [server.url, f"{server.url}/good"], tmp_path / "cache") == CONTENT
+    assert list_files(tmp_path) == {"cache/images.gz": PACKED}
 
 
 def test_five_redirects_are_followed(server, tmp_path):

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -153,8 +154,11 @@ def load_mnist() -> Dataset:
 # Words in the names of IDX files as MNIST and its many likenesses have them.
 _SPLIT_WORDS = {"train": ("train",), "test": ("t10k", "test")}
 _KIND_WORDS = {"images": "idx3", "labels": "idx1"}
+_DIMENSIONS = {"images": 3, "labels": 1}
 # Keras's names in its own data sets' .npz files.
 _NPZ_NAMES = {"images": "x", "labels": "y"}
+# As many as a byte can tell apart need no look at how many images there are.
+_FEW_CLASSES = 256
 
 
 def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, seed: int) -> Dataset:
@@ -198,9 +202,10 @@ def read_folder(
 def _load_arrays(folder: Path, path: str) -> Dataset:
     archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
     splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
-    for name, split in splits.items():
-        _require_sound(split, f"{path}: {name}")
-    class_count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    faults = [fault for name, split in splits.items() for fault in _find_faults(split, f"{path}: {name}")]
+    if faults:
+        raise DataError.join(faults)
+    class_count = _count_classes(splits, path)
     sources = {file.name: _hash_file(file) for file in files}
     return _describe_own(splits["train"], splits["test"], tuple(map(str, range(class_count))), sources)
 
@@ -217,38 +222,55 @@ def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:
 
 
 def _open_idx(folder: Path, path: str) -> tuple[dict[str, Split], list[Path]]:
-    files = {(split, kind): _find_idx_file(folder, path, split, kind) for split in _SPLIT_WORDS for kind in _KIND_WORDS}
-    splits = {
-        split: Split(open_idx(files[split, "images"], dimensions=3), open_idx(files[split, "labels"], dimensions=1))
-        for split in _SPLIT_WORDS
-    }
-    return splits, list(files.values())
+    arrays: dict[tuple[str, str], NDArray[np.uint8]] = {}
+    files: list[Path] = []
+    faults: list[DataError] = []
+    for split, (kind, dimensions) in product(_SPLIT_WORDS, _DIMENSIONS.items()):
+        try:
+            file = _find_idx_file(folder, path, split, kind)
+            arrays[split, kind] = open_idx(file, dimensions)
+            files.append(file)
+        except DataError as fault:
+            faults.append(fault)
+    if faults:
+        raise DataError.join(faults)
+    return {split: Split(arrays[split, "images"], arrays[split, "labels"]) for split in _SPLIT_WORDS}, files
 
 
-def _require_sound(split: Split, where: str) -> None:
-    """Refuse arrays that are no grey images with a class id each; everything else is for `validate` to find."""
+def _find_faults(split: Split, where: str) -> Iterator[DataError]:
+    """What shows that arrays are no grey images with a class id each; everything else is for `validate` to find."""
     images, labels = split
     if images.ndim != 3 or images.dtype != np.uint8:
-        raise DataError(
+        yield DataError(
             f"{where}: images",
             expected="uint8 (N, H, W), grey levels 0..255",
             got=f"{images.dtype} {images.shape}",
             do="convert them",
         )
     if not np.issubdtype(labels.dtype, np.integer) or int(labels.min(initial=0)) < 0:
-        raise DataError(
+        yield DataError(
             f"{where}: labels",
             expected="whole numbers from 0 on",
             got=f"{labels.dtype}",
             do="number the classes from 0",
         )
-    if len(images) != len(labels):
-        raise DataError(
+    if images.shape[:1] != labels.shape[:1]:
+        yield DataError(
             where,
             expected="as many labels as images",
-            got=f"{len(images)} images and {len(labels)} labels",
+            got=f"{len(images) if images.ndim else 'no'} images and {len(labels)} labels",
             do="fetch the files again",
         )
+
+
+def _count_classes(splits: Mapping[str, Split], path: str) -> int:
+    """One more than the largest class id; a class for each of which there is no image is not even given a name."""
+    count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    most = max(_FEW_CLASSES, sum(len(split.labels) for split in splits.values()))
+    if count > most:
+        expected = f"class ids below {most:,}, of which each may have an image"
+        raise DataError(f"{path}: labels", expected=expected, got=f"{count - 1:,}", do="number the classes from 0")
+    return count
 
 
 def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:

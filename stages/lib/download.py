@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from threading import Thread
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -26,6 +27,9 @@ _MAX_REDIRECTS = 5
 _TIMEOUT = (10, 30)
 # Stays in the cache, empty: a lock that is removed is none, for who waits for it has another file than who comes later.
 _LOCK_NAME = ".lock"
+# Seconds for all of it, redirects included: MNIST's largest file at 17 kB a second. A server may send a byte now and
+# then, and never end.
+_MAX_SECONDS = 600
 
 
 class PublishedFile(NamedTuple):
@@ -83,7 +87,7 @@ def _fetch_alone(file: PublishedFile, url: str, cached: Path) -> bytes:
         with suppress(FileNotFoundError, DataError):
             return unpack(file, cached.read_bytes(), str(cached))
         with write_whole(cached) as partial:
-            _download(url, partial, max_bytes=file.size)  # gzip makes images smaller
+            _download_in_time(url, partial, max_bytes=file.size)  # gzip makes images smaller
             return unpack(file, partial.read_bytes(), hide_password(url))
 
 
@@ -110,8 +114,34 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
     return content
 
 
-def _download(url: str, path: Path, max_bytes: int) -> None:
-    """Write what `url` answers to `path`; every redirect is looked at before it is followed."""
+def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
+    """Write what `url` answers to `path` in time: a timeout of a socket begins anew at each piece."""
+    faults: list[BaseException] = []
+
+    def download() -> None:
+        try:
+            _download(url, target, max_bytes)
+        except BaseException as error:  # noqa: BLE001  (raised below, by the thread that waits)
+            faults.append(error)
+
+    # Opened here, so that a thread that was given up finds it closed and makes no file anew.
+    with path.open("wb") as target:
+        thread = Thread(target=download, daemon=True)
+        thread.start()
+        thread.join(_MAX_SECONDS)
+        if thread.is_alive():
+            raise DataError(
+                hide_password(url),
+                expected=f"the whole file within {_MAX_SECONDS} seconds",
+                got="no end of it",
+                do="use another mirror",
+            )
+    if faults:
+        raise faults[0]
+
+
+def _download(url: str, target: BinaryIO, max_bytes: int) -> None:
+    """Write what `url` answers; every redirect is looked at before it is followed."""
     for _ in range(_MAX_REDIRECTS + 1):
         _require_safe(url)
         with requests.get(url, stream=True, allow_redirects=False, timeout=_TIMEOUT) as answer:
@@ -120,18 +150,17 @@ def _download(url: str, path: Path, max_bytes: int) -> None:
                 continue
             answer.raise_for_status()
             received = 0
-            with path.open("wb") as target:
-                # Raw bytes: a server that labels .gz files with a content encoding must not have them unpacked here.
-                for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
-                    received += len(piece)
-                    if received > max_bytes:
-                        raise DataError(
-                            hide_password(url),
-                            expected=f"at most {max_bytes} bytes",
-                            got="more",
-                            do="use another mirror",
-                        )
-                    target.write(piece)
+            # Raw bytes: a server that labels .gz files with a content encoding must not have them unpacked here.
+            for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
+                received += len(piece)
+                if received > max_bytes:
+                    raise DataError(
+                        hide_password(url),
+                        expected=f"at most {max_bytes} bytes",
+                        got="more",
+                        do="use another mirror",
+                    )
+                target.write(piece)
             return
     raise DataError(
         hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more", do="use another mirror"

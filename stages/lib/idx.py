@@ -21,7 +21,7 @@ _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _CHUNK_BYTES = 1 << 20
 # DEFLATE makes at most this many bytes out of one (zlib's technical details, "Maximum Compression Factor").
-_MAX_EXPANSION = 1032
+MAX_EXPANSION = 1032
 
 
 def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
@@ -44,6 +44,14 @@ def open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     Raises:
         DataError: as above, or the file is cut off, damaged or too large for the disk.
     """
+    try:
+        return _open_idx(path, dimensions)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise DataError(str(path), expected="a file that can be read", got=got, do="put it right") from None
+
+
+def _open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     name, size = str(path), path.stat().st_size
     header_size = _measure_header(dimensions)
     with path.open("rb") as file:
@@ -57,8 +65,8 @@ def open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         try:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 shape = _parse_header(unpacked.read(header_size), dimensions, name)
-                if math.prod(shape) > size * _MAX_EXPANSION:
-                    _require_size(size * _MAX_EXPANSION, shape, name, "at most ")
+                if math.prod(shape) > size * MAX_EXPANSION:
+                    _require_size(size * MAX_EXPANSION, shape, name, "at most ")
                 return _unpack(unpacked, shape, name)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(name, expected="a whole gzip file", got=str(error), do="fetch the file again") from None

@@ -1,5 +1,6 @@
 """Every export in every runtime against Keras, over the whole test split: counted, tabulated, drawn and judged."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -86,10 +87,13 @@ def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[
     }
 
 
-def measure_errors(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """The largest |Δp| by export and runtime: it differs between machines in its last bits."""
+def measure_errors(trials: Sequence[Trial]) -> dict[str, dict[str, float | None]]:
+    """The largest |Δp| by export and runtime, none if it is no number: it differs between machines in its last bits."""
     return {
-        name: {trial.runtime: parity.max_abs_error for trial, parity in _list_run(group)}
+        name: {
+            trial.runtime: parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
+            for trial, parity in _list_run(group)
+        }
         for name, group in _iterate_exports(trials)
     }
 
