@@ -308,5 +308,5 @@ def test_path_that_is_not_there_is_refused(tmp_path, monkeypatch):
     """The message names the parameter and the path."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
-    with pytest.raises(DataError, match=r"ingest\.path: own: expected a folder, or an \.npz file, got nothing"):
+    with pytest.raises(DataError, match=r"own: expected a folder, or an \.npz file, got nothing; correct ingest\.path"):
         load_folder("own", (28, 28), 0.2, 0)
