@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from imports import ROOT
 from mlflow import MlflowClient
-from sqlalchemy import create_engine, text
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
+from mlflow.store.tracking.dbmodels.models import SqlDataset, SqlTag
+from sqlalchemy import create_engine, event, insert, text
 from stores import (
     GOOD,
     enter_root,
@@ -44,6 +46,40 @@ def test_run_holds_params_metrics_steps_data_and_artifacts(root):
     assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
     assert artifacts == ["manifest.json", "report.json", "reports"]
     assert found.info.artifact_uri.startswith((root / "mlartifacts" / "digits").as_uri())
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (SqlDataset, {"digest": "d2"}),
+        (SqlTag, {"key": tracking.DECISION_TAG}),
+        (SqlModelVersionTag, {"key": tracking.DECISION_TAG}),
+        (SqlRegisteredModelAlias, {"alias": tracking.CHAMPION}),
+    ],
+)
+def test_row_that_another_clone_inserts_at_the_same_moment_is_found(root, table, key):
+    """What two clones of a team log at once, each having looked for it in vain, is there once, and neither fails."""
+    inserted = []
+
+    def insert_first(_mapper, _connection, row):
+        values = {column.name: getattr(row, column.name) for column in table.__table__.columns}
+        if not inserted and key.items() <= values.items():
+            inserted.append(values)
+            with create_engine(f"sqlite:///{root / 'mlflow.db'}").begin() as other:
+                other.execute(insert(table).values(values))
+
+    event.listen(table, "before_insert", insert_first)
+    try:
+        store, run, version, _ = track(root)
+    finally:
+        event.remove(table, "before_insert", insert_first)
+    found = store.client.get_run(run.info.run_id)
+
+    assert len(inserted) == 1
+    assert {entry.dataset.digest for entry in found.inputs.dataset_inputs} == {"d1", "d2"}
+    assert tracking.DECISION_TAG in found.data.tags
+    assert store.client.get_model_version("digits", str(version.version)).tags["is_promoted"] == "true"
+    assert get_champion(store) == str(version.version)
 
 
 @pytest.mark.parametrize(("marks", "kept"), [("010", {"kept_epoch/train": 2.0}), (None, {})])

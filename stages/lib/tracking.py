@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,11 +80,13 @@ _ROLLED_BACK_TAG = "rolled_back"  # digest of the version's state: a person has 
 
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code for a run that there is none of
 _IS_THERE = "RESOURCE_ALREADY_EXISTS"
+_REFUSED = "BAD_REQUEST"  # the same for what its database refuses
 # MLflow's own tag: the run's colour in lists and charts.
 COLOR_TAG = "mlflow.runColor"
 
 # Okabe and Ito's palette, told apart by everyone (https://jfly.uni-koeln.de/color/), without the yellow, which is faint
-# on white. MLflow itself draws a colour by the run's id: of three runs, two have the same in one case out of ten.
+# on white. MLflow itself draws a colour by the run's id, and on the page of a single metric it does so in spite of the
+# tag: of three runs, two have the same in one case out of ten.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 
 # One process of a clone at a time writes to a server, too.
@@ -270,6 +273,32 @@ def _create_unless_there(create: Callable[[], object]) -> None:
             raise
 
 
+def _repeat_if_refused(write: Callable[[], object]) -> None:
+    """Write what another clone may be writing at this moment.
+
+    MLflow looks for a row and then inserts it if there is none. If another clone's comes in between, the database
+    refuses this one; the second time MLflow finds it.
+    """
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != _REFUSED:
+            raise
+        write()
+
+
+def _set_run_tag(store: Store, run: Run, tag: str, value: str) -> None:
+    _repeat_if_refused(lambda: store.client.set_tag(run.info.run_id, tag, value))
+
+
+def _set_version_tag(store: Store, name: str, number: int, tag: str, value: str) -> None:
+    _repeat_if_refused(lambda: store.client.set_model_version_tag(name, str(number), tag, value))
+
+
+def _set_alias(store: Store, name: str, number: int) -> None:
+    _repeat_if_refused(lambda: store.client.set_registered_model_alias(name, CHAMPION, str(number)))
+
+
 def _name_left(name: str, artifact_location: str) -> str:
     return f"{name} (artifacts in {_to_path(artifact_location)})"
 
@@ -330,7 +359,7 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
         for context, (name, digest) in record.datasets.items():
             source = CodeDatasetSource({"mlflow.source.name": "dvc"})
             dataset = MetaDataset(source, name, digest)  # type: ignore[abstract]  # instantiable, as documented
-            mlflow.log_input(dataset, context=context)
+            _repeat_if_refused(partial(mlflow.log_input, dataset, context=context))
         store.client.log_dict(run_id, record.manifest, "manifest.json")
         for path in record.artifacts:
             store.client.log_artifact(run_id, path, str(path.parent) if path.parent.name else None)
@@ -374,7 +403,7 @@ def add_commit(store: Store, run: Run, commit: str) -> None:
     """Note that this commit, too, leads to the run's state."""
     commits = run.data.tags.get(COMMITS_TAG, "").split()
     if commit and commit not in commits:
-        store.client.set_tag(run.info.run_id, COMMITS_TAG, " ".join([*commits, commit]))
+        _set_run_tag(store, run, COMMITS_TAG, " ".join([*commits, commit]))
 
 
 def ensure_model_version(store: Store, name: str, run: Run, contender: Contender) -> ModelVersion:
@@ -428,9 +457,9 @@ def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender
     if decision.is_promoted:
         _set_champion(store, name, int(version_.version))
     _add_line(store, name, int(version_.version), decision.reason)
-    store.client.set_tag(run.info.run_id, DECISION_TAG, decision.reason)
+    _set_run_tag(store, run, DECISION_TAG, decision.reason)
     for tag, value in ((_IS_PROMOTED_TAG, str(decision.is_promoted).lower()), (DECISION_TAG, decision.reason)):
-        store.client.set_model_version_tag(name, version_.version, tag, value)
+        _set_version_tag(store, name, int(version_.version), tag, value)
     return decision
 
 
@@ -466,9 +495,9 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
     if left is not None and left not in history:  # the alias was set by hand
         later.append(left)
     for number in later:
-        store.client.set_model_version_tag(name, str(number), _ROLLED_BACK_TAG, _find_state(store, versions[number]))
+        _set_version_tag(store, name, number, _ROLLED_BACK_TAG, _find_state(store, versions[number]))
     if target in history:
-        store.client.set_registered_model_alias(name, CHAMPION, str(target))
+        _set_alias(store, name, target)
     else:
         store.client.delete_model_version_tag(name, str(target), _ROLLED_BACK_TAG)
         _set_champion(store, name, target)
@@ -525,8 +554,8 @@ def _get_order(version_: ModelVersion) -> int:
 def _set_champion(store: Store, name: str, number: int) -> None:
     """Point the alias to the version, the newest champion."""
     order = 1 + max(map(_get_order, _list_versions(store, name).values()))
-    store.client.set_model_version_tag(name, str(number), _ORDER_TAG, str(order))
-    store.client.set_registered_model_alias(name, CHAMPION, str(number))
+    _set_version_tag(store, name, number, _ORDER_TAG, str(order))
+    _set_alias(store, name, number)
 
 
 def _add_line(store: Store, name: str, number: int, line: str) -> None:
