@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
 
 # Debian's name, Ubuntu's and Google's own. The driver must be of the browser's version.
@@ -22,6 +25,9 @@ CHROMEDRIVER = shutil.which("chromedriver")
 
 # Seconds until a page must show what it should, on a machine that does other things, too.
 PATIENCE = 60
+
+# A page may draw anew, or move, what is being looked at or pressed: that is looked for again.
+_PASSING = (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException)
 
 _FLAGS = (
     "--headless",
@@ -39,9 +45,10 @@ _FLAGS = (
     "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )
 
-# The row of a table as it is seen: each text to the right of an element at its height, from left to right.
+# The row of a table as it is seen: each text to the right of an element's first line at its height, from left to right.
+# Not at the whole element's: a long name is broken into two lines, and the values stand beside the first.
 _READ_ROW = """
-const [heading, table] = arguments, {top, bottom, right} = heading.getBoundingClientRect(), middle = (top + bottom) / 2;
+const [heading, table] = arguments, {top, bottom, right} = heading.getClientRects()[0], middle = (top + bottom) / 2;
 return [...table.querySelectorAll("*")]
   .filter((element) => !element.children.length && element.textContent.trim())
   .map((element) => ({rect: element.getBoundingClientRect(), text: element.textContent.trim()}))
@@ -50,24 +57,30 @@ return [...table.querySelectorAll("*")]
   .map(({text}) => text);
 """
 
-# A line may be drawn as more than one path.
-_COUNT_LINES = """
-const count = (chart) => new Set([...chart.querySelectorAll(".js-line")].map((line) => line.style.stroke)).size;
-return arguments[0].map(count);
+# MLflow draws each run's line twice: smoothed, and faintly as it was measured.
+_LIST_LINES = """
+const list = (chart) => [...chart.querySelectorAll(".js-line")].filter((line) => +line.style.strokeOpacity === 1);
+return arguments[0].map((chart) => list(chart).map((line) => line.style.stroke));
 """
 
-# Half a box further, as smoothly as under a person's hand: the column of names in MLflow's table follows each movement
-# only at the next one, so after a leap it would stand beside other rows' values.
+# Half a box further, from the end to the top again, then a pixel: the column of names in MLflow's table follows each
+# movement only at the next one, and would stand beside other rows' values.
 _SCROLL = """
-const [box, finish] = arguments, settle = () => requestAnimationFrame(() => requestAnimationFrame(finish));
-if (box.scrollTop + box.clientHeight >= box.scrollHeight - 1) settle();
-else {
-  box.addEventListener("scrollend", settle, {once: true});
-  box.scrollBy({top: box.clientHeight / 2, behavior: "smooth"});
-}
+const [box, finish] = arguments, settle = (then) => requestAnimationFrame(() => requestAnimationFrame(then));
+const end = box.scrollHeight - box.clientHeight;
+box.scrollTop = box.scrollTop < end - 1 ? box.scrollTop + box.clientHeight / 2 : 0;
+settle(() => {
+  box.scrollTop += box.scrollTop < end ? 1 : -1;
+  settle(finish);
+});
 """
 
 Seen = TypeVar("Seen")
+
+
+def _find_text(text: str) -> str:
+    """The XPath of the innermost element that says exactly this."""
+    return f'//*[normalize-space()="{text}" and not(*[normalize-space()="{text}"])]'
 
 
 class Browser:
@@ -101,7 +114,7 @@ class Browser:
 
     def wait(self, look: Callable[[], Seen], what: str) -> Seen:
         """What `look` finds, as soon as that is something."""
-        waiting = WebDriverWait(self.driver, PATIENCE, 0.2, ignored_exceptions=[StaleElementReferenceException])
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.2, ignored_exceptions=_PASSING)
         return waiting.until(lambda _: look(), f"not seen within {PATIENCE} s: {what}")
 
     def find_all(self, xpath: str) -> list[WebElement]:
@@ -114,7 +127,11 @@ class Browser:
 
     def see_text(self, text: str) -> WebElement:
         """The element that says exactly this."""
-        return self.see(f'//*[normalize-space()="{text}" and not(*[normalize-space()="{text}"])]')
+        return self.see(_find_text(text))
+
+    def read_all(self, xpath: str) -> list[str]:
+        """The texts of the elements that can be seen, as soon as there are any."""
+        return self.wait(lambda: [element.text for element in self.find_all(xpath)], xpath)
 
     def press(self, name: str) -> None:
         """Press the button or the link of this name, once it can be pressed."""
@@ -123,7 +140,22 @@ class Browser:
 
     def press_at(self, xpath: str) -> None:
         """The same, for what has no name to be seen."""
-        self.wait(lambda: element_to_be_clickable((By.XPATH, xpath))(self.driver), xpath).click()
+
+        def press() -> bool:
+            element = next((found for found in self.find_all(xpath) if found.is_enabled()), None)
+            if element:
+                element.click()
+            return element is not None
+
+        self.wait(press, xpath)
+
+    def press_text(self, text: str) -> None:
+        """The same, for what is neither a button nor a link."""
+        self.press_at(_find_text(text))
+
+    def type_at(self, xpath: str, text: str) -> None:
+        """Type into the first field that can be seen."""
+        self.wait(lambda: [field.send_keys(text) for field in self.find_all(xpath)[:1]], xpath)
 
     def scroll_to(self, xpath: str) -> None:
         """Move the page until an element is at its top."""
@@ -141,10 +173,10 @@ class Browser:
 
         self.wait(look, xpath)
 
-    def count_lines(self) -> list[int]:
-        """How many lines each chart has that differ in colour, as a person tells them apart."""
+    def list_lines(self) -> list[list[str]]:
+        """The colour of each line, by chart."""
         charts = self.find_all("//*[contains(@class, 'js-plotly-plot')]")
-        return self.driver.execute_script(_COUNT_LINES, charts)
+        return self.driver.execute_script(_LIST_LINES, charts)
 
     def read_row(self, heading: str, table: str) -> list[str]:
         """The texts to the right of a heading in the row of a table, as soon as there are any."""
