@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-with np.load(sys.argv[1]) as mnist:
+with np.load(sys.argv[1], allow_pickle=False) as mnist:
     (x_train, y_train), (x_test, y_test) = [(mnist[f"x_{name}"], mnist[f"y_{name}"]) for name in ("train", "test")]
 x_train, x_test = x_train / 255.0, x_test / 255.0
 

@@ -70,9 +70,13 @@ class Turn(NamedTuple):
 def write_data(dataset: Dataset, folder: Path) -> None:
     """Write pixels, and images as the pipeline normalizes them."""
     for name, split in (("train", dataset.train), ("test", dataset.test)):
-        np.save(folder / f"{name}_pixels.npy", split.images)
-        np.save(folder / f"{name}_images.npy", Normalization(shift=0.0, divisor=255.0).apply(split.images))
-        np.save(folder / f"{name}_labels.npy", split.labels.astype(np.uint8))
+        np.save(folder / f"{name}_pixels.npy", split.images, allow_pickle=False)
+        np.save(
+            folder / f"{name}_images.npy",
+            Normalization(shift=0.0, divisor=255.0).apply(split.images),
+            allow_pickle=False,
+        )
+        np.save(folder / f"{name}_labels.npy", split.labels.astype(np.uint8), allow_pickle=False)
 
 
 def write_start(seed: int, epochs: int, image_shape: Sequence[int], count: int, folder: Path) -> None:
@@ -84,13 +88,13 @@ def write_start(seed: int, epochs: int, image_shape: Sequence[int], count: int, 
         # Keras's default for Dense: Glorot and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html
         limit = math.sqrt(6 / (inputs + outputs))
         weights += [generator.uniform(-limit, limit, inputs * outputs), np.zeros(outputs)]
-    np.save(folder / "weights.npy", np.concatenate(weights).astype(np.float32))
+    np.save(folder / "weights.npy", np.concatenate(weights).astype(np.float32), allow_pickle=False)
     row_bytes = 4 * math.prod(image_shape)
     orders = []
     for epoch in range(1, epochs + 1):
         (group,) = draw_groups(count, row_bytes, seed=seed, epoch=epoch)
         orders.append(group.order.astype(np.int32))
-    np.save(folder / "orders.npy", np.stack(orders))
+    np.save(folder / "orders.npy", np.stack(orders), allow_pickle=False)
 
 
 def list_contenders(dataset: Dataset, folder: Path) -> tuple[dict[str, Contender], list[str]]:

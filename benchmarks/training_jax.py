@@ -25,7 +25,7 @@ folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 
 def load(name: str) -> jax.Array:
     """The array of a name, the images flat."""
-    array = np.load(folder / f"{name}.npy")
+    array = np.load(folder / f"{name}.npy", allow_pickle=False)
     return jnp.asarray(array.reshape(len(array), -1) if array.ndim == 3 else array)
 
 
@@ -98,13 +98,13 @@ network = Network(kernel_1.reshape(input_count, 20), bias_1, kernel_2.reshape(20
 zeros = jax.tree.map(jnp.zeros_like, network)
 state = State(network, zeros, zeros, jnp.float32(0))
 times, losses = [], []
-for order in np.load(folder / "orders.npy")[:epochs]:
+for order in np.load(folder / "orders.npy", allow_pickle=False)[:epochs]:
     start, processor_start = perf_counter(), process_time()
     state, loss, _ = run_epoch(images, labels, state, order)
     losses.append(float(loss))  # waits for the end
     times.append((perf_counter() - start, process_time() - processor_start))
 predictions = np.asarray(predict(state.network, load("test_images")).argmax(axis=1))
-accuracy = float((predictions == np.load(folder / "test_labels.npy")).mean())
+accuracy = float((predictions == np.load(folder / "test_labels.npy", allow_pickle=False)).mean())
 
 seconds, processor_seconds = zip(*times, strict=True)
 result = {"seconds": seconds, "processor_seconds": processor_seconds}

@@ -25,8 +25,14 @@ clock = tf.keras.callbacks.LambdaCallback(
 )
 
 # From here on the lecture's lines, the data from files and the clock apart.
-x_train, y_train = np.load(folder / "train_pixels.npy"), np.load(folder / "train_labels.npy")
-x_test, y_test = np.load(folder / "test_pixels.npy"), np.load(folder / "test_labels.npy")
+x_train, y_train = (
+    np.load(folder / "train_pixels.npy", allow_pickle=False),
+    np.load(folder / "train_labels.npy", allow_pickle=False),
+)
+x_test, y_test = (
+    np.load(folder / "test_pixels.npy", allow_pickle=False),
+    np.load(folder / "test_labels.npy", allow_pickle=False),
+)
 x_train, x_test = x_train / 255.0, x_test / 255.0
 model = tf.keras.Sequential(
     [

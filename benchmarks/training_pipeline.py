@@ -25,7 +25,7 @@ train, test = (
 )
 network = build_network(train.images.shape[1:], [20], 10, "linear")
 ends = np.cumsum([weights.size for weights in network.get_weights()])[:-1]
-drawn = np.split(np.load(folder / "weights.npy"), ends)
+drawn = np.split(np.load(folder / "weights.npy", allow_pickle=False), ends)
 network.set_weights([new.reshape(old.shape) for new, old in zip(drawn, network.get_weights(), strict=True)])
 times = [(perf_counter(), process_time())]
 losses: list[float] = []

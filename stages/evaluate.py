@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stages.lib.arrays import load_split
-from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import TrainingError
 from stages.lib.files import read_json, write_csv, write_json
 from stages.lib.metrics import (
@@ -26,6 +25,7 @@ from stages.lib.metrics import (
     compute_loss,
     count_confusions,
 )
+from stages.lib.network import load_network
 from stages.lib.params import Section
 from stages.lib.pictures import draw_confusions, draw_images
 from stages.lib.prediction import predict_in_batches
@@ -110,7 +110,7 @@ def run(
     """Predict the test split and write what came of it; a network below the floor is not accepted, yet reported."""
     class_names = read_json(data_dir / "dataset.json")["class_names"]
     test = load_split(data_dir / "test")
-    network = keras.saving.load_model(model_path, compile=False, safe_mode=True)
+    network = load_network(model_path)
     probabilities = predict_in_batches(network, test.images)
     if not np.isfinite(probabilities).all():
         raise TrainingError(str(model_path), expected="probabilities", got="NaN", do="lower train.learning_rate")

@@ -49,6 +49,7 @@ from stages.lib.golden import describe_golden, find_golden
 from stages.lib.hashing import hash_output
 from stages.lib.lineage import MODEL_SECTIONS, Upstream, digest_params
 from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
+from stages.lib.network import load_network
 from stages.lib.normalization import read_normalization
 from stages.lib.onnx_quantization import quantize_onnx
 from stages.lib.params import Section, load_params
@@ -196,7 +197,7 @@ def run(
     reports_dir: Path = Path("reports"),
 ) -> None:
     """Convert, compare, report; the exports become an output only if all of them are within budget."""
-    network = keras.saving.load_model(model_path, compile=False, safe_mode=True)
+    network = load_network(model_path)
     dataset = read_json(data_dir / "dataset.json")
     test, features = load_split(raw_dir / "test"), load_array(data_dir / "test" / "images.npy")
     budgets: dict[str, Budget] = {FILES[kind]: getattr(params.budgets, kind) for kind in params.artifacts}

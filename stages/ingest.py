@@ -10,9 +10,9 @@ Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
+from stages.lib.arrays import save_array
 from stages.lib.datasets import Dataset, load_digits, load_folder, load_mnist
 from stages.lib.files import require_space, write_csv, write_json, write_whole
 from stages.lib.params import Section
@@ -54,8 +54,8 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
         split = getattr(dataset, split_name)
         split_dir = target_dir / split_name
         split_dir.mkdir(parents=True)
-        np.save(split_dir / "images.npy", split.images, allow_pickle=False)
-        np.save(split_dir / "labels.npy", split.labels, allow_pickle=False)
+        save_array(split_dir / "images.npy", split.images)
+        save_array(split_dir / "labels.npy", split.labels)
         if dataset.files:
             rows = zip(dataset.files[split_name], *dataset.sizes[split_name].T.tolist(), strict=True)
             write_csv(split_dir / "files.csv", ["file", "height", "width"], rows)

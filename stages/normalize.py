@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import Split, iterate_chunks, load_split
+from stages.lib.arrays import Split, iterate_chunks, load_split, save_array, write_array
 from stages.lib.errors import DataError
 from stages.lib.files import read_json, require_space, write_json, write_whole
 from stages.lib.normalization import Normalization
@@ -69,14 +69,11 @@ def read_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[
 def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalization, split_dir: Path) -> None:
     """Stream the given rows of a raw split to disk as features."""
     split_dir.mkdir()
-    np.save(split_dir / "rows.npy", rows, allow_pickle=False)
-    np.save(split_dir / "labels.npy", split.labels[rows], allow_pickle=False)
+    save_array(split_dir / "rows.npy", rows)
+    save_array(split_dir / "labels.npy", split.labels[rows])
     shape = (len(rows), *split.images.shape[1:])
-    with (split_dir / "images.npy").open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for chunk in read_chunks(split.images, rows):
-            file.write(normalization.apply(chunk).astype("<f4", copy=False).data)
+    features = (normalization.apply(chunk) for chunk in read_chunks(split.images, rows))
+    write_array(split_dir / "images.npy", shape, "<f4", features)
 
 
 def run(

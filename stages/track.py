@@ -52,8 +52,15 @@ _EXAMPLE_IMAGES = 2
 class TrackParams(Section):
     """The `track` section of params.yaml."""
 
-    experiment: str = Field(min_length=1, description="a name that is not empty")
-    registered_model: str = Field(min_length=1, description="a name that is not empty")
+    # Its artifacts go into a folder of that name.
+    experiment: str = Field(
+        pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
+        description="a name without slashes that begins with no dot",
+    )
+    # MLflow takes no slash and no colon, and has the name in quotes where it looks for versions.
+    registered_model: str = Field(
+        pattern=r"^[^/:'\"\x00-\x1f\x7f]+$", description="a name without slashes, colons and quotes"
+    )
     significance: float = Field(gt=0, le=0.5, description="a number above 0, at most 0.5")
     min_recall: float = Field(ge=0, le=1, description="a number from 0 to 1")
 

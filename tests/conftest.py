@@ -13,6 +13,7 @@ import pytest
 from imports import ROOT
 from mlflow import MlflowClient
 from numpy.typing import NDArray
+from project import Project
 from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 from stores import enter_root
 
@@ -90,6 +91,14 @@ def mnist(tmp_path_factory):
         patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))
         patch.setattr(datasets, "_MNIST_MIRRORS", ())
         return load_mnist()
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory):
+    """A clone in which `dvc repro` ran undisturbed; tests work in copies of it."""
+    project = Project.clone(tmp_path_factory.mktemp("clone"))
+    project.repro()
+    return project
 
 
 @pytest.fixture(scope="session")

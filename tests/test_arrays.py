@@ -5,7 +5,7 @@ import pytest
 from samples import make_split
 
 from stages.lib import arrays
-from stages.lib.arrays import allocate, iterate_chunks, load_array, load_split
+from stages.lib.arrays import CHUNK_ROWS, allocate, iterate_chunks, load_array, load_split, save_array
 from stages.lib.errors import DataError
 
 
@@ -40,6 +40,25 @@ def test_split_with_labels_missing_is_refused(tmp_path):
 
     with pytest.raises(DataError, match="expected as many labels as images, got 5 images and 4 labels"):
         load_split(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(2 * CHUNK_ROWS + 1),
+        np.zeros((0, 6, 8), np.float32),
+        np.zeros((3, 0), np.uint8),
+        make_split(5, seed=0).images[:, ::2],
+        np.asfortranarray(make_split(5, seed=0).images).astype(">u2", order="C"),
+    ],
+    ids=["several chunks", "no rows", "no columns", "a view", "big-endian"],
+)
+def test_saved_array_has_the_bytes_of_numpys_own(tmp_path, array):
+    """An array that is written a piece at a time is the same file as `numpy.save` makes."""
+    save_array(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", np.ascontiguousarray(array))
+
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
 def damage_nothing(path):

@@ -4,15 +4,13 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import islice, product
 
 import psutil
 import pytest
-from project import Project
-from samples import list_files
+from faults import read_outputs, read_runs
 from test_graph import STAGES
 
 from stages.lib.files import read_json, remove
@@ -25,8 +23,6 @@ SHELLS = tuple(filter(shutil.which, ("bash", "dash")))
 # Before that a starting Python has not yet come to the first line of this project.
 START_SECONDS = 0.3
 WAIT_SECONDS = 120
-OUTPUTS = ("data", "models", "reports")
-UNHASHED = "reports/parity_measured.json"  # differs in the last bits
 
 
 def draw_moments(count, seed=0):
@@ -48,14 +44,6 @@ def pytest_generate_tests(metafunc):
         moments = draw_moments(metafunc.config.getoption("--moments"))
         ids = [f"{stage}-{sent.name}-{target}-{shell}-{share}" for stage, sent, target, shell, share in moments]
         metafunc.parametrize("moment", moments, ids=ids)
-
-
-@pytest.fixture(scope="module")
-def reproduced(tmp_path_factory):
-    """A clone in which `dvc repro` ran undisturbed."""
-    project = Project.clone(tmp_path_factory.mktemp("clone"))
-    project.repro()
-    return project
 
 
 @pytest.fixture
@@ -126,20 +114,6 @@ def wait_for_end(process):
     while not has_ended(process):
         assert time.monotonic() < deadline, f"{process} still runs"
         time.sleep(0.02)
-
-
-def read_outputs(project):
-    """What a person has after `dvc repro`: dvc.lock and each file of each output; nothing half-written among them."""
-    files = {f"{folder}/{name}": c for folder in OUTPUTS for name, c in list_files(project.root / folder).items()}
-    files.pop(UNHASHED)
-    return {**files, "dvc.lock": (project.root / "dvc.lock").read_bytes()}
-
-
-def read_runs(project):
-    """Status of each run in MLflow's store, whose file must be sound."""
-    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
-        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    return [run.info.status for run in project.list_runs()]
 
 
 def estimate_seconds(project, stage):

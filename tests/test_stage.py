@@ -167,7 +167,7 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
             with write_whole(Path("out")) as partial:
                 partial.write_bytes(bytes(100))
             """,
-            "tiny: input or output: File too large; put it right and run again",
+            "tiny: out: File too large; put it right and run again",
         ),
     ],
 )
@@ -178,12 +178,40 @@ def test_fault_that_a_person_can_put_right_is_one_line(project, body, message):
     assert not (project / "out").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_full_disk_is_one_line(project):
-    """A disk without space ends a stage with 1 and one line."""
-    code, told = run_stage(project, 'Path("/dev/full").write_text("x")')
+FREE_SOME = "free some (`dvc gc --workspace` empties DVC's cache of what is not in use) and run again"
 
-    assert (code, told) == (1, "tiny: input or output: No space left on device; put it right and run again\n")
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ('Path("/dev/full").write_text("x")', "input or output"),
+        (
+            """
+            with write_whole(Path("out")) as partial:
+                partial.symlink_to("/dev/full")
+                partial.write_text("x")
+            """,
+            "out",
+        ),
+        (
+            """
+            with write_whole(Path("out")) as partial:
+                import numpy as np
+                from stages.lib.arrays import save_array
+                partial.symlink_to("/dev/full")
+                save_array(partial, np.zeros(10_000_000))
+            """,
+            "out",
+        ),
+    ],
+    ids=["a file", "an output", "an array"],
+)
+def test_full_disk_is_one_line(project, body, where):
+    """A disk without space ends a stage with 1 and one line, which names the output that there is no room for."""
+    code, told = run_stage(project, body)
+
+    assert (code, told) == (1, f"tiny: {where}: No space left on device; {FREE_SOME}\n")
 
 
 def test_fault_of_the_code_keeps_its_traceback(project):

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-from stages.lib.errors import PipelineError
+from stages.lib.errors import PipelineError, describe_os_error
 
 # A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
 # because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.
@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # the reader of standard output has seen enough: click ends quietly
             raise
         except OSError as error:  # no permission, disk full, …
-            fault = f"{error.filename or 'input or output'}: {error.strerror or error}; put it right and run again"
+            fault = describe_os_error(error)
         except PipelineError as error:
             fault = str(error)
         click.echo(f"{ctx.invoked_subcommand}: {fault}", err=True)

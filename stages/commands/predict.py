@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stages.lib.errors import DataError, ExportError
+from stages.lib.errors import DataError, ExportError, show_controls
 from stages.lib.model_metadata import read_onnx_metadata, read_tflite_metadata
 from stages.lib.photos import Photo, read_photo
 from stages.lib.runtimes import RUNTIMES, find_runtimes, load_predictor
@@ -63,7 +63,7 @@ def read_metadata(model_path: Path) -> dict[str, Any]:
         ExportError: it says nothing, as a model from elsewhere does.
     """
     if model_path.suffix == ".onnx":
-        metadata = read_onnx_metadata(onnx.load(model_path))
+        metadata = read_onnx_metadata(onnx.load(model_path, load_external_data=False))
     else:
         metadata = read_tflite_metadata(model_path.read_bytes())
     if not {"background", "class_names", "image_size"} <= metadata.keys():
@@ -89,11 +89,12 @@ def describe(
     name: str, photo: Photo, probabilities: NDArray[np.float32], class_names: list[str], source: str
 ) -> list[str]:
     """The answer for a person: the class, who gave it, and a bar for each class."""
+    class_names = [show_controls(class_name) for class_name in class_names]  # a model's word, which may be anybody's
     best = class_names[probabilities.argmax()]
     inverted = ", inverted for its background" if photo.was_inverted else ""
     width = max(map(len, class_names))
     return [
-        f"{name}: {best} ({probabilities.max():.1%}) by {source}{inverted}",
+        f"{show_controls(name)}: {best} ({probabilities.max():.1%}) by {source}{inverted}",
         *(
             f"  {class_name:>{width}} {probability:6.1%} {'█' * round(probability * _BAR_WIDTH)}".rstrip()
             for class_name, probability in zip(class_names, probabilities.tolist(), strict=True)

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.dvc_lock import LOCK_PATH, State, read_state
-from stages.lib.errors import DataError, PipelineError
+from stages.lib.errors import DataError, PipelineError, show_controls
 from stages.lib.files import read_json
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
@@ -68,7 +68,7 @@ def report(revision: str) -> None:
     now = read_working_tree()
     commit = find_commit(revision)
     lines = compose_report(now, read_revision(commit), name_revision(revision, commit), find_stale(now))
-    print("\n".join(lines))
+    print("\n".join(map(show_controls, lines)))  # a commit may be anybody's
     sys.exit(0 if is_sound(now) else 1)
 
 

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.checksums import CHECKSUMS_NAME
 from stages.lib.dvc_lock import LOCK_PATH, State, read_state
-from stages.lib.errors import DataError, ParamsError, TrackingError
+from stages.lib.errors import DataError, ParamsError, TrackingError, show_controls
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
 from stages.lib.lineage import Upstream, digest_params, read_upstream
@@ -129,7 +129,8 @@ def whatis(path: Path) -> None:
     file. Nothing is written. Exit code 1 if no state has it.
     """
     commit = None if path.exists() else find_commit(str(path))
-    print("\n".join(describe_commit(str(path), commit) if commit else describe_origin(path)))
+    lines = describe_commit(str(path), commit) if commit else describe_origin(path)
+    print("\n".join(map(show_controls, lines)))  # files and stores may be anybody's
 
 
 def find_commit(revision: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
@@ -60,6 +60,29 @@ def load_array(path: Path) -> NDArray[Any]:
     if array.ndim == 0:
         raise DataError(str(path), expected="one row per image", got="a single value", do="run `dvc repro`")
     return array
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as a .npy file, a bounded number of rows at a time."""
+    write_array(path, array.shape, array.dtype, (array[rows] for rows in iterate_chunks(len(array))))
+
+
+def write_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, chunks: Iterable[NDArray[Any]]) -> None:
+    """Write the rows of `chunks`, one after the other, as a .npy file of that shape and type.
+
+    The bytes are those of `numpy.save`, which on a full disk tells how many items it wrote, and not why.
+
+    Raises:
+        ValueError: the type holds objects, which would have to be pickled.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.hasobject:
+        raise ValueError(f"{path}: {dtype} holds objects, which are never pickled")
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            file.write(chunk.astype(dtype, order="C", copy=False).data)
 
 
 def iterate_chunks(count: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:

@@ -15,6 +15,7 @@ from stages.lib.hashing import hash_output
 from stages.lib.params import load_mapping
 
 LOCK_PATH = Path("dvc.lock")
+_GRAPH_PATH = Path("dvc.yaml")
 
 # The stage that tells the world of a state is no part of it.
 _TELLING_STAGE = "track"
@@ -116,6 +117,27 @@ def require_current(
     for path, md5 in state.outputs.items():
         if path.startswith(hashed_paths) and (got := hash_output(Path(path))) != md5:
             raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, do="run `dvc repro`")
+
+
+def require_sound_inputs(stage: str) -> None:
+    """Refuse to begin a stage with outputs of earlier ones whose bytes are not those in dvc.lock.
+
+    DVC takes what it brings back from its cache for what it is called there, and does not look. What a stage made of a
+    damaged input would stand in dvc.lock and in DVC's run cache as made of the sound one, and be brought back for it.
+
+    Raises:
+        DataError: an output that dvc.yaml has as a dep of the stage was damaged.
+    """
+    deps = load_mapping(_GRAPH_PATH, "what DVC reads")["stages"][stage]["deps"]
+    outputs = load_state().outputs if LOCK_PATH.exists() else {}
+    for path, md5 in outputs.items():
+        if any(Path(dep).is_relative_to(path) for dep in deps) and (got := hash_output(Path(path))) != md5:
+            raise DataError(
+                path,
+                expected=f"MD5 {md5} as in dvc.lock",
+                got=got,
+                do="`pipeline verify --quick` names what is damaged and what heals it",
+            )
 
 
 def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:

@@ -1,10 +1,23 @@
 """The pipeline's one family of exceptions: what a person caused and can put right."""
 
+import errno
+import re
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 # As many faults as one line has room for.
 _FEW = 5
+
+# What a terminal obeys instead of showing it (ECMA-48), and what turns the order of a line
+# (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters); names of files may hold both.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+_FREE_SPACE = "free some (`dvc gc --workspace` empties DVC's cache of what is not in use) and run again"
+_WAYS_OUT = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EROFS: "let it be written to and run again",
+}
 
 
 class PipelineError(Exception):
@@ -12,7 +25,7 @@ class PipelineError(Exception):
 
     def __init__(self, where: str, *, expected: str, got: str, do: str) -> None:
         # Texts of other libraries may have several lines.
-        super().__init__(" ".join(f"{where}: expected {expected}, got {got}; {do}".split()))
+        super().__init__(show_controls(" ".join(f"{where}: expected {expected}, got {got}; {do}".split())))
 
     @classmethod
     def join(cls, faults: Sequence["PipelineError"]) -> Self:
@@ -53,3 +66,14 @@ class ExportError(PipelineError):
 
 class TrackingError(PipelineError):
     """The MLflow store, or what should go into it, is not as tracking needs it."""
+
+
+def show_controls(text: str) -> str:
+    """The text with each control character as Python escapes it: a terminal would obey it."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def describe_os_error(error: OSError) -> str:
+    """What the system refused, in one line: where, why, what to do."""
+    do = _WAYS_OUT.get(error.errno or 0, "put it right and run again")
+    return show_controls(f"{error.filename or 'input or output'}: {error.strerror or error}; {do}")

@@ -25,6 +25,11 @@ def write_whole(path: Path) -> Iterator[Path]:
         if path.is_dir() or partial.is_dir():
             remove(path)  # a file replaces a file in one step, a folder does not
         partial.replace(path)
+    except OSError as error:
+        # What fails on an open file, for want of space say, does not tell which file that is.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         remove(partial)
 

@@ -1,8 +1,13 @@
 """The lecture's dense network: Flatten, Dense (relu) once or more, Dense (softmax)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from stages.lib.deterministic_tensorflow import keras
+from stages.lib.errors import DataError
+
+# Keras says at length what one might do to run a file's code all the same.
+_LONGEST_REASON = 120
 
 
 def build_network(
@@ -25,3 +30,19 @@ def build_network(
         ],
         name="classifier",
     )
+
+
+def load_network(path: Path) -> keras.Model:
+    """The network in a .keras file, whose code, should it hold any, is never run.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds what would be code.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001  # whatever a damaged archive of archives makes of itself
+        reason = str(error).partition("\n")[0]
+        got = f"{type(error).__name__}: {reason[:_LONGEST_REASON]}" if path.exists() else "none"
+        raise DataError(
+            str(path), expected="a whole .keras file without code", got=got, do="remove it, then `dvc repro`"
+        ) from None

@@ -29,9 +29,11 @@ _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validat
 # Unicode's categories of what takes no place in a line, or ends it; and the marks that turn its direction.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 _DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Spreadsheets compute a cell of a CSV file that begins so (OWASP, CSV Injection), unless it is a number or that alone.
-_FORMULA = re.compile(r"[=+@-](?!$|[0-9]+([.,][0-9]+)?$)")
 _PROGRESS_SECONDS = 5
+# A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
+# CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
+_FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
+_TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
 class Picture(NamedTuple):
@@ -261,6 +263,8 @@ def _find_name_faults(class_dirs: Sequence[Path], folder: Path, shown: str) -> I
         elif _FORMULA.match(name):
             expected = "a class name that no spreadsheet takes for a formula"
             yield _tell(class_dir, folder, shown, expected, f"one that begins with {name[0]}", "rename the folder")
+        elif _TAG.search(name):
+            yield _tell(class_dir, folder, shown, "a class name that is text", "a tag of HTML", "rename the folder")
         other = first.setdefault(_normalize(name.lower()), class_dir)
         if _normalize(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
             expected = "a class name that is not another's but for upper case or the form of its accents"

@@ -1,12 +1,14 @@
 """How a stage is run from the command line: its section of params.yaml in, one line per fault out."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from stages.lib.alone import run_alone
-from stages.lib.errors import PipelineError
+from stages.lib.dvc_lock import require_sound_inputs
+from stages.lib.errors import PipelineError, describe_os_error
 from stages.lib.interruption import end_when_told
 from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.stage_times import record_times
@@ -26,14 +28,14 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
             before = _take_snapshot(sections)
             own = load_section(name, section)
             with run_alone(name), record_times(name, params):
+                if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
+                    require_sound_inputs(name)
                 run(own)
                 _require_unchanged(sections, before)
     except PipelineError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:  # disk full, no permission, …
-        sys.exit(
-            f"{name}: {error.filename or 'input or output'}: {error.strerror or error}; put it right and run again"
-        )
+        sys.exit(f"{name}: {describe_os_error(error)}")
 
 
 def _take_snapshot(sections: set[str]) -> dict[str, object]:

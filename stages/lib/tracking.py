@@ -47,7 +47,7 @@ with import_lean():
     from mlflow.models import infer_signature
     from sqlalchemy import Engine, event
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
 from stages.lib.files import remove
@@ -177,12 +177,22 @@ def open_store(
         raise TrackingError(
             where,
             expected="it to answer",
-            got=hide_password(uri, str(error).splitlines()[0]),
+            got=hide_password(uri, str(_find_cause(error)).splitlines()[0]),
             do=f"put that right, then {again}",
         ) from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
         mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """What a database itself said, where SQLAlchemy and MLflow have wrapped it in lines of theirs; else the error."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, DBAPIError) and cause.orig:
+            return cause.orig
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _prepare_file(path: Path, where: str, again: str) -> None:

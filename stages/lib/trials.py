@@ -260,7 +260,7 @@ def _place(shared: _Shared) -> Path:
             with write_whole(folder) as partial:
                 for name, content in zip(shared.paths, ray.get(shared.references), strict=True):
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    content.tofile(partial / name)  # from the node's shared memory, without a copy
+                    (partial / name).write_bytes(content)  # from the node's shared memory, without a copy
     return folder
 
 
