@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+import tempfile
 from importlib.util import find_spec
 from types import FrameType
 from typing import NoReturn
@@ -37,14 +38,28 @@ with suppress(psutil.NoSuchProcess):
     GRANDPARENT = psutil.Process(PARENT).ppid()
 
 
+def _name_stage() -> str:
+    return sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
+
+
 def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:
-    stage = sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2]
-    os.write(_STDERR, f"{stage}: interrupted; nothing was half-written\n".encode())
+    os.write(_STDERR, f"{_name_stage()}: interrupted; nothing was half-written\n".encode())
     os._exit(128 + number)  # an exception would be met by whatever is being imported
 
 
-# Ctrl-C while those packages are imported would end in a traceback from deep inside them. `-m` is what Python calls a
-# program whose package it still imports: whoever else imports this one keeps his handler.
-if sys.argv[0] == "-m" and "-m" in sys.orig_argv and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# `-m` is what Python calls a program whose package it still imports.
+_IS_STAGE = sys.argv[0] == "-m" and "-m" in sys.orig_argv
+
+# TensorFlow asks for a place for temporary files while it is imported, and would end in a traceback.
+if _IS_STAGE:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        sys.exit(
+            f"{_name_stage()}: {error.strerror}: all are full or read-only; free some space, or set TMPDIR to another"
+        )
+
+# So would Ctrl-C meanwhile; whoever else imports this package keeps his handler.
+if _IS_STAGE and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     _STDERR = os.dup(2) if sys.stderr else os.open(os.devnull, os.O_WRONLY)  # 2 is turned away from TensorFlow's noise
     signal.signal(signal.SIGINT, _stop_importing)

@@ -214,6 +214,24 @@ def test_full_disk_is_one_line(project, body, where):
     assert (code, told) == (1, f"tiny: {where}: No space left on device; {FREE_SOME}\n")
 
 
+def test_no_place_for_temporary_files_is_one_line(project):
+    """Where every disk is full, a stage that imports TensorFlow says so before it does."""
+    (project / "stages/full.py").write_text("import stages.lib.deterministic_tensorflow", encoding="utf-8")
+    code = """
+        import os, resource, sys
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        os.execv(sys.executable, [sys.executable, "-B", "-m", "stages.full"])
+    """
+    done = run_python("-c", dedent(code), cwd=project, PYTHONPATH=str(project))
+
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"full: No usable temporary directory found in \[.+\]: all are full or read-only; "
+        r"free some space, or set TMPDIR to another\n",
+        done.stderr,
+    )
+
+
 def test_fault_of_the_code_keeps_its_traceback(project):
     """What no person's input can cause is not dressed up as such."""
     code, told = run_stage(project, "1 / 0")

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import IO
 
 
 @contextmanager
@@ -16,7 +15,7 @@ def hold_back_stderr() -> Iterator[Callable[[], str]]:
     """
     sys.stderr.flush()
     original = os.dup(2)
-    with _open_scratch() as kept:
+    with TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
 
         def read() -> str:
@@ -31,10 +30,3 @@ def hold_back_stderr() -> Iterator[Callable[[], str]]:
         finally:
             os.dup2(original, 2)
             os.close(original)
-
-
-def _open_scratch() -> IO[bytes]:
-    """A file that goes away by itself: in memory where the system has such files, for every disk may be full."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("stderr"), "w+b")
-    return TemporaryFile()
