@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from types import FrameType
 from typing import NoReturn
