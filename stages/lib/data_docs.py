@@ -108,7 +108,7 @@ def write_data_docs(findings: Sequence[Finding], folder: Path) -> None:
         partial.mkdir()
         for name, document in documents.items():
             text = page.render(document.to_json_dict(), links=links, here=name, style=_STYLE)
-            lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+            lines = [line.rstrip() for line in text.split("\n") if line.strip()]
             (partial / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
