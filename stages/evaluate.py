@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import load_split
+from stages.lib.arrays import count_scratch_bytes, load_split
 from stages.lib.errors import TrainingError
-from stages.lib.files import read_json, write_csv, write_json
+from stages.lib.files import read_json, require_space, write_csv, write_json
 from stages.lib.metrics import (
     compute_accuracy,
     compute_calibration_error,
@@ -101,6 +101,12 @@ def draw_misclassified(
     )
 
 
+def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
+    """Bytes that evaluating takes of the disk: both classes of each image, and probabilities too many for memory."""
+    longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
+    return image_count * longest_line + count_scratch_bytes((image_count, len(class_names)), np.float32)
+
+
 def run(
     params: EvaluateParams,
     data_dir: Path = Path("data/normalized"),
@@ -110,6 +116,7 @@ def run(
     """Predict the test split and write what came of it; a network below the floor is not accepted, yet reported."""
     class_names = read_json(data_dir / "dataset.json")["class_names"]
     test = load_split(data_dir / "test")
+    require_space(reports_dir, estimate_size(len(test.labels), class_names))
     network = load_network(model_path)
     probabilities = predict_in_batches(network, test.images)
     if not np.isfinite(probabilities).all():

@@ -13,6 +13,7 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
 Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from stages.lib.arrays import load_array, load_split
+from stages.lib.arrays import count_scratch_bytes, load_array, load_split
 from stages.lib.canonical_onnx import canonicalize_onnx
 from stages.lib.checksums import write_checksums
 from stages.lib.conversion import (
@@ -35,7 +36,7 @@ from stages.lib.conversion import (
     widen_range,
 )
 from stages.lib.deterministic_tensorflow import keras
-from stages.lib.files import read_json, write_json, write_text, write_whole
+from stages.lib.files import read_json, require_space, write_json, write_text, write_whole
 from stages.lib.firmware import (
     MicrocontrollerBudget,
     describe_firmware,
@@ -45,7 +46,7 @@ from stages.lib.firmware import (
     require_golden,
     summarize_firmware,
 )
-from stages.lib.golden import describe_golden, find_golden
+from stages.lib.golden import MAX_IMAGES, describe_golden, find_golden
 from stages.lib.hashing import hash_output
 from stages.lib.lineage import MODEL_SECTIONS, Upstream, digest_params
 from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
@@ -66,6 +67,7 @@ from stages.lib.parity_matrix import (
 )
 from stages.lib.photos import find_background
 from stages.lib.prediction import predict_in_batches
+from stages.lib.runtimes import find_runtimes
 from stages.lib.stage import main
 
 ArtifactName = Literal[
@@ -80,6 +82,17 @@ FILES: dict[ArtifactName, str] = {
     "tflite_int8": "model_int8.tflite",
 }
 _INT8 = FILES["tflite_int8"]
+# Of each weight in each file; that of int8 for TFLite is C source, too, up to seven characters for each of its bytes.
+_WEIGHT_BYTES: dict[ArtifactName, int] = {
+    "onnx_float32": 4,
+    "onnx_int8": 1,
+    "tflite_float32": 4,
+    "tflite_float16": 2,
+    "tflite_dynamic_range": 1,
+    "tflite_int8": 1 + 7,
+}
+# At most, of a file without its weights; of a pixel in golden.json and golden.h, up to two and six characters.
+_FILE_BYTES, _GOLDEN_PIXEL_BYTES = 1 << 16, 2 + 6
 _BUDGET_KEYS = ", ".join(Budget.model_fields)
 
 
@@ -188,6 +201,20 @@ def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, 
         write_checksums(partial_dir)
 
 
+def estimate_size(
+    artifacts: Sequence[ArtifactName], weight_count: int, test_shape: tuple[int, ...], class_count: int
+) -> int:
+    """Bytes that exporting takes of the disk: all files, and every runtime's probabilities if too many for memory.
+
+    test_shape: (N, H, W) of the test images.
+    """
+    image_count, *image_size = test_shape
+    files = sum(_WEIGHT_BYTES[artifact] * weight_count + _FILE_BYTES for artifact in artifacts)
+    golden = MAX_IMAGES * math.prod(image_size) * _GOLDEN_PIXEL_BYTES
+    answers = 2 + sum(len(find_runtimes(Path(FILES[artifact]))) for artifact in artifacts)  # Keras's, and those by hand
+    return files + golden + answers * count_scratch_bytes((image_count, class_count), np.float32)
+
+
 def run(
     params: ExportParams,
     data_dir: Path = Path("data/normalized"),
@@ -200,6 +227,8 @@ def run(
     network = load_network(model_path)
     dataset = read_json(data_dir / "dataset.json")
     test, features = load_split(raw_dir / "test"), load_array(data_dir / "test" / "images.npy")
+    size = estimate_size(params.artifacts, network.count_params(), test.images.shape, len(dataset["class_names"]))
+    require_space(export_dir, size)
     budgets: dict[str, Budget] = {FILES[kind]: getattr(params.budgets, kind) for kind in params.artifacts}
 
     calibration_images = choose_calibration_images(data_dir, raw_dir, params.representative_samples)

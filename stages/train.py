@@ -8,22 +8,27 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from stages.lib.arrays import load_split
 from stages.lib.canonical_keras import save_keras
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import ParamsError
-from stages.lib.files import read_json, write_csv
+from stages.lib.files import read_json, require_space, write_csv
 from stages.lib.fused_adam import FusedAdam
-from stages.lib.network import build_network
+from stages.lib.network import build_network, count_weights
 from stages.lib.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.params import Section
 from stages.lib.stage import main
 from stages.lib.training import EarlyStopping, Epoch, Schedule, fit
+
+# At most, of a .keras file without its weights, and of a line of the history.
+_CONFIG_BYTES, _LINE_BYTES = 1 << 17, 64
 
 
 class EarlyStoppingParams(Section):
@@ -139,6 +144,12 @@ def write_history(path: Path, epochs: list[Epoch], kept: Epoch | None = None) ->
     )
 
 
+def estimate_size(params: TrainParams, image_size: Sequence[int], class_count: int) -> int:
+    """Bytes that training takes of the disk: Keras's file and the canonical one beside it, a line for each epoch."""
+    weights = count_weights(image_size, params.hidden_units, class_count)
+    return 2 * (np.dtype(np.float32).itemsize * weights + _CONFIG_BYTES) + _LINE_BYTES * params.epochs
+
+
 def run(
     params: TrainParams,
     data_dir: Path = Path("data/normalized"),
@@ -146,7 +157,9 @@ def run(
     history_path: Path = Path("reports/history.csv"),
 ) -> None:
     """Train on the normalized data, then write the network and its history."""
-    class_count = len(read_json(data_dir / "dataset.json")["class_names"])
+    dataset = read_json(data_dir / "dataset.json")
+    class_count = len(dataset["class_names"])
+    require_space(model_path, estimate_size(params, dataset["image_size"], class_count))
     trained = train_network(params, data_dir, class_count)
     save_keras(trained.network, model_path)
     write_history(history_path, trained.epochs, trained.kept if params.early_stopping.patience else None)

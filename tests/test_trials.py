@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -217,3 +218,17 @@ def test_malformed_address_is_told_in_one_line(address):
     """An address is a host and a port."""
     with pytest.raises(PipelineError, match="--address: expected HOST:PORT"):
         require_cluster(address)
+
+
+def test_data_without_room_is_refused_before_ray_starts(source_dir, tmp_path):
+    """The line has the bytes that are needed on this node, and how to have another disk take them."""
+    with (tmp_path / "images.npy").open("wb") as file:
+        file.truncate(2 * shutil.disk_usage(tempfile.gettempdir()).free)  # nothing but a size
+    message = r"bytes free on its disk, got [\d,]+; free some \(or set TMPDIR to a folder on another disk\), then run"
+
+    with (
+        make_scratch(tmp_path / "note") as scratch_dir,
+        pytest.raises(DataError, match=message),
+        open_workers(None, WORKERS, source_dir, {"images.npy": tmp_path / "images.npy"}, scratch_dir),
+    ):
+        pass

@@ -99,6 +99,12 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return taken
 
 
+def count_scratch_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    """What `allocate` takes of the disk for such an array: nothing if it is small."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return size if size > _SMALL_BYTES else 0
+
+
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array to be filled: a large one is held by a file without a name, so that it takes no memory of the process.
 
@@ -107,8 +113,8 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     Raises:
         DataError: there is no room for it on the disk.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= _SMALL_BYTES:
+    size = count_scratch_bytes(shape, dtype)
+    if not size:
         return np.empty(shape, dtype)
     _SCRATCH_DIR.mkdir(parents=True, exist_ok=True)
     require_space(_SCRATCH_DIR, size)

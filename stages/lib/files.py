@@ -34,8 +34,12 @@ def write_whole(path: Path) -> Iterator[Path]:
         remove(partial)
 
 
-def require_space(path: Path, size: int) -> None:
+def require_space(
+    path: Path, size: int, how: str = "`dvc gc --workspace` empties DVC's cache of what is not in use"
+) -> None:
     """Refuse to begin what needs `size` bytes on the disk of `path`, which need not exist yet, if they are not free.
+
+    how: they can be freed.
 
     Raises:
         DataError: saying how many bytes are needed and how many there are.
@@ -47,7 +51,7 @@ def require_space(path: Path, size: int) -> None:
             str(path),
             expected=f"{size:,} bytes free on its disk",
             got=f"{free:,}",
-            do="free some (`dvc gc --workspace` empties DVC's cache of what is not in use), then `dvc repro`",
+            do=f"free some ({how}), then run the same again",
         )
 
 

@@ -16,7 +16,7 @@ _SLACK = 5e-6
 _SURE = 0.99
 _CANDIDATES = 100  # of each class
 # Enough for a look at every digit, few enough for a microcontroller's flash.
-_MAX_IMAGES = 10
+MAX_IMAGES = 10
 
 
 class Golden(NamedTuple):
@@ -35,7 +35,7 @@ def find_golden(weights: Sequence[NDArray[np.float32]], features: NDArray[np.flo
     float32 (N, H, W).
     """
     rows = []
-    for label in np.unique(test.labels)[:_MAX_IMAGES]:
+    for label in np.unique(test.labels)[:MAX_IMAGES]:
         candidates = np.flatnonzero(test.labels == label)[:_CANDIDATES]
         probabilities = predict_in_float64(weights, features[candidates])[:, label]
         is_sure = probabilities >= _SURE

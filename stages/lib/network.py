@@ -1,6 +1,8 @@
 """The lecture's dense network: Flatten, Dense (relu) once or more, Dense (softmax)."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from stages.lib.deterministic_tensorflow import keras
@@ -46,3 +48,9 @@ def load_network(path: Path) -> keras.Model:
         raise DataError(
             str(path), expected="a whole .keras file without code", got=got, do="remove it, then `dvc repro`"
         ) from None
+
+
+def count_weights(image_size: Sequence[int], hidden_units: Sequence[int], class_count: int) -> int:
+    """The weights of such a network, biases included, each a float32."""
+    widths = [math.prod(image_size), *hidden_units, class_count]
+    return sum((inputs + 1) * units for inputs, units in pairwise(widths))

@@ -9,11 +9,15 @@ from typing import TypeVar
 from stages.lib.alone import run_alone
 from stages.lib.dvc_lock import require_sound_inputs
 from stages.lib.errors import PipelineError, describe_os_error
+from stages.lib.files import require_space
 from stages.lib.interruption import end_when_told
 from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.stage_times import record_times
 
 S = TypeVar("S", bound=Section)
+
+# What any stage writes beside data and models, which it says itself how large they will be: reports, pictures, times.
+_REPORTS_BYTES = 1 << 23
 
 
 def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequence[str] = ()) -> None:
@@ -30,6 +34,7 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
             with run_alone(name), record_times(name, params):
                 if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
                     require_sound_inputs(name)
+                require_space(Path("reports"), _REPORTS_BYTES)
                 run(own)
                 _require_unchanged(sections, before)
     except PipelineError as error:

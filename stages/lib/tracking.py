@@ -50,7 +50,7 @@ with import_lean():
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stages.lib.errors import DataError, TrackingError
-from stages.lib.files import remove
+from stages.lib.files import remove, require_space
 from stages.lib.places import find_root, resolve
 from stages.lib.promotion import (
     PREDICTIONS_PATH,
@@ -94,6 +94,8 @@ _SERVER_LOCK = ".cache/mlflow.lock"
 # Two attempts of ten seconds to find out whether a server is there at all.
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
+# At most, of a run without its files: rows in the store, an example and a description of the model.
+_RUN_BYTES = 1 << 20
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
 _MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
 
@@ -359,7 +361,15 @@ def _delete_run(store: Store, model_name: str, run: Run) -> None:
 
 
 def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRecord) -> Run:
-    """A new run with everything in it; it counts as finished only once all is there."""
+    """A new run with everything in it; it counts as finished only once all is there.
+
+    Raises:
+        DataError: there is no room for its files on the disk of a store of this machine.
+    """
+    if store.artifacts_dir:
+        require_space(
+            store.artifacts_dir, estimate_size(record, model), "delete runs in MLflow's pages, then `mlflow gc`"
+        )
     marks = {STATE_TAG: record.state, CLONE_TAG: _describe_clone(), COLOR_TAG: _choose_color(store, experiment_id)}
     tags = {**record.tags, **marks}
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
@@ -383,6 +393,13 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
             onnx_execution_providers=["CPUExecutionProvider"],
         )
     return store.client.get_run(run_id)
+
+
+def estimate_size(record: RunRecord, model: ModelRecord) -> int:
+    """Bytes that a run takes of a disk: its files, the registered model, and what the store and MLflow add to them."""
+    folders = [path for path in record.artifacts if path.is_dir()]
+    paths = [*record.artifacts, model.onnx_path, *(path for folder in folders for path in folder.rglob("*"))]
+    return _RUN_BYTES + sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stages.lib.errors import PipelineError
-from stages.lib.files import remove, write_text, write_whole
+from stages.lib.files import remove, require_space, write_text, write_whole
 from stages.lib.stderr import hold_back_stderr
 
 # How often an item is tried again whose process or machine was lost; a fault of the function itself would come again.
@@ -57,6 +57,7 @@ _OBJECT_STORE_ROOM = 100 * 2**20
 # Longest folder for Ray's sockets: their paths have 70 characters more, and the system's limit is 107.
 _LONGEST_FOLDER = 36
 
+_FREEING = "or set TMPDIR to a folder on another disk"
 _SCRATCH_NAME = re.compile(r"sweep-[0-9a-f]{12}")
 
 T = TypeVar("T")
@@ -161,11 +162,13 @@ def open_workers(
     data: files, by the path that they have in the folder which the function is given. scratch_dir: of `make_scratch`.
 
     Raises:
-        PipelineError: there is no such cluster.
+        PipelineError: there is no such cluster, or no room for the data in this machine's temporary folder.
     """
     handler = signal.getsignal(signal.SIGTERM)
+    size = sum(path.stat().st_size for path in data.values())
+    require_space(scratch_dir, size, _FREEING)
     try:
-        _start(address, count, source_dir, sum(path.stat().st_size for path in data.values()), scratch_dir)
+        _start(address, count, source_dir, size, scratch_dir)
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
         workers = Workers(_Shared(scratch_dir.name, list(data), [_put(path) for path in data.values()]))
         try:
@@ -257,8 +260,10 @@ def _place(shared: _Shared) -> Path:
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            contents = ray.get(shared.references)
+            require_space(folder, sum(content.nbytes for content in contents), _FREEING)
             with write_whole(folder) as partial:
-                for name, content in zip(shared.paths, ray.get(shared.references), strict=True):
+                for name, content in zip(shared.paths, contents, strict=True):
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     (partial / name).write_bytes(content)  # from the node's shared memory, without a copy
     return folder
