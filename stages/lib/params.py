@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,6 +13,13 @@ from ruamel.yaml.error import YAMLError
 from stages.lib.errors import ParamsError
 
 PARAMS_PATH = Path("params.yaml")
+
+
+# Aliases of aliases are a few bytes in YAML and gigabytes in words.
+_SHORT = Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+_SHORT.maxlevel = 3
 
 
 class Section(BaseModel):
@@ -47,8 +55,12 @@ def load_mapping(path: Path, expected: str) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(str(path), expected="a file", got="none", do="run from the project's root folder") from None
-    except (YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
-        raise ParamsError(str(path), expected="valid YAML", got=str(error), do="correct the file") from None
+    except OSError:
+        raise
+    # Beside its own errors: bytes that are no text, a date that is none, a tag without a value, a thousand brackets.
+    except Exception as error:  # noqa: BLE001
+        got = str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__
+        raise ParamsError(str(path), expected="valid YAML", got=got, do="correct the file") from None
     if not isinstance(document, dict):
         raise ParamsError(str(path), expected=expected, got=_describe(document), do="correct the file")
     return document
@@ -101,7 +113,7 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
                 ParamsError(
                     path,
                     expected=f"one of the keys {', '.join(allowed)}",
-                    got=repr(key),
+                    got=_SHORT.repr(key),
                     do=suggest(str(key), allowed, "remove it"),
                 )
             )
@@ -138,7 +150,11 @@ def _describe_allowed(section: type[Section], location: Sequence[int | str]) -> 
 
 
 def _describe(value: object) -> str:
-    return f"{value!r} ({type(value).__name__})"
+    try:
+        shown = _SHORT.repr(value)
+    except ValueError:  # Python puts no number of more than 4,300 digits into words
+        shown = "a very large one"
+    return f"{shown} ({type(value).__name__})"
 
 
 def suggest(word: str, known: Iterable[str], otherwise: str) -> str:
