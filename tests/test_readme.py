@@ -33,7 +33,9 @@ def test_picture_of_the_dag_has_its_edges():
     assert set(re.findall(r"^    (\w+) --> (\w+)$", README, re.MULTILINE)) == edges
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", ".github/SWEEPS.md", ".github/TEAM.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", ".github/SWEEPS.md", ".github/TEAM.md"]
+)
 def test_named_modules_and_links_exist(document):
     """Each module and each file that a document names is there."""
     text = (ROOT / document).read_text(encoding="utf-8")
@@ -43,9 +45,10 @@ def test_named_modules_and_links_exist(document):
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_named_tests_exist():
-    """Each test that CONTRIBUTING.md names as the one that holds a rule is there."""
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_named_tests_exist(document):
+    """Each test that a document names as the one that holds a rule or a promise is there."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text(encoding="utf-8")))
     defined = {
         name
         for path in (ROOT / "tests").glob("test_*.py")
@@ -54,6 +57,14 @@ def test_named_tests_exist():
 
     assert len(named) > 10
     assert named <= defined
+
+
+def test_each_promise_of_safety_names_its_tests():
+    """No row of SECURITY.md's table stands without a test that holds it."""
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert len(rows) > 10
+    assert [promise for promise, tests in rows[1:] if not re.fullmatch(r"`test_\w+`(, `test_\w+`)*", tests)] == []
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

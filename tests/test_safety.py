@@ -28,7 +28,7 @@ from stages.commands.main import main
 from stages.lib.arrays import load_array, save_array
 from stages.lib.checksums import write_checksums
 from stages.lib.errors import DataError, ParamsError, PipelineError, describe_os_error, show_controls
-from stages.lib.files import read_csv, write_csv
+from stages.lib.files import read_csv, read_json, write_csv, write_json
 from stages.lib.model_metadata import add_onnx_metadata
 from stages.lib.npz import open_npz
 from stages.lib.params import load_params, validate_section
@@ -434,6 +434,20 @@ def test_predict_shows_a_models_words_and_a_files_name_as_text(small_model, tmp_
     assert "\\x1b[2J.png: " in result.output
 
 
+def test_names_of_a_data_set_that_was_tampered_with_stay_data(tmp_path):
+    """A dataset.json may be edited: what would be markup or an order comes back from the reports as the same name."""
+    from stages.evaluate import measure  # noqa: PLC0415  (TensorFlow)
+
+    names = ["</script><script>alert(1)</script>", "\x1b[2J", 'a,"b"\n| c']
+    metrics = measure(np.eye(3, dtype=np.float32), np.arange(3), names, min_accuracy=0.5)
+    write_json(tmp_path / "metrics.json", metrics)
+    write_csv(tmp_path / "predictions.csv", ["actual"], [[name] for name in names])
+
+    assert list(read_json(tmp_path / "metrics.json")["classes"]) == sorted(names)
+    assert [row["actual"] for row in read_csv(tmp_path / "predictions.csv")] == names
+    assert "\x1b" not in (tmp_path / "metrics.json").read_text(encoding="utf-8")
+
+
 # --- paths --------------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +523,20 @@ def test_module_sets_the_switch_before_the_package_loads(tmp_path, module, varia
     done = run_python("-c", code, cwd=tmp_path, **other)
 
     assert json.loads(done.stdout.splitlines()[-1]) == variables
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "benchmarks/requirements.txt"])
+def test_every_locked_package_has_its_hashes(name):
+    """Each package comes in one version with its hashes, and no address to fetch it from."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+
+    assert packages
+    assert [
+        line for line in packages if not re.match(r"[\w.-]+(\[\w,-]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", line)
+    ] == []
+    assert "://" not in re.sub(r"#.*", "", text)
+    assert "--require-hashes" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 # How psutil finds out, when it is imported, whether the system knows IPv6; nothing listens there.
