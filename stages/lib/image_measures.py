@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,9 @@ class Rows(NamedTuple):
         return int(self.ends[-1])
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[Any]:
         """Class ids (N,)."""
-        return np.concatenate([np.asarray(split.labels, np.int64) for split in self.splits.values()])
+        return np.concatenate([split.labels for split in self.splits.values()])
 
     def find_splits(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the split that each row is in."""
@@ -62,19 +62,19 @@ class Measures(NamedTuple):
     hashes: NDArray[np.uint32]  # (N, 8): nearly equal for pixels that look alike
     contrast: NDArray[np.int16]  # (N,) grey levels between the darkest and the brightest pixel
     is_light: NDArray[np.bool_]  # (N,) most of the border's pixels are
-    ink_fraction: NDArray[np.float64]  # (N,) share of pixels in the other half of the range than the border
-    ink: NDArray[np.float64]  # (N,) mean distance from black, or from white where the border is light, in grey levels
+    ink_pixels: NDArray[np.int32]  # (N,) pixels in the other half of the range than the border
+    ink: NDArray[np.int32]  # (N,) grey levels in all from black, or from white where the border is light
 
 
 def measure_images(rows: Rows) -> Measures:
-    """The measures of images uint8 (H, W), which may differ in size between the splits; about 70 bytes for each."""
+    """The measures of images uint8 (H, W), which may differ in size between the splits; about 50 bytes for each."""
     measures = Measures(
         digests=allocate((rows.total,), np.uint64),
         hashes=allocate((rows.total, 8), np.uint32),
         contrast=allocate((rows.total,), np.int16),
         is_light=allocate((rows.total,), np.bool_),
-        ink_fraction=allocate((rows.total,), np.float64),
-        ink=allocate((rows.total,), np.float64),
+        ink_pixels=allocate((rows.total,), np.int32),
+        ink=allocate((rows.total,), np.int32),
     )
     first = 0
     for split in rows.splits.values():
@@ -91,7 +91,6 @@ def _measure_chunk(images: NDArray[np.uint8]) -> Measures:
     darkest, brightest = pixels.min(axis=1), pixels.max(axis=1)
     border = np.concatenate([images[:, [0, -1], :].reshape(len(images), -1), images[:, :, 0], images[:, :, -1]], axis=1)
     is_light = (border >= HALF_RANGE).sum(axis=1) * 2 > border.shape[1]
-    # Sums of whole numbers, and one division: the same on every processor.
     bright = (pixels >= HALF_RANGE).sum(axis=1)
     total, size = pixels.sum(axis=1, dtype=np.int64), pixels.shape[1]
     return Measures(
@@ -99,8 +98,8 @@ def _measure_chunk(images: NDArray[np.uint8]) -> Measures:
         hashes=hash_images(images),
         contrast=brightest.astype(np.int16) - darkest,
         is_light=is_light,
-        ink_fraction=np.where(is_light, size - bright, bright) / size,
-        ink=np.where(is_light, 255 * size - total, total) / size,
+        ink_pixels=np.where(is_light, size - bright, bright).astype(np.int32),
+        ink=np.where(is_light, 255 * size - total, total).astype(np.int32),
     )
 
 

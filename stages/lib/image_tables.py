@@ -1,7 +1,7 @@
 """Tables about images: one row per split, per class, per image, per data set. What expectations are checked on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stages.lib.arrays import Split, iterate_chunks
 from stages.lib.copies import Copies, find_copies
 from stages.lib.drift import Drift
-from stages.lib.image_measures import Rows, measure_images
+from stages.lib.image_measures import Measures, Rows, measure_images
 from stages.lib.outliers import measure_deviations
 
 # Images in one table: about 100 MB with what Great Expectations makes of it.
@@ -65,10 +65,13 @@ def describe_drift(drift: Drift) -> pd.DataFrame:
 
 
 class ImageFacts(NamedTuple):
-    """All that the tables say of images beyond their labels, by row; columns by name (N,)."""
+    """What the image table says beyond labels and sizes, by row: in as few bytes as hold it, for there may be many."""
 
-    columns: dict[str, NDArray[Any]]
+    measures: Measures
     copies: Copies
+    other_polarity: NDArray[np.bool_]
+    other_resolution: NDArray[np.bool_]
+    deviations: dict[str, NDArray[np.int16]]  # tenths, by what deviates
 
 
 def find_image_facts(rows: Rows, sizes: NDArray[np.int64] | None) -> ImageFacts:
@@ -77,30 +80,19 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int64] | None) -> ImageFacts:
     sizes: height and width (N, 2) that pictures had before they were brought to one size; none of other data.
     """
     measures = measure_images(rows)
-    copies = find_copies(rows, measures)
     labels = rows.labels
-    same = np.zeros(rows.total)
-    height, width = sizes.T.astype(np.float64) if sizes is not None else (same, same)
+    height, width = sizes.T if sizes is not None else np.broadcast_to(np.int64(1), (2, rows.total))
     longer = np.maximum(height, width)
     typical = np.median(longer) if rows.total else 0
-    is_other = (longer > typical * _OTHER_RESOLUTION) | (longer * _OTHER_RESOLUTION < typical)
-    of_class = (measures.ink, measures.contrast.astype(np.float64), longer, width / np.maximum(height, 1))
+    of_class = (measures.ink, measures.contrast, longer, width / np.maximum(height, 1))
     return ImageFacts(
-        {
-            "contrast": measures.contrast.astype(np.int64),
-            "ink_fraction": measures.ink_fraction,
-            **{
-                f"{what}_deviation": measure_deviations(values, labels)
-                for what, values in zip(DEVIATIONS, of_class, strict=True)
-            },
-            "other_polarity": (measures.is_light != (measures.is_light.sum() * 2 > rows.total)).astype(np.int64),
-            "other_resolution": is_other.astype(np.int64),
-            "repeats": copies.repeats.astype(np.int64),
-            "leaks": copies.leaks.astype(np.int64),
-            "near_leaks": copies.near_leaks.astype(np.int64),
-            "conflicts": copies.conflicts.astype(np.int64),
+        measures=measures,
+        copies=find_copies(rows, measures),
+        other_polarity=measures.is_light != (measures.is_light.sum() * 2 > rows.total),
+        other_resolution=(longer > typical * _OTHER_RESOLUTION) | (longer * _OTHER_RESOLUTION < typical),
+        deviations={
+            what: measure_deviations(values, labels) for what, values in zip(DEVIATIONS, of_class, strict=True)
         },
-        copies,
     )
 
 
@@ -126,4 +118,21 @@ def iterate_image_tables(rows: Rows, facts: ImageFacts, files: Sequence[str] = (
         table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
         if files:
             table = table.assign(file=files[table_rows])
-        yield table.assign(**{name: values[table_rows] for name, values in facts.columns.items()})
+        yield _add_facts(table, facts, table_rows)
+
+
+def _add_facts(table: pd.DataFrame, facts: ImageFacts, rows: slice) -> pd.DataFrame:
+    flags = {
+        "other_polarity": facts.other_polarity,
+        "other_resolution": facts.other_resolution,
+        "repeats": facts.copies.repeats,
+        "leaks": facts.copies.leaks,
+        "near_leaks": facts.copies.near_leaks,
+        "conflicts": facts.copies.conflicts,
+    }
+    return table.assign(
+        contrast=facts.measures.contrast[rows].astype(np.int64),
+        ink_fraction=facts.measures.ink_pixels[rows] / (table["height"] * table["width"]),
+        **{f"{what}_deviation": tenths[rows] / 10 for what, tenths in facts.deviations.items()},
+        **{name: values[rows].astype(np.int64) for name, values in flags.items()},
+    )

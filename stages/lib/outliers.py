@@ -1,5 +1,7 @@
 """How far a value is from what its class has."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,17 +14,17 @@ _LEAST_SPREAD = 0.05
 _FAR = 1000.0
 
 
-def measure_deviations(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How many robust standard deviations each value (N,), at least 0, is from its class's median: 0..1000.
+def measure_deviations(values: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int16]:
+    """How many tenths of a robust standard deviation each value (N,), at least 0, is from its class's median: 0..10000.
 
     The square root comes first, so that values of a skewed distribution count on both sides alike. Order statistics,
-    square roots and divisions alone: the same on every processor. One decimal.
+    square roots and divisions alone: the same on every processor.
     """
-    roots = np.sqrt(values)
-    deviations = np.zeros(len(values))
+    deviations = np.zeros(len(values), np.int16)
     for class_id in np.unique(classes):
         members = classes == class_id
-        distance = np.abs(roots[members] - np.median(roots[members]))
-        spread = max(_DEVIATION_OF_MAD * np.median(distance), _LEAST_SPREAD * np.median(roots[members]), 1 / _FAR)
-        deviations[members] = np.minimum(distance / spread, _FAR)
-    return np.round(deviations, 1)
+        roots = np.sqrt(values[members], dtype=np.float64)
+        distance = np.abs(roots - np.median(roots))
+        spread = max(_DEVIATION_OF_MAD * np.median(distance), _LEAST_SPREAD * np.median(roots), 1 / _FAR)
+        deviations[members] = np.round(10 * np.minimum(distance / spread, _FAR))
+    return deviations
