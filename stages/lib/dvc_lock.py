@@ -128,7 +128,7 @@ def require_sound_inputs(stage: str) -> None:
     Raises:
         DataError: an output that dvc.yaml has as a dep of the stage was damaged.
     """
-    deps = load_mapping(_GRAPH_PATH, "what DVC reads")["stages"][stage]["deps"]
+    deps = load_mapping(_GRAPH_PATH, "what DVC reads")["stages"][stage].get("deps", [])
     outputs = load_state().outputs if LOCK_PATH.exists() else {}
     for path, md5 in outputs.items():
         if any(Path(dep).is_relative_to(path) for dep in deps) and (got := hash_output(Path(path))) != md5:
