@@ -10,6 +10,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from imports import ROOT
 from mlflow import MlflowClient
 from numpy.typing import NDArray
@@ -128,5 +129,19 @@ def pytest_runtest_makereport(item, call):  # noqa: ARG001  # pytest passes by n
 
 
 def pytest_addoption(parser):
-    """How often tests/test_interruptions.py interrupts a stage."""
+    """How often tests/test_interruptions.py interrupts a stage, and tests/test_properties.py makes an input up."""
     parser.addoption("--moments", type=int, default=2, help="random moments at which stages are interrupted")
+    parser.addoption("--examples", type=int, default=20, help="made-up inputs for each property that must hold")
+
+
+def pytest_configure(config):
+    """The same made-up inputs in every run; a slow machine is no fault of theirs."""
+    settings.register_profile(
+        "same",
+        max_examples=config.getoption("--examples"),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    settings.load_profile("same")

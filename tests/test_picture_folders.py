@@ -1,6 +1,8 @@
 """A folder of pictures becomes images with classes, or every file in it that is none is named."""
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,24 @@ def link_folder(path):
     path.symlink_to(path.parent.parent, target_is_directory=True)
 
 
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+def listen(path):
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # its address has a hundred bytes
+        server.bind(path.name)
+
+
+def write_svg(path):
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
+
+
+def write_pages(path):
+    pages = [Image.fromarray(draw(number)) for number in (1, 2)]
+    pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:])
+
+
 BROKEN = {
     "text": (write_text, "a whole picture, got cannot identify"),
     "empty": (write_nothing, "a whole picture, got cannot identify"),
@@ -201,7 +221,11 @@ BROKEN = {
     "link out": (link_out, "a file of the folder, got a link out of it; copy the file"),
     "dead link": (link_nowhere, "a file that can be read, got No such file"),
     "link to a folder": (link_folder, "a file, got a link to a folder"),
+    "link to itself": (link_to_itself, "a file that can be read, got Too many levels"),
     "FIFO": (os.mkfifo, "a file, got none"),
+    "socket": (listen, "a file, got none"),
+    "SVG": (write_svg, "a whole picture, got cannot identify it as PNG, JPEG, BMP, TIFF, WEBP"),
+    "pages": (write_pages, "one picture, got several in one file"),
 }
 
 
@@ -218,7 +242,7 @@ def test_file_that_is_no_picture_is_named_with_its_reason(folder, kind):
 def test_all_faults_are_told_at_once(folder):
     """Each file that is none of a class's pictures has a line of its own, in the order of the names."""
     for number, (write, _) in enumerate(BROKEN.values()):
-        write(folder / "circle" / f"odd{number}.png")
+        write(folder / "circle" / f"odd{number:02}.png")
     save(folder / "astray.png", draw(0))
     (folder / "empty").mkdir()
     with pytest.raises(DataError) as refusal:
@@ -228,7 +252,7 @@ def test_all_faults_are_told_at_once(folder):
     assert first == f"{len(BROKEN) + 2} faults:"
     assert [line.split(":")[0].strip() for line in lines] == [
         "own/astray.png",
-        *(f"own/circle/odd{number}.png" for number in range(len(BROKEN))),
+        *(f"own/circle/odd{number:02}.png" for number in range(len(BROKEN))),
         "own/empty",
     ]
 
@@ -279,3 +303,101 @@ def test_ingest_writes_pictures_with_their_files(tmp_path, monkeypatch):
     assert read_json(tmp_path / "one/dataset.json")["class_names"] == list(CLASSES)
     assert read_json(tmp_path / "one/dataset.json")["name"] == "own"
     assert written[0] == written[1]
+
+
+CLASS_NAMES = {
+    "newline": ("a\nb", r"own/a\\nb: expected a class name that can be read, .+, got 'a\\nb'; rename the folder"),
+    "terminal": ("\x1b[2J", r"own/\\x1b\[2J: expected a class name that can be read"),
+    "direction": ("\u202etxet", r"own/\\u202etxet: expected a class name that can be read"),
+    "blank": (" ", "own/ : expected a class name that can be read"),
+    "nothing to see": ("\u200b", "expected a class name that can be read"),
+    "blanks around": ("cross ", "expected a class name that can be read, without blanks around it, got 'cross '"),
+    "formula": ("=1+1", "own/=1\\+1: expected a class name that no spreadsheet takes for a formula"),
+    "upper case": ("Circle", "own/circle: expected a class name that is not another's .+, got that of own/Circle"),
+    "no UTF-8": ("\udcff", r"own/\\xff: expected a name in UTF-8, got other bytes; rename the folder"),
+}
+
+
+@pytest.mark.parametrize("kind", CLASS_NAMES)
+def test_class_name_that_reports_or_other_systems_cannot_take_is_refused(folder, kind):
+    """Control characters, nothing to see, formulas, and what differs from another class by upper case alone."""
+    name, told = CLASS_NAMES[kind]
+    save(folder / name / "1.png", draw(60))
+
+    with pytest.raises(DataError, match=told):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["<b>bold", "-", "+", "-1", "$5", "a,b", "x" * 255, "日本"])
+def test_odd_class_name_is_taken_as_it_is(folder, name):
+    """Markup, signs, numbers, commas and long names are names."""
+    save(folder / name / "1.png", draw(60))
+
+    assert name in load(folder).class_names
+
+
+def test_accents_of_two_forms_in_one_folder_are_refused(folder):
+    """Composed and decomposed, they would be one class on another system; between train and test they are."""
+    for name in ("gro\u0308ße", "größe"):
+        save(folder / name / "1.png", draw(50))
+    for split, name in (("train", "gro\u0308ße"), ("test", "größe"), ("train", "x"), ("test", "x")):
+        save(folder.parent / "sorted" / split / name / "1.png", draw(51))
+    with pytest.raises(DataError, match="the form of its accents, got that of own/gro"):
+        load(folder)
+
+    assert load(folder.parent / "sorted").class_names == ("größe", "x")
+
+
+def test_link_in_place_of_a_class_is_refused(folder):
+    """A class that lies elsewhere, or that leads back into the folder, is told, not passed over."""
+    (folder / "elsewhere").symlink_to(folder.parent, target_is_directory=True)
+    (folder / "loop").symlink_to("loop")
+    _, faults = list_pictures(folder, "own")
+
+    assert [str(fault).partition(";")[0] for fault in faults] == [
+        "own/elsewhere: expected a folder of a class, got a link",
+        "own/loop: expected a folder of a class, got a link",
+    ]
+
+
+def test_splits_of_other_names_are_no_classes(folder):
+    """Three splits, or Train and Test, would be taken for classes."""
+    for name in ("train", "test", "val"):
+        save(folder.parent / "sorted" / name / "circle" / "1.png", draw(1))
+
+    with pytest.raises(DataError, match="expected classes, or train and test alone, got test, train, val"):
+        load(folder.parent / "sorted")
+
+
+def test_class_without_an_image_in_a_split_is_said(folder, capsys):
+    """A single picture cannot be on both sides: one line says which class lacks one where."""
+    save(folder / "rare" / "99.png", draw(99))
+    load(folder)
+
+    assert capsys.readouterr().out in ("test: own: no test image of rare\n", "test: own: no train image of rare\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read what root wrote")
+def test_what_cannot_be_read_is_told(folder):
+    """A file and a folder without permission are told beside all else; root may read anything, so the child is none."""
+    (folder / "circle" / "00.png").chmod(0)
+    (folder / "cross").chmod(0)
+    for parent in (folder, *folder.parents[:3]):
+        parent.chmod(0o755)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setuid(65534)
+        _, faults = read_pictures(folder, "own", SIZE, 0.2, 0, heading="test")
+        os.write(writing, "\n".join(map(str, faults)).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    lines = os.read(reading, 1 << 16).decode().splitlines()
+    os.close(reading)
+
+    assert [line.partition(";")[0] for line in lines] == [
+        "own/circle/00.png: expected a file that can be read, got Permission denied",
+        "own/cross: expected a folder that can be read, got Permission denied",
+        "own: expected a subfolder for each of two or more classes, got circle",
+    ]

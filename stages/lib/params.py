@@ -17,9 +17,9 @@ PARAMS_PATH = Path("params.yaml")
 
 # Aliases of aliases are a few bytes in YAML and gigabytes in words.
 _SHORT = Repr()
-_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 10
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
-_SHORT.maxlevel = 3
+_SHORT.maxlevel = 2
 
 
 class Section(BaseModel):

@@ -116,6 +116,11 @@ def read_pictures(
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of[picture.class_name] for picture in pictures], np.min_scalar_type(len(class_names)))
     chosen = dict(zip(_SPLITS, _choose(pictures, images, rows, labels, test_fraction, seed), strict=True))
+    for name, places in chosen.items():
+        absent = set(range(len(class_names))) - set(labels[places].tolist())
+        if absent:
+            # Too few for the share that is held out, or in one folder alone: `validate` refuses them.
+            print(f"{heading}: {shown}: no {name} image of {', '.join(class_names[label] for label in sorted(absent))}")
     splits = {name: Split(take_rows(images, rows[places]), labels[places]) for name, places in chosen.items()}
     read = Pictures(
         train=splits["train"],
