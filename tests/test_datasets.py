@@ -215,9 +215,13 @@ def test_own_arrays_in_npz_come_back(tmp_path):
         ({"y_train": np.array([0.0, 1.0])}, "train: labels: expected whole numbers from 0 on, got float64"),
         ({"y_train": np.array([-1, 1])}, "train: labels: expected whole numbers from 0 on, got int64"),
         ({"y_train": np.array([{}, {}], object)}, "y_train: expected 16 bytes of plain values in C order, got objects"),
+        (
+            {"y_train": np.array([0, 10**15])},
+            "labels: expected class ids below 256, .+, got 1,000,000,000,000,000; number",
+        ),
         ({"y_train": np.array([0, 1, 1])}, "train: expected as many labels as images, got 2 images and 3 labels"),
     ],
-    ids=["missing", "float", "colour", "float labels", "negative", "pickled", "counts"],
+    ids=["missing", "float", "colour", "float labels", "negative", "pickled", "huge class", "counts"],
 )
 @pytest.mark.usefixtures("own")
 def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(tmp_path, arrays, told):
@@ -272,6 +276,12 @@ def claim(packed, more):
     return packed[:place] + size.to_bytes(4, "little") + packed[place + 4 :]
 
 
+def promise(shape, header_bytes=118):
+    """A member that is a header alone, of that length, and promises an array of that shape."""
+    header = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\2\0" + header_bytes.to_bytes(4, "little") + header.ljust(header_bytes)
+
+
 IMAGES = np.zeros((4, 3, 3), np.uint8)
 
 
@@ -293,8 +303,31 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
             "expected 36 bytes of plain values in C order, got 27 bytes",
         ),
         (pack(format_npy(np.zeros(3, "V0"))), "expected 0 bytes of plain values in C order"),
+        (pack(promise((-2, -3)) + bytes(6)), r"expected a shape of no negative sizes, got \(-2, -3\)"),
+        (pack(promise((9,), 1 << 24), zipfile.ZIP_DEFLATED), r"expected the header of a \.npy array, got"),
+        (
+            pack(promise((1 << 60,)), zipfile.ZIP_DEFLATED),
+            "expected 1152921504606846976 bytes of plain values .+ got 0",
+        ),
+        (
+            claim(pack(promise((1 << 31,)), zipfile.ZIP_DEFLATED), 1 << 31),
+            "at most .+ bytes in so short a file, got one",
+        ),
     ],
-    ids=["header", "bzip2", "password", "short", "Fortran", "long", "shorter than listed", "no bytes"],
+    ids=[
+        "header",
+        "bzip2",
+        "password",
+        "short",
+        "Fortran",
+        "long",
+        "shorter than listed",
+        "no bytes",
+        "negative",
+        "long header",
+        "huge",
+        "huge and listed so",
+    ],
 )
 def test_odd_member_of_an_npz_is_refused(tmp_path, content, told):
     """A member that numpy did not write so, or that unpacks to another size than it says, is told by its name."""
@@ -302,6 +335,22 @@ def test_odd_member_of_an_npz_is_refused(tmp_path, content, told):
 
     with pytest.raises(DataError, match=told):
         load_folder("own.npz", (28, 28), 0.2, 0)
+
+
+def test_all_faults_of_own_files_are_told_at_once(own):
+    """A file that is missing and two that are damaged are three faults in one go."""
+    drop(own)
+    for path in own.glob("*images*"):
+        path.write_bytes(b"<html>")
+    with pytest.raises(DataError) as refusal:
+        load_folder("own", (28, 28), 0.2, 0)
+    faults = str(refusal.value).split("; also ")
+
+    assert [fault.rpartition("; ")[0].rpartition(", ")[2] for fault in faults] == [
+        "got 3c68746d",
+        "got 3c68746d",
+        "got none of them",
+    ]
 
 
 def test_path_that_is_not_there_is_refused(tmp_path, monkeypatch):
