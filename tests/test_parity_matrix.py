@@ -261,7 +261,8 @@ def test_export_beyond_its_budget_is_refused(budget, got):
     assert str(refusal.value) == (
         f"model.tflite in LiteRT without XNNPACK: expected |Δp| of at most {limits.max_abs_error:g} against Keras, "
         f"its class for at least {limits.min_same_class:.2%}, at most {limits.max_accuracy_drop:g} points of accuracy "
-        f"lost, got {got}; find the cause, or give export.budgets a reason to be larger"
+        f"lost, got {got}; train longer if Keras itself is unsure, else find the cause, or enlarge "
+        "export.budgets for a reason"
     )
 
 

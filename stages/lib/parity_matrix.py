@@ -185,7 +185,7 @@ def require_parity(trials: Sequence[Trial]) -> None:
                 f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
                 f"{parity.accuracy_drop:.2f} points"
             ),
-            do="train longer if the network itself is unsure, else find the cause or give export.budgets a reason to be larger",
+            do="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
         )
         for trial, parity in _list_run(trials)
         if not parity.within_budget
