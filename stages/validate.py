@@ -191,9 +191,8 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     offenders: dict[Bounds, list[Offender]] = {
         bounds: [] for bounds in list_image_rules(params, dataset["image_size"], class_count)
     }
-    files = source.file_names
-    tables = note_offenders(iterate_image_tables(source.rows, facts, files), offenders)
-    key = ["split", "index", "file"] if files else ["split", "index"]
+    tables = note_offenders(iterate_image_tables(source.rows, facts, source.files), offenders)
+    key = ["split", "index", "file"] if source.files else ["split", "index"]
     findings += check_within("images", tables, list(offenders), key)
     accepted = load_accepted(dataset["name"], accepted_path)
     if accepted and all(finding.holds for finding in findings if finding.rule == STRUCTURE):
@@ -222,7 +221,7 @@ def explain(finding: Finding, where: Path | str) -> DataError:
 
 
 def _state(arguments: Mapping[str, Any]) -> str:
-    """An expectation's arguments in words: `contrast of at least 32`, `repeats of at most 0 in 99% of rows`."""
+    """An expectation's arguments in words: `contrast of at least 32`, `repeats of at most 0 in 0.99 of all rows`."""
     match arguments:
         case {"column_A": column, "column_B": other}:
             return f"as many {column} as {other}"

@@ -101,5 +101,10 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table with a header line, every value as text."""
+    return list(iterate_csv(path))
+
+
+def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
+    """The same, one row at a time."""
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)

@@ -74,7 +74,7 @@ class ImageFacts(NamedTuple):
     deviations: dict[str, NDArray[np.int16]]  # tenths, by what deviates
 
 
-def find_image_facts(rows: Rows, sizes: NDArray[np.int64] | None) -> ImageFacts:
+def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
     """What is measured of each image, and how it stands to the others.
 
     sizes: height and width (N, 2) that pictures had before they were brought to one size; none of other data.

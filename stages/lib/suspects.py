@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.lib.arrays import Split, load_array
-from stages.lib.files import read_csv, write_csv, write_whole
+from stages.lib.files import iterate_csv, write_csv, write_whole
 from stages.lib.image_measures import Rows
 
 # Arrays that fit together: what every other rule takes for granted, and so no threshold of params.yaml.
@@ -70,25 +70,12 @@ class Source(NamedTuple):
 
     rows: Rows
     class_names: Sequence[str]
-    files: Mapping[str, Sequence[Mapping[str, str]]]  # rows of files.csv by split; empty unless they came as pictures
-
-    @property
-    def sizes(self) -> NDArray[np.int64] | None:
-        """Height and width (N, 2) of the pictures as they were, if there were any."""
-        if not self.files:
-            return None
-        sides = [[int(file["height"]), int(file["width"])] for name in self.rows.splits for file in self.files[name]]
-        return np.array(sides, np.int64).reshape(-1, 2)
-
-    @property
-    def file_names(self) -> list[str]:
-        """The file of each image by row; none where there were no files."""
-        return [file["file"] for name in self.rows.splits if self.files for file in self.files[name]]
+    files: Sequence[str]  # of each image, by row; none unless they came as pictures
+    sizes: NDArray[np.int32] | None  # (N, 2): the pictures' own height and width
 
     def name_file(self, row: int) -> str:
         """The image's file; empty where there was none."""
-        split, index = self.rows.locate(row)
-        return self.files[split][index]["file"] if self.files else ""
+        return self.files[row] if self.files else ""
 
     def name_row(self, row: int) -> str:
         """`train[3]`, and the image's file if it has one."""
@@ -112,8 +99,15 @@ def load_source(raw_dir: Path, class_names: Sequence[str]) -> Source:
     splits = {
         name: Split(load_array(path / "images.npy"), load_array(path / "labels.npy")) for name, path in dirs.items()
     }
-    files = {name: read_csv(path / "files.csv") for name, path in dirs.items() if (path / "files.csv").exists()}
-    return Source(Rows.of(splits), class_names, files)
+    if not all((path / "files.csv").exists() for path in dirs.values()):
+        return Source(Rows.of(splits), class_names, [], None)
+    files: list[str] = []
+    sizes: list[int] = []
+    for path in dirs.values():
+        for row in iterate_csv(path / "files.csv"):
+            files.append(row["file"])
+            sizes += int(row["height"]), int(row["width"])
+    return Source(Rows.of(splits), class_names, files, np.array(sizes, np.int32).reshape(-1, 2))
 
 
 def note_offenders(
@@ -153,8 +147,7 @@ def name_suspects(
 
 
 def _give_reason(column: str, row: int, value: Any, source: Source, twin: int) -> str:  # noqa: ANN401  (any number)
-    split, index = source.rows.locate(row)
-    size = "{width} x {height}".format_map(source.files[split][index]) if source.files else ""
+    size = "" if source.sizes is None else "{1} x {0}".format(*source.sizes[row])
     twin_name, twin_class = (source.name_row(twin), source.name_class(twin)) if twin >= 0 else ("", "")
     text = _REASONS.get(column, "{column} {value}")
     return text.format(column=column, value=value, size=size, twin=twin_name, twin_class=twin_class)
