@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -135,7 +136,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """The same made-up inputs in every run; a slow machine is no fault of theirs."""
+    """The same made-up inputs in every run, and a Ctrl-C that counts, however the tests were started."""
+    # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile(
         "same",
         max_examples=config.getoption("--examples"),

@@ -67,8 +67,6 @@ def run_stage(project, stage, shell="bash"):
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # A shell that started the tests in the background may have had them ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         yield dvc, find_stage(dvc, stage)
