@@ -76,7 +76,8 @@ def run_until_export(root, method):
     model_path, reports_dir = root / "models/model.keras", root / "reports"
     normalize_params = load_section("normalize", normalize.NormalizeParams).model_copy(update={"method": method})
     ingest.run(load_section("ingest", ingest.IngestParams), raw_dir)
-    validate.run(load_section("validate", validate.ValidateParams), raw_dir, reports_dir / "validation.json")
+    write_json(root / "data/accepted.json", {})
+    validate.run(load_section("validate", validate.ValidateParams), raw_dir, root / "data/accepted.json", reports_dir)
     normalize.run(normalize_params, raw_dir, reports_dir / "validation.json", data_dir)
     train.run(load_section("train", train.TrainParams), data_dir, model_path, reports_dir / "history.csv")
     export_params = load_section("export", export.ExportParams)

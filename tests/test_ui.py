@@ -18,6 +18,7 @@ from stages.lib.tracking import COLOR_TAG
 
 pytestmark = [
     pytest.mark.ui,
+    pytest.mark.slow,
     pytest.mark.skipif(
         not (CHROMIUM and CHROMEDRIVER), reason="no Chromium here: apt-get install chromium chromium-driver"
     ),
