@@ -1,4 +1,4 @@
-"""What is left out of an import is not loaded by it, and the collector is back when it is over."""
+"""What is left out of an import, or put off, is not loaded by it, and the collector is back when it is over."""
 
 # PLC0415: what is imported, and when, is what is tested.
 # ruff: noqa: PLC0415
@@ -23,7 +23,7 @@ except ImportError:
 def _modules(tmp_path, monkeypatch):
     """A folder with two modules, `taking` and `taken`, of which neither is loaded."""
     (tmp_path / "taking.py").write_text(TAKING, encoding="utf-8")
-    (tmp_path / "taken.py").write_text("", encoding="utf-8")
+    (tmp_path / "taken.py").write_text("value = 1", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     for name in ("taking", "taken"):
@@ -56,6 +56,31 @@ def test_module_that_is_loaded_already_stays():
         import taking
 
     assert taking.taken is sys.modules["taken"] is taken
+
+
+def test_later_module_is_loaded_when_something_is_asked_of_it():
+    """The one that takes it along has it at once, and it has its contents when they are wanted."""
+    with import_lean(later=["taken"]):
+        import taking
+    assert "value" not in object.__getattribute__(taking.taken, "__dict__")
+
+    assert taking.taken.value == 1
+    assert "value" in object.__getattribute__(taking.taken, "__dict__")
+
+
+def test_later_module_that_is_missing_is_missing():
+    """Nothing takes the place of what is not there."""
+    with pytest.raises(ModuleNotFoundError, match="missing"), import_lean(later=["missing"]):
+        import missing  # noqa: F401
+
+
+def test_after_the_block_modules_are_loaded_at_once():
+    """What is imported later is imported as ever."""
+    with import_lean(later=["taken"]):
+        pass
+    import taken
+
+    assert object.__getattribute__(taken, "__dict__")["value"] == 1
 
 
 def test_failed_import_leaves_nothing_behind():

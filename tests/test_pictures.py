@@ -187,6 +187,21 @@ def test_every_point_of_a_front_has_its_line(tmp_path):
     assert sizes == [(950, 570), (950, 590)]
 
 
+def test_long_names_are_cut(tmp_path):
+    """A class may have 255 letters: the matrix keeps its place, and a caption stays below its image's width."""
+    pictures = []
+    for letters in (100, 255):
+        draw_confusions(tmp_path / "confusions.png", CONFUSIONS, ["a" * letters, "b", "c"])
+        draw_images(tmp_path / "images.png", "title", IMAGES[:1], ["a" * letters])
+        pictures.append([(tmp_path / name).read_bytes() for name in ("confusions.png", "images.png")])
+    with Image.open(tmp_path / "confusions.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    blue = (pixels[..., 2] - pixels[..., 0] > 20).sum()  # squares of more than few images: four of nine
+
+    assert pictures[0] == pictures[1]
+    assert blue > 4 * 40**2  # each at least 40 pixels wide; with short names it is 50
+
+
 @pytest.mark.parametrize("name", [r"$\frac$", "$5^$"])
 def test_name_that_looks_like_a_formula_is_drawn(tmp_path, name):
     """Dollar signs in a class, a row, a column, a cell or a caption begin no formula, which could not be parsed."""

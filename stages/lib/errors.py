@@ -8,9 +8,10 @@ from typing import Any, Self, TypeVar
 # As many faults as one line has room for.
 _FEW = 5
 
-# What a terminal obeys instead of showing it (ECMA-48), and what turns the order of a line
-# (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters); names of files may hold both.
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What a terminal obeys instead of showing it (ECMA-48), what ends a line or turns its order
+# (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters), and what Python makes of bytes that are no
+# UTF-8 (https://peps.python.org/pep-0383/); names of files may hold all of it.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _FREE_SPACE = "free some (`dvc gc --workspace` empties DVC's cache of what is not in use) and run again"
 _WAYS_OUT = {

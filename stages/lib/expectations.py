@@ -11,7 +11,8 @@ from stages.lib.lean_imports import import_lean
 # Read while the package is imported: it would send usage statistics otherwise.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
-with import_lean("sqlalchemy"):  # the tables are in memory, not in a database
+# The tables are in memory, not in a database; what needs statistics or draws is not asked for.
+with import_lean("sqlalchemy", later=("altair", "scipy.stats")):
     import great_expectations as gx
     import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig

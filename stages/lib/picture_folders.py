@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.lib.arrays import Split, allocate, take_rows
-from stages.lib.errors import DataError
+from stages.lib.errors import CONTROLS, DataError
 from stages.lib.photos import fit_picture, read_grey
 from stages.lib.splits import split_stratified
 
@@ -26,9 +26,6 @@ _LEFT_BY_SYSTEMS = {"Thumbs.db", "desktop.ini"}
 _SPLITS = ("train", "test")
 # Subfolders that are all called so are splits, not classes.
 _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
-# Unicode's categories of what takes no place in a line, or ends it; and the marks that turn its direction.
-_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-_DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _PROGRESS_SECONDS = 5
 # A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
 # CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
@@ -287,7 +284,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _is_printable(name: str) -> bool:
-    return not any(unicodedata.category(letter) in _UNPRINTABLE or letter in _DIRECTIONS for letter in name)
+    return not CONTROLS.search(name)
 
 
 def _is_visible(name: str) -> bool:

@@ -13,14 +13,26 @@ from numpy.typing import NDArray
 
 from stages.lib.files import write_whole
 
+# Of a grid of images; lengths in inches. Captions are of 8 points, at matplotlib's distance of 1.2 from line to line.
 _COLUMNS = 5
+_CELL_WIDTH, _CELL_HEIGHT = 1.9, 2.3
+_TITLE_HEIGHT = 0.6
+_FONT_POINTS = 8
+_LINE_HEIGHT = _FONT_POINTS * 1.2 / 72
+_GAP = 0.15
+# Letters of a class's name, and of a line of a caption, that there is room for.
+_NAME_LETTERS = 30
+_CAPTION_LETTERS = 31
 
 
 def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequence[str]) -> None:
     """Draw the confusion matrix (true class in rows, predicted in columns): colour is the share of the row."""
     count = len(class_names)
+    names = [_cut(name, _NAME_LETTERS) for name in class_names]
+    longest = max(map(len, names))
     with mpl.rc_context(mpl.rcParamsDefault):
-        figure = Figure(figsize=(2 + 0.5 * count, 1.5 + 0.5 * count), layout="constrained")
+        room = 0.5 * count + 0.08 * max(longest - 10, 0)  # inches; 10 letters fit beside a matrix without more
+        figure = Figure(figsize=(2 + room, 1.5 + room), layout="constrained")
         axes = figure.subplots()
         shares = confusions / np.maximum(confusions.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -34,12 +46,15 @@ def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequ
                 fontsize=8,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-        rotation = 90 if max(map(len, class_names)) > 3 else 0
         # A class may be called "$5": no formulas.
-        axes.set_xticks(range(count), class_names, rotation=rotation, parse_math=False)
-        axes.set_yticks(range(count), class_names, parse_math=False)
+        axes.set_xticks(range(count), names, rotation=90 if longest > 3 else 0, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         axes.set(xlabel="predicted class", ylabel="true class", title="Test images by class")
         _save(figure, path)
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 class Cell(NamedTuple):
@@ -197,23 +212,34 @@ def draw_images(
     grey_levels: the values that are black and white; by default the least and the largest of each image.
     """
     rows = -(-len(images) // _COLUMNS)
-    with mpl.rc_context(mpl.rcParamsDefault):
-        figure = Figure(figsize=(1.9 * _COLUMNS, 0.6 + 2.3 * rows), layout="constrained")
-        figure.suptitle(title)
-        if rows:
-            cells: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
-            for axes in cells:
-                axes.set_axis_off()
-                axes.set(xticks=[], yticks=[])  # else those that are not shown are laid out, too
-            for axes, image, caption in zip(cells, images, captions, strict=False):
-                _draw_image(axes, image, caption, grey_levels)
-        _save(figure, path)
-
-
-def _draw_image(axes: Axes, image: NDArray[np.generic], caption: str, grey_levels: tuple[int, int] | None) -> None:
+    width, height = _CELL_WIDTH * _COLUMNS, _TITLE_HEIGHT + _CELL_HEIGHT * rows
     black, white = grey_levels or (None, None)
-    axes.imshow(image, cmap="gray", interpolation="nearest", vmin=black, vmax=white)
-    axes.set_title(caption, fontsize=8, parse_math=False)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    box_width, box_height = _CELL_WIDTH - _GAP, _CELL_HEIGHT - _GAP - lines * _LINE_HEIGHT
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(width, height))
+        figure.suptitle(title, y=1 - 0.1 / height)
+        # One for all images, with inches as its units: one for each would take longer than everything else.
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
+        for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            row, column = divmod(place, _COLUMNS)
+            middle = _CELL_WIDTH * (column + 0.5)
+            bottom = _TITLE_HEIGHT + _CELL_HEIGHT * (row + 1) - _GAP
+            inches = min(box_width / image.shape[1], box_height / image.shape[0])  # of a pixel
+            top, half = bottom - inches * image.shape[0], inches * image.shape[1] / 2
+            axes.imshow(
+                image,
+                cmap="gray",
+                interpolation="nearest",
+                vmin=black,
+                vmax=white,
+                extent=(middle - half, middle + half, bottom, top),
+                aspect="auto",
+            )
+            text = "\n".join(_cut(line, _CAPTION_LETTERS) for line in caption.split("\n"))
+            axes.text(middle, top - 0.05, text, ha="center", va="bottom", fontsize=_FONT_POINTS, parse_math=False)
+        _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

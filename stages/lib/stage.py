@@ -47,10 +47,8 @@ def _take_snapshot(sections: set[str]) -> dict[str, object]:
     """What DVC takes for this stage's inputs beside its data: its params and the sources it has imported."""
     sources = {
         module.__file__: Path(module.__file__).read_bytes()
-        for module in list(sys.modules.values())
-        if getattr(module, "__spec__", None)
-        and (module.__name__ == "__main__" or module.__name__.split(".")[0] == "stages")
-        and module.__file__
+        for name, module in list(sys.modules.items())
+        if (name == "__main__" or name.split(".")[0] == "stages") and module.__spec__ and module.__file__
     }
     return {**_read_sections(sections), **sources}
 
