@@ -1,9 +1,13 @@
 """The state in a dvc.lock, and what no DVC wrote in place of one."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from stages.lib.dvc_lock import load_state, read_state
+from stages.lib.dvc_lock import load_state, read_state, require_sound_inputs
 from stages.lib.errors import DataError
+from stages.lib.hashing import hash_output
 
 LOCK = """\
 schema: '2.0'
@@ -72,3 +76,64 @@ def test_lock_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"dvc\.lock: expected a file, got none; run `dvc repro`"):
         load_state()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with a folder `data` as output, of which the stage `evaluate` reads `test` and `train` all."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("test/a", "train/b"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True)
+        (tmp_path / "data" / name).write_text(name, encoding="utf-8")
+    md5 = hash_output(Path("data"))
+    graph = "stages: {evaluate: {deps: [stages/evaluate.py, data/test]}, train: {deps: [data]}}"
+    (tmp_path / "dvc.yaml").write_text(graph, encoding="utf-8")
+    (tmp_path / "dvc.lock").write_text(f"stages: {{make: {{outs: [{{path: data, md5: {md5}}}]}}}}", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def listing(folder):
+    """The listing of `data` in DVC's cache."""
+    entries = [{"md5": hash_output(folder / "data" / name), "relpath": name} for name in ("test/a", "train/b")]
+    md5 = hash_output(folder / "data")
+    path = folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(entries, sort_keys=True), encoding="utf-8")
+    return path
+
+
+def test_damaged_input_is_named_by_its_file(folder, listing):  # noqa: ARG001
+    """Where DVC's cache lists the folder's files, the one that the stage would have read damaged is named."""
+    require_sound_inputs("evaluate")
+    (folder / "data/test/a").write_text("damaged", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^data/test/a: expected MD5 \w{32} as in dvc.lock, got \w{32}; "):
+        require_sound_inputs("evaluate")
+
+
+def test_stage_does_not_wait_for_what_it_does_not_read(folder, listing):  # noqa: ARG001
+    """A file of the folder that is damaged beside the stage's inputs is for the stage that reads it to refuse."""
+    (folder / "data/train/b").write_text("damaged", encoding="utf-8")
+
+    require_sound_inputs("evaluate")
+    with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir as in dvc.lock, got \w{32}.dir; "):
+        require_sound_inputs("train")
+
+
+@pytest.mark.parametrize("kind", ["none", "damaged"])
+def test_without_its_listing_the_whole_folder_is_looked_at(folder, listing, kind):
+    """The cache may be elsewhere, or damaged: what cannot be told file by file is told of all of them."""
+    listing.unlink() if kind == "none" else listing.write_text("[]", encoding="utf-8")
+    (folder / "data/test/a").write_text("damaged", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir"):
+        require_sound_inputs("evaluate")
+
+
+def test_damaged_lock_is_told_before_a_stage_begins(folder):
+    """In the same words as where its state is read."""
+    (folder / "dvc.lock").write_text("a: [", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^dvc.lock: expected what DVC writes, got while parsing a flow"):
+        require_sound_inputs("evaluate")

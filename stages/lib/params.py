@@ -72,7 +72,11 @@ def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
     Raises:
         ParamsError: naming each offending dotted path, its value and what is allowed.
     """
-    document = load_params(path)
+    return take_section(load_params(path), name, section, path)
+
+
+def take_section(document: Mapping[str, Any], name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
+    """The same of all sections, as they were read from `path`."""
     if name not in document:
         raise ParamsError(f"{path}: {name}", expected="a section", got="none", do=suggest(name, document, "add it"))
     return validate_section(document[name], section, f"{path}: {name}.")

@@ -2,16 +2,16 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stages.lib.alone import run_alone
 from stages.lib.dvc_lock import require_sound_inputs
 from stages.lib.errors import PipelineError, describe_os_error
 from stages.lib.files import require_space
 from stages.lib.interruption import end_when_told
-from stages.lib.params import PARAMS_PATH, Section, load_params, load_section
+from stages.lib.params import PARAMS_PATH, Section, load_params, take_section
 from stages.lib.stage_times import record_times
 
 S = TypeVar("S", bound=Section)
@@ -29,8 +29,8 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
     try:
         with end_when_told(name):
             params = load_params()
-            before = _take_snapshot(sections)
-            own = load_section(name, section)
+            before = _take_snapshot(sections, params)
+            own = take_section(params, name, section)
             with run_alone(name), record_times(name, params):
                 if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
                     require_sound_inputs(name)
@@ -43,24 +43,23 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
         sys.exit(f"{name}: {describe_os_error(error)}")
 
 
-def _take_snapshot(sections: set[str]) -> dict[str, object]:
+def _take_snapshot(sections: set[str], params: Mapping[str, Any]) -> dict[str, object]:
     """What DVC takes for this stage's inputs beside its data: its params and the sources it has imported."""
     sources = {
         module.__file__: Path(module.__file__).read_bytes()
         for name, module in list(sys.modules.items())
         if (name == "__main__" or name.split(".")[0] == "stages") and module.__spec__ and module.__file__
     }
-    return {**_read_sections(sections), **sources}
+    return {**_name_sections(sections, params), **sources}
 
 
-def _read_sections(sections: set[str]) -> dict[str, object]:
-    params = load_params()
+def _name_sections(sections: set[str], params: Mapping[str, Any]) -> dict[str, object]:
     return {f"{PARAMS_PATH}: {name}": params.get(name) for name in sorted(sections)}
 
 
 def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
     """Refuse to end well when an input was edited midway: dvc.lock would record the new text for the old output."""
-    params_now = _read_sections(sections)
+    params_now = _name_sections(sections, load_params())
     for source, was in before.items():
         is_now = params_now[source] if source in params_now else Path(source).read_bytes()
         if is_now != was:

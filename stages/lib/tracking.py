@@ -201,6 +201,7 @@ def _prepare_file(path: Path, where: str, again: str) -> None:
     """See that the SQLite store is there, whole, and of the installed MLflow."""
     if not path.exists():
         _create_store(path)
+        return
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
     newest = scripts.get_current_head()
     assert newest, "MLflow has migrations, in one line"
