@@ -198,8 +198,8 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
     header = [
         "stage",
         *(f"{count} images: s" for count in counts),
-        *(f"per image, × {counts[0]}'s" for _ in sizes[1:]),
-        *("of the processor" for _ in sizes[1:]),
+        *(f"{count}: per image, × {counts[0]}'s" for count in counts[1:]),
+        *(f"{count}: the same of the processor" for count in counts[1:]),
         *(f"then to the disk, s, {count}" for count in counts),
         *(f"memory, MiB, {count}" for count in counts),
     ]
