@@ -108,16 +108,10 @@ def list_contenders(dataset: Dataset, folder: Path) -> tuple[dict[str, Contender
     if find_spec("jax"):
         jax = [*python, "benchmarks.training_jax"]
         one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        # TensorFlow's wheels use no instruction beyond AVX in the kernels that train here; XLA compiles for whatever
-        # the processor has.
-        avx = f"{one_thread} --xla_cpu_max_isa=AVX"
         contenders["jax"] = Contender("JAX scan", jax, {"JAX_PLATFORMS": "cpu"})
-        for name, title, flags in (
-            ("jax_one_thread", "JAX scan, one thread", one_thread),
-            ("jax_avx", "JAX scan, one thread, AVX", avx),
-        ):
-            environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": "1"}
-            contenders[name] = Contender(title, jax, environment)
+        contenders["jax_one_thread"] = Contender(
+            "JAX scan, one thread", jax, {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one_thread, "NPROC": "1"}
+        )
     else:
         not_run.append("JAX is not run: it is not installed (`pip install -r benchmarks/requirements.txt`).")
     if compiler := shutil.which("cc"):

@@ -29,7 +29,7 @@ from stages.lib.files import read_json
 
 EXPECTED = [
     *("lecture", "pipeline"),
-    *(("jax", "jax_one_thread", "jax_avx") if find_spec("jax") else ()),
+    *(("jax", "jax_one_thread") if find_spec("jax") else ()),
     *(("c",) if shutil.which("cc") else ()),
 ]
 SMALL = ("--dataset", "digits", "--seeds", "1", "--epochs", "2")
