@@ -137,13 +137,3 @@ def test_damaged_lock_is_told_before_a_stage_begins(folder):
 
     with pytest.raises(DataError, match=r"^dvc.lock: expected what DVC writes, got while parsing a flow"):
         require_sound_inputs("evaluate")
-
-
-def test_tag_in_a_lock_makes_nothing(folder):
-    """What asks for an object of Python's in a dvc.lock becomes a string, and no file of that name."""
-    text = (folder / "dvc.lock").read_text(encoding="utf-8")
-    (folder / "dvc.lock").write_text(f"schema: !!python/object/apply:os.mkdir [made]\n{text}", encoding="utf-8")
-
-    require_sound_inputs("evaluate")
-
-    assert not (folder / "made").exists()

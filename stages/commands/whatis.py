@@ -5,7 +5,6 @@ Prints  what the file is, how that was found, and the params, dvc.lock entry, co
 """
 
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -19,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.checksums import CHECKSUMS_NAME
-from stages.lib.dvc_lock import LOCK_PATH, State, read_state
+from stages.lib.dvc_lock import LOCK_PATH, State, drop_deps, read_listing, read_state
 from stages.lib.errors import DataError, ParamsError, TrackingError, show_controls
 from stages.lib.git import run_git
 from stages.lib.hashing import hash_output
@@ -35,9 +34,6 @@ _CHECKSUM_WIDTH = 66  # of a line of SHA256SUMS before the name: the digest, a b
 _SHORT_SHA = 7
 _NAME_WIDTH = len("found by") + 2
 
-# A stage's deps as DVC writes them: four fifths of a dvc.lock that would be parsed for nothing. Two versions that
-# differ in sources alone are the same without them. Nothing else in a stage stands this far to the left.
-_DEPS = re.compile(r"^    deps:\n(?:    - .*\n|      .*\n)*", re.MULTILINE)
 _FOLDER_MD5 = re.compile(r"\b[0-9a-f]{32}\.dir\b")
 _EXPERIMENT_REF = re.compile(r"exps/[0-9a-f]{2}/[0-9a-f]{38}/([^,]+)")
 # A line of `git log --raw`: modes, then ids of the blobs, of each parent and at last of the commit, and what happened.
@@ -154,7 +150,7 @@ def describe_commit(revision: str, commit: str) -> list[str]:
     for path, output in lock.outputs.items():
         files.append(f"{path}  md5 {output.md5}")
         if path == _EXPORTS:
-            listing = read_listing(output.md5) or {}
+            listing = read_listing(output.md5, find_root()) or {}
             files += [f"{path}/{name}  md5 {md5}" for name, md5 in listing.items()]
     fields = {
         "commit": [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))],
@@ -238,7 +234,8 @@ def read_history() -> History:
             got="none",
             do="run in the project's root folder, after the first `dvc repro`",
         )
-    return History({key: _DEPS.sub("", text) for key, text in texts.items()}, changes)
+    # Two versions that differ in sources alone are the same without deps.
+    return History({key: drop_deps(text) for key, text in texts.items()}, changes)
 
 
 def list_changes() -> list[Change]:
@@ -348,21 +345,14 @@ def collect_listings(history: History, runs: Sequence[LoggedRun]) -> dict[str, L
     """The files of every folder that is an output, by the folder's MD5: from DVC's cache, else from disk."""
     wanted = [md5 for text in history.texts.values() for md5 in _FOLDER_MD5.findall(text)]
     wanted += [md5 for run in runs for md5 in run.outputs.values() if md5.endswith(".dir")]
-    listings = {md5: read_listing(md5) for md5 in dict.fromkeys(wanted)}
+    root = find_root()
+    listings = {md5: read_listing(md5, root) for md5 in dict.fromkeys(wanted)}
     lock = parse_lock(history.texts.get(_WORK_TREE, ""))
     for path, output in lock.outputs.items() if lock else ():
         if listings.get(output.md5, ...) is None and hash_output(Path(path)) == output.md5:
             files = (file for file in sorted(Path(path).rglob("*")) if file.is_file())
             listings[output.md5] = {file.relative_to(path).as_posix(): hash_output(file) for file in files}
     return listings
-
-
-def read_listing(md5: str) -> Listing | None:
-    """The files of the folder as DVC's cache lists them; none if the listing is not there or damaged."""
-    path = find_root() / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
-    if not path.is_file() or f"{hash_output(path)}.dir" != md5:
-        return None
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def list_names(file: File, listings: Mapping[str, Listing | None]) -> dict[str, list[str]]:

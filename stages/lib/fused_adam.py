@@ -17,7 +17,7 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras ships wit
         """Update the weights and their two moments in place."""
         if not self.built:
             self.build(trainable_variables)
-        # Once for all weights: each op more is a hundredth of a step.
+        # Once for all weights: a twentieth of a step.
         step = tf.cast(self.iterations + 1, tf.float32)
         shared = {
             "beta1_power": tf.pow(self.beta_1, step),
