@@ -91,7 +91,7 @@ def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: AN
     _, height, width = pixel_network.input_shape
     dense_layers = [layer for layer in pixel_network.layers if isinstance(layer, keras.layers.Dense)]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, height, width], pixel_type, name=INPUT_NAME)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, height, width], pixel_type, name=INPUT_NAME)])
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # A reshape to a constant shape: Keras's Flatten would add three operators that compute the batch's size.
         activations = tf.reshape(tf.cast(images, tf.float32), [-1, height * width])  # (N, H * W)

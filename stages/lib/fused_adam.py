@@ -18,7 +18,7 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras ships wit
         if not self.built:
             self.build(trainable_variables)
         # Once for all weights: a twentieth of a step.
-        step = tf.cast(self.iterations + 1, tf.float32)
+        step = tf.cast(self.iterations.assign_add(1), tf.float32)
         shared = {
             "beta1_power": tf.pow(self.beta_1, step),
             "beta2_power": tf.pow(self.beta_2, step),
@@ -36,4 +36,3 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras ships wit
                 grad=gradient,
                 **shared,
             )
-        self.iterations.assign_add(1)
