@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import count_scratch_bytes, load_split
+from stages.lib.arrays import count_scratch_bytes, iterate_chunks, load_split
 from stages.lib.errors import TrainingError
 from stages.lib.files import read_json, require_space, write_csv, write_json
 from stages.lib.metrics import (
@@ -24,6 +24,7 @@ from stages.lib.metrics import (
     compute_class_metrics,
     compute_loss,
     count_confusions,
+    find_classes,
 )
 from stages.lib.network import load_network
 from stages.lib.params import Section
@@ -49,7 +50,7 @@ def measure(
     min_accuracy: float,
 ) -> dict[str, Any]:
     """The metrics of probabilities (N, classes) against labels (N,), and whether the accuracy is accepted."""
-    predictions = probabilities.argmax(axis=1)
+    predictions = find_classes(probabilities)
     confusions = count_confusions(predictions, labels, len(class_names))
     by_metric = compute_class_metrics(confusions)
     accuracy = compute_accuracy(predictions, labels)
@@ -71,7 +72,7 @@ def measure(
 
 def find_misclassified(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Rows whose predicted class is wrong, the most confident first."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    wrong = np.flatnonzero(find_classes(probabilities) != labels)
     # Rounded, so that a last bit does not change the order.
     confidences = np.round(probabilities[wrong].max(axis=1), _DECIMALS)
     return wrong[np.argsort(-confidences, kind="stable")]
@@ -102,9 +103,12 @@ def draw_misclassified(
 
 
 def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
-    """Bytes that evaluating takes of the disk: both classes of each image, and probabilities too many for memory."""
+    """Bytes that evaluating takes of the disk: both classes of each image, and what is too much for memory."""
     longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
-    return image_count * longest_line + count_scratch_bytes((image_count, len(class_names)), np.float32)
+    probabilities = count_scratch_bytes((image_count, len(class_names)), np.float32)
+    # Those written, and those that the metrics are computed of.
+    predictions = 2 * count_scratch_bytes((image_count,), np.int64)
+    return image_count * longest_line + probabilities + predictions
 
 
 def run(
@@ -119,14 +123,14 @@ def run(
     require_space(reports_dir, estimate_size(len(test.labels), class_names))
     network = load_network(model_path)
     probabilities = predict_in_batches(network, test.images)
-    if not np.isfinite(probabilities).all():
+    if not all(np.isfinite(probabilities[chunk]).all() for chunk in iterate_chunks(len(probabilities))):
         raise TrainingError(str(model_path), expected="probabilities", got="NaN", do="lower train.learning_rate")
-    predictions = probabilities.argmax(axis=1)
+    predictions = find_classes(probabilities)
     metrics = measure(probabilities, test.labels, class_names, params.min_accuracy)
     write_csv(
         reports_dir / "predictions.csv",
         ["actual", "predicted"],
-        [(class_names[label], class_names[guess]) for label, guess in zip(test.labels, predictions, strict=True)],
+        ((class_names[label], class_names[guess]) for label, guess in zip(test.labels, predictions, strict=True)),
     )
     draw_confusions(
         reports_dir / "confusion.png",

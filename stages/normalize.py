@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import Split, iterate_chunks, load_split, save_array, write_array
+from stages.lib.arrays import Split, iterate_chunks, load_split, number_rows, save_array, take_rows, write_array
 from stages.lib.errors import DataError
 from stages.lib.files import read_json, require_space, write_json, write_whole
 from stages.lib.normalization import Normalization
@@ -70,7 +70,7 @@ def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalizat
     """Stream the given rows of a raw split to disk as features."""
     split_dir.mkdir()
     save_array(split_dir / "rows.npy", rows)
-    save_array(split_dir / "labels.npy", split.labels[rows])
+    save_array(split_dir / "labels.npy", take_rows(split.labels, rows))
     shape = (len(rows), *split.images.shape[1:])
     features = (normalization.apply(chunk) for chunk in read_chunks(split.images, rows))
     write_array(split_dir / "images.npy", shape, "<f4", features)
@@ -106,7 +106,7 @@ def run(
         partial_dir.mkdir()
         write_split(train, train_rows, normalization, partial_dir / "train")
         write_split(train, validation_rows, normalization, partial_dir / "validation")
-        write_split(test, np.arange(len(test.labels)), normalization, partial_dir / "test")
+        write_split(test, number_rows(len(test.labels)), normalization, partial_dir / "test")
         write_json(
             partial_dir / "dataset.json",
             {

@@ -53,14 +53,14 @@ def brighten(image):
     return np.minimum(image.astype(int) + 9, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("sorted_rows", [1, 5, 90])
-def test_copies_are_found_however_few_digests_are_sorted_at_once(monkeypatch, sorted_rows):
+@pytest.mark.parametrize("window_rows", [1, 5, 90])
+def test_copies_are_found_however_few_rows_are_looked_at_together(monkeypatch, window_rows):
     """An image of each kind: repeated, leaked, leaked and repeated, alone; each knows which one it is like."""
     train, test = make_dataset()[:2]
     train.images[20] = train.images[10]
     test.images[[5, 7]] = train.images[10]
     test.images[9] = train.images[11]
-    monkeypatch.setattr(copies, "_SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr(copies, "_WINDOW_ROWS", window_rows)
     _, found = measure(train, test)
 
     assert np.flatnonzero(found.repeats).tolist() == [20, 67]
@@ -73,7 +73,7 @@ def test_images_that_share_a_digest_are_no_copies():
     train, test = make_dataset()[:2]
     train.images[20] = train.images[10]
     rows = Rows.of({"train": train, "test": test})
-    measures = measure_images(rows)._replace(digests=np.zeros(90, np.uint64))
+    measures = measure_images(rows)._replace(digests=np.zeros(90, np.uint32))
     found = find_copies(rows, measures)
 
     assert np.flatnonzero(found.repeats).tolist() == [20]
@@ -100,6 +100,19 @@ def test_image_that_was_saved_anew_is_a_near_leak(digits, change):
     assert len(near) >= LEAST_FOUND * COUNT
     assert found.twins[near].tolist() == (near - len(digits.train.labels)).tolist()
     assert rows.total == len(found.near_leaks)
+
+
+@pytest.mark.parametrize("window_rows", [1, 7])
+def test_near_images_are_found_however_few_rows_are_looked_at_together(digits, monkeypatch, window_rows):
+    """Images that share bits of the hash are compared across the ends of what is looked at together."""
+    test = Split(np.array([brighten(image) for image in digits.train.images[:20]]), digits.train.labels[:20])
+    rows = Rows.of({"train": Split(digits.train.images[:200], digits.train.labels[:200]), "test": test})
+    measures = measure_images(rows)
+    expected = find_near(rows, measures)
+    monkeypatch.setattr(copies, "_WINDOW_ROWS", window_rows)
+
+    assert len(expected) == 20
+    assert find_near(rows, measures) == expected
 
 
 def test_image_is_near_the_nearest():

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,8 +16,8 @@ from stages.lib.files import require_space
 
 # Rows handled at a time where data is streamed: 784 float32 features each make 25 MB.
 CHUNK_ROWS = 8192
-# Beyond this many bytes an array that a stage fills is better held by a file than by the process.
-_SMALL_BYTES = 1 << 26
+# Beyond this many bytes an array that a stage fills is held by a file, not by the process: its memory does not grow.
+_SMALL_BYTES = 1 << 22
 # On the disk that the outputs go to: the system's folder for temporary files may itself be memory.
 _SCRATCH_DIR = Path(".cache")
 
@@ -99,10 +100,44 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return taken
 
 
+def number_rows(count: int) -> NDArray[np.int64]:
+    """The rows 0 to `count` - 1, to be reordered."""
+    rows = allocate((count,), np.int64)
+    for chunk in iterate_chunks(count):
+        rows[chunk] = np.arange(chunk.start, chunk.stop)
+    return rows
+
+
+def find_rows(is_wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The rows, ascending, that are marked in (N,)."""
+    rows = allocate((int(np.count_nonzero(is_wanted)),), np.int64)
+    start = 0
+    for chunk in iterate_chunks(len(is_wanted)):
+        found = chunk.start + np.flatnonzero(is_wanted[chunk])
+        rows[start : start + len(found)] = found
+        start += len(found)
+    return rows
+
+
+def count_labels(labels: NDArray[np.integer]) -> dict[int, int]:
+    """How often each class id is in (N,), by class id, ascending."""
+    counts: Counter[int] = Counter()
+    for chunk in iterate_chunks(len(labels)):
+        counts.update(dict(zip(*map(np.ndarray.tolist, np.unique(labels[chunk], return_counts=True)), strict=True)))
+    return dict(sorted(counts.items()))
+
+
 def count_scratch_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
     """What `allocate` takes of the disk for such an array: nothing if it is small."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return size if size > _SMALL_BYTES else 0
+
+
+def fill(shape: tuple[int, ...], dtype: DTypeLike, value: float) -> NDArray[Any]:
+    """An array that `allocate` gives, with this value everywhere."""
+    array = allocate(shape, dtype)
+    array[...] = value
+    return array
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -122,4 +157,5 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         if hasattr(os, "posix_fallocate"):
             # A page of a mapped file that finds no room later kills the process; here it is an error like any other.
             os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(file, dtype, "w+", shape=shape)
+        # The plain array in the map: NumPy shuffles and indexes it without asking each time what kind of array it is.
+        return np.asarray(np.memmap(file, dtype, "w+", shape=shape))

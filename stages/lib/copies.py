@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.arrays import iterate_chunks
+from stages.lib.arrays import allocate, fill, find_rows, iterate_chunks, number_rows
 from stages.lib.image_measures import Measures, Rows
 
-# Digests that are sorted at once: 16 MB with their rows.
-_SORTED_ROWS = 1 << 20
+# Of sorted rows, how many are looked at together: 20 MB with what is computed of them.
+_WINDOW_ROWS = 1 << 18
+# A key is 32 bits by which rows are sorted, and the row in as many below them.
+_ROW_BITS, _ROW_MASK = np.uint64(32), np.uint64(2**32 - 1)
 # Bits of 256 in which the hashes of near-duplicates may differ, and their pixels' least correlation, which brightness
 # and contrast do not change. Measured on digits and MNIST: no test image is as near to a training image (0.9876 and
 # 0.9916 at most); of 1,000 training images saved as JPEG of quality 75, 991 and 997 are found, of 1,000 enlarged and
@@ -35,15 +37,15 @@ class Copies(NamedTuple):
 def find_copies(rows: Rows, measures: Measures) -> Copies:
     """Images with the same pixels, and images of a later split that are nearly the same as one of an earlier.
 
-    Equal digests make candidates, of which the pixels decide. What is kept in memory is 12 bytes for each image.
+    Equal digests make candidates, of which the pixels decide.
     """
-    repeats, leaks, conflicts, near_leaks = np.zeros((4, rows.total), np.bool_)
-    copies = Copies(repeats, leaks, conflicts, near_leaks, np.full(rows.total, -1, np.int64))
+    repeats, leaks, conflicts, near_leaks = (fill((rows.total,), np.bool_, False) for _ in range(4))
+    copies = Copies(repeats, leaks, conflicts, near_leaks, fill((rows.total,), np.int64, -1))
     for later, earlier in find_near(rows, measures):
         copies.near_leaks[later] = True
         copies.twins[later] = earlier
     labels = rows.labels
-    for candidates in _iterate_candidates(measures.digests):
+    for candidates in _iterate_candidates(_sort_rows(number_rows(rows.total), measures.digests)):
         groups: dict[bytes, list[int]] = {}  # rows by their pixels
         for row in candidates.tolist():
             groups.setdefault(rows.read_image(row).tobytes(), []).append(row)
@@ -64,20 +66,32 @@ def _mark_group(copies: Copies, group: list[int], splits: list[int], labels: lis
             copies.twins[row] = group[others[0] if others else 0]
 
 
-def _iterate_candidates(digests: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Rows, ascending, that share a digest with another, group by group; few of the digests are sorted at a time."""
-    parts = -(-len(digests) // _SORTED_ROWS)
-    for part in range(parts):
-        rows = np.concatenate(
-            [chunk.start + np.flatnonzero(digests[chunk] % parts == part) for chunk in iterate_chunks(len(digests))]
-        )
-        if not len(rows):
-            continue
-        rows = rows[np.argsort(digests[rows], kind="stable")]
-        as_next = np.diff(digests[rows], append=~digests[rows[-1:]]) == 0
-        as_last = np.concatenate([[False], as_next[:-1]])
-        for start, last in zip(np.flatnonzero(as_next & ~as_last), np.flatnonzero(as_last & ~as_next), strict=True):
-            yield rows[start : last + 1]
+def _sort_rows(rows: NDArray[np.int64], values: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Keys of some of the rows of `values` (N,), by value and then by row."""
+    keys = allocate(rows.shape, np.uint64)
+    for chunk in iterate_chunks(len(rows)):
+        keys[chunk] = values[rows[chunk]].astype(np.uint64) << _ROW_BITS | rows[chunk].astype(np.uint64)
+    keys.sort()
+    return keys
+
+
+def _split_keys(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and the values of keys."""
+    return (keys & _ROW_MASK).astype(np.int64), (keys >> _ROW_BITS).astype(np.int64)
+
+
+def _iterate_candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Rows, ascending, that share a value with another, group by group; the keys are sorted."""
+    start = 0
+    for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
+        _, values = _split_keys(keys[chunk.start : chunk.stop + 1])
+        ends = chunk.start + 1 + np.flatnonzero(np.diff(values))
+        if chunk.stop == len(keys):
+            ends = np.append(ends, len(keys))
+        starts = np.concatenate([[start], ends[:-1]])[: len(ends)]
+        for first, end in zip(*(places[ends - starts > 1].tolist() for places in (starts, ends)), strict=True):
+            yield _split_keys(keys[first:end])[0]
+        start = int(ends[-1]) if len(ends) else start
 
 
 def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
@@ -86,7 +100,15 @@ def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
     Two hashes that differ in few of 256 bits have, nearly always, 32 bits in a row in common: those that have are
     compared, and of the nearest the pixels. An image without any structure, whose hash is all zeros, is like no other.
     """
-    found = [_find_near_by(measures.hashes, number, rows) for number in range(measures.hashes.shape[1])]
+    is_structured = allocate((rows.total,), np.bool_)
+    for chunk in iterate_chunks(rows.total):
+        is_structured[chunk] = measures.hashes[chunk].any(axis=1)
+    structured = find_rows(is_structured)
+    found = [
+        near
+        for bits in measures.hashes.T
+        for near in _iterate_near(_sort_rows(structured, bits), measures.hashes, rows)
+    ] or [(np.empty(0, np.int64),) * 3]
     later, earlier, distance = (np.concatenate(values) for values in zip(*found, strict=True))
     order = np.lexsort((earlier, distance, later))
     later, earlier = later[order], earlier[order]
@@ -114,25 +136,22 @@ def correlate(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return covariance / spread if spread else 0.0
 
 
-def _find_near_by(hashes: NDArray[np.uint32], number: int, rows: Rows) -> tuple[NDArray[np.int64], ...]:
-    """Near pairs (later, earlier, distance) among those that agree in the given 32 of their bits."""
-    structured = np.flatnonzero(hashes.any(axis=1))
-    order = structured[np.argsort(hashes[structured, number], kind="stable")]
-    shared = hashes[order, number]
-    found: list[tuple[NDArray[np.int64], ...]] = []
-    first = np.arange(len(order))  # positions in that order whose partner `gap` further on may agree still
-    for gap in range(1, min(len(order), _COMPARED + 1)):
-        first = first[first + gap < len(order)]
-        first = first[shared[first] == shared[first + gap]]
-        if not len(first):
-            break
-        # The order is stable: of two that agree, the first has the lower row and, if they differ, the earlier split.
-        earlier, later = order[first], order[first + gap]
-        across = rows.find_splits(earlier) != rows.find_splits(later)
-        earlier, later = earlier[across], later[across]
-        distance = np.bitwise_count(hashes[earlier] ^ hashes[later]).sum(axis=1, dtype=np.int64)
-        near = distance <= NEAR_BITS
-        found.append((later[near], earlier[near], distance[near]))
-    return tuple(np.concatenate([np.empty(0, np.int64), *values]) for values in zip(*found, strict=True)) or (
-        *(np.empty(0, np.int64) for _ in range(3)),
-    )
+def _iterate_near(
+    keys: NDArray[np.uint64], hashes: NDArray[np.uint32], rows: Rows
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Near pairs (later, earlier, distance) among the rows of sorted keys whose values agree."""
+    for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
+        order, shared = _split_keys(keys[chunk.start : chunk.stop + _COMPARED])
+        first = np.arange(chunk.stop - chunk.start)  # places in that order whose partner `gap` further on may agree
+        for gap in range(1, min(len(order), _COMPARED + 1)):
+            first = first[first + gap < len(order)]
+            first = first[shared[first] == shared[first + gap]]
+            if not len(first):
+                break
+            # Of two rows that agree, the first is the lower and, if their splits differ, in the earlier one.
+            earlier, later = order[first], order[first + gap]
+            across = rows.find_splits(earlier) != rows.find_splits(later)
+            earlier, later = earlier[across], later[across]
+            distance = np.bitwise_count(hashes[earlier] ^ hashes[later]).sum(axis=1, dtype=np.int64)
+            near = distance <= NEAR_BITS
+            yield later[near], earlier[near], distance[near]

@@ -1,11 +1,10 @@
 """A data set in a few numbers, and how far it has moved from a version that was accepted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.lib.arrays import CHUNK_ROWS, Split, iterate_chunks
 from stages.lib.errors import DataError
@@ -36,16 +35,11 @@ def describe_profile(splits: Mapping[str, Split], class_names: Sequence[str]) ->
     counts = np.zeros(len(class_names), np.int64)
     levels = np.zeros(256, np.int64)
     for split in splits.values():
-        counts += np.bincount(split.labels, minlength=len(counts))
-        for images in _iterate_images(split):
-            levels += np.bincount(images.ravel(), minlength=256)
+        for chunk in iterate_chunks(len(split.labels), CHUNK_ROWS):
+            counts += np.bincount(split.labels[chunk], minlength=len(counts))
+            levels += np.bincount(split.images[chunk].ravel(), minlength=256)
     grey_levels = levels.reshape(_BINS, -1).sum(axis=1)
     return Profile(dict(zip(class_names, counts.tolist(), strict=True)), grey_levels.tolist())
-
-
-def _iterate_images(split: Split) -> Iterator[NDArray[np.uint8]]:
-    for chunk in iterate_chunks(len(split.labels), CHUNK_ROWS):
-        yield split.images[chunk]
 
 
 def measure_drift(accepted: Profile, present: Profile) -> Drift:

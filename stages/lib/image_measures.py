@@ -37,7 +37,9 @@ class Rows(NamedTuple):
     @property
     def labels(self) -> NDArray[Any]:
         """Class ids (N,)."""
-        return np.concatenate([split.labels for split in self.splits.values()])
+        parts = [split.labels for split in self.splits.values()]
+        labels = allocate((self.total,), np.result_type(*parts))
+        return np.concatenate(parts, out=labels)
 
     def find_splits(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the split that each row is in."""
@@ -58,7 +60,7 @@ class Rows(NamedTuple):
 class Measures(NamedTuple):
     """Numbers about images, by row."""
 
-    digests: NDArray[np.uint64]  # (N,): equal for equal pixels
+    digests: NDArray[np.uint32]  # (N,): equal for equal pixels, and by chance
     hashes: NDArray[np.uint32]  # (N, 8): nearly equal for pixels that look alike
     contrast: NDArray[np.int16]  # (N,) grey levels between the darkest and the brightest pixel
     is_light: NDArray[np.bool_]  # (N,) most of the border's pixels are
@@ -69,7 +71,7 @@ class Measures(NamedTuple):
 def measure_images(rows: Rows) -> Measures:
     """The measures of images uint8 (H, W), which may differ in size between the splits; about 50 bytes for each."""
     measures = Measures(
-        digests=allocate((rows.total,), np.uint64),
+        digests=allocate((rows.total,), np.uint32),
         hashes=allocate((rows.total, 8), np.uint32),
         contrast=allocate((rows.total,), np.int16),
         is_light=allocate((rows.total,), np.bool_),
@@ -103,8 +105,8 @@ def _measure_chunk(images: NDArray[np.uint8]) -> Measures:
     )
 
 
-def _digest_images(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=8).digest()) for image in images], np.uint64)
+def _digest_images(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=4).digest()) for image in images], np.uint32)
 
 
 def hash_images(images: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -1,13 +1,13 @@
 """Tables about images: one row per split, per class, per image, per data set. What expectations are checked on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.lib.arrays import Split, iterate_chunks
+from stages.lib.arrays import Split, allocate, count_labels, iterate_chunks
 from stages.lib.copies import Copies, find_copies
 from stages.lib.drift import Drift
 from stages.lib.image_measures import Measures, Rows, measure_images
@@ -45,7 +45,7 @@ def describe_classes(splits: Mapping[str, Split], class_count: int) -> pd.DataFr
     """One row per split and class: its images, and their number as a ratio to that of the largest class (0..1)."""
     rows = []
     for name, split in splits.items():
-        counts = dict(zip(*map(np.ndarray.tolist, np.unique(split.labels, return_counts=True)), strict=True))
+        counts = count_labels(split.labels)
         largest = max(counts.values(), default=0)
         rows += [
             {
@@ -81,17 +81,23 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
     """
     measures = measure_images(rows)
     labels = rows.labels
-    height, width = sizes.T if sizes is not None else np.broadcast_to(np.int64(1), (2, rows.total))
-    longer = np.maximum(height, width)
-    typical = np.median(longer) if rows.total else 0
-    of_class = (measures.ink, measures.contrast, longer, width / np.maximum(height, 1))
+    of_class: dict[str, NDArray[Any]] = {"ink": measures.ink, "contrast": measures.contrast}
+    other_resolution = np.broadcast_to(np.False_, rows.total)
+    if sizes is not None:
+        height, width = sizes.T
+        longer = np.maximum(height, width)
+        of_class |= {"size": longer, "aspect": width / np.maximum(height, 1)}
+        typical = np.median(longer) if rows.total else 0
+        other_resolution = (longer > typical * _OTHER_RESOLUTION) | (longer * _OTHER_RESOLUTION < typical)
+    is_mostly_light = measures.is_light.sum() * 2 > rows.total
+    nowhere = np.broadcast_to(np.int16(0), rows.total)
     return ImageFacts(
         measures=measures,
         copies=find_copies(rows, measures),
-        other_polarity=measures.is_light != (measures.is_light.sum() * 2 > rows.total),
-        other_resolution=(longer > typical * _OTHER_RESOLUTION) | (longer * _OTHER_RESOLUTION < typical),
+        other_polarity=np.not_equal(measures.is_light, is_mostly_light, out=allocate((rows.total,), np.bool_)),
+        other_resolution=other_resolution,
         deviations={
-            what: measure_deviations(values, labels) for what, values in zip(DEVIATIONS, of_class, strict=True)
+            what: measure_deviations(of_class[what], labels) if what in of_class else nowhere for what in DEVIATIONS
         },
     )
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.arrays import allocate, iterate_chunks
+
 Probabilities = NDArray[np.floating]  # (N, classes), each row sums to 1
 Labels = NDArray[np.integer]  # (N,), class ids
 
@@ -12,6 +14,14 @@ _EPSILON = 1e-7
 _CALIBRATION_BINS = 15
 
 
+def find_classes(probabilities: Probabilities) -> NDArray[np.int64]:
+    """The most probable class of each image, the first of equals; class ids (N,)."""
+    predictions = allocate((len(probabilities),), np.int64)
+    for chunk in iterate_chunks(len(probabilities)):
+        probabilities[chunk].argmax(axis=1, out=predictions[chunk])
+    return predictions
+
+
 def compute_accuracy(predictions: Labels, labels: Labels) -> float:
     """The share of images whose predicted class is the true one, 0..1."""
     return float((predictions == labels).mean())
@@ -19,14 +29,21 @@ def compute_accuracy(predictions: Labels, labels: Labels) -> float:
 
 def compute_loss(probabilities: Probabilities, labels: Labels) -> float:
     """Mean sparse categorical cross-entropy in nats."""
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(of_truth, _EPSILON, 1)).mean())
+    total = 0.0
+    for chunk in iterate_chunks(len(labels)):
+        of_truth = np.take_along_axis(probabilities[chunk], labels[chunk, np.newaxis].astype(np.int64), axis=1)
+        total -= float(np.log(np.clip(of_truth.astype(np.float64), _EPSILON, 1)).sum())
+    return total / len(labels)
 
 
 def count_confusions(predictions: Labels, labels: Labels, class_count: int) -> NDArray[np.int64]:
     """How often each true class (rows) was predicted as each class (columns)."""
-    cells = labels.astype(np.int64) * class_count + predictions
-    return np.bincount(cells, minlength=class_count**2).reshape(class_count, class_count)
+    confusions = np.zeros(class_count**2, np.int64)
+    for chunk in iterate_chunks(len(labels)):
+        confusions += np.bincount(
+            labels[chunk].astype(np.int64) * class_count + predictions[chunk], minlength=class_count**2
+        )
+    return confusions.reshape(class_count, class_count)
 
 
 def compute_class_metrics(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
@@ -53,9 +70,11 @@ def compute_calibration_error(probabilities: Probabilities, labels: Labels) -> f
     ECE = sum over bins of (images in bin / N) |accuracy(bin) - confidence(bin)|
     (C. Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3).
     """
-    confidences = probabilities.max(axis=1).astype(np.float64)
-    is_correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)
-    bins = np.clip(np.digitize(confidences, edges, right=True) - 1, 0, _CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, is_correct, _CALIBRATION_BINS) - np.bincount(bins, confidences, _CALIBRATION_BINS)
+    gaps = np.zeros(_CALIBRATION_BINS)
+    for chunk in iterate_chunks(len(labels)):
+        confidences = probabilities[chunk].max(axis=1).astype(np.float64)
+        is_correct = probabilities[chunk].argmax(axis=1) == labels[chunk]
+        bins = np.clip(np.digitize(confidences, edges, right=True) - 1, 0, _CALIBRATION_BINS - 1)
+        gaps += np.bincount(bins, is_correct - confidences, _CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(labels))

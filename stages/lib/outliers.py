@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.arrays import allocate, count_labels, iterate_chunks
+
 # A normal distribution's standard deviation over its median absolute deviation: B. Iglewicz, D. Hoaglin, How to Detect
 # and Handle Outliers (1993).
 _DEVIATION_OF_MAD = 1.4826
@@ -20,11 +22,24 @@ def measure_deviations(values: NDArray[Any], classes: NDArray[Any]) -> NDArray[n
     The square root comes first, so that values of a skewed distribution count on both sides alike. Order statistics,
     square roots and divisions alone: the same on every processor.
     """
-    deviations = np.zeros(len(values), np.int16)
-    for class_id in np.unique(classes):
-        members = classes == class_id
-        roots = np.sqrt(values[members], dtype=np.float64)
-        distance = np.abs(roots - np.median(roots))
-        spread = max(_DEVIATION_OF_MAD * np.median(distance), _LEAST_SPREAD * np.median(roots), 1 / _FAR)
-        deviations[members] = np.round(10 * np.minimum(distance / spread, _FAR))
+    deviations = allocate((len(values),), np.int16)
+    for class_id, count in count_labels(classes).items():
+        middle, spread = _measure_spread(values, classes, class_id, count)
+        for chunk in iterate_chunks(len(values)):
+            members = classes[chunk] == class_id
+            distances = np.abs(np.sqrt(values[chunk][members], dtype=np.float64) - middle)
+            deviations[chunk][members] = np.round(10 * np.minimum(distances / spread, _FAR))
     return deviations
+
+
+def _measure_spread(values: NDArray[Any], classes: NDArray[Any], class_id: int, count: int) -> tuple[float, float]:
+    """The median of the square roots of a class's values, `count` of them, and their standard deviation from it."""
+    roots, start = allocate((count,), np.float64), 0
+    for chunk in iterate_chunks(len(values)):
+        members = values[chunk][classes[chunk] == class_id]
+        np.sqrt(members, out=roots[start : start + len(members)], dtype=np.float64)
+        start += len(members)
+    middle = float(np.median(roots, overwrite_input=True))  # reordered where they are, not copied
+    distances = np.abs(np.subtract(roots, middle, out=roots), out=roots)
+    deviation = _DEVIATION_OF_MAD * float(np.median(distances, overwrite_input=True))
+    return middle, max(deviation, _LEAST_SPREAD * middle, 1 / _FAR)

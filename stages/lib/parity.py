@@ -35,17 +35,21 @@ def compare(
     reference: NDArray[np.floating], actual: NDArray[np.floating], labels: NDArray[np.integer], budget: Budget
 ) -> Parity:
     """Compare probabilities (N, classes) of a model with those of the reference; NaN is never within budget."""
-    expected, got = reference.argmax(axis=1), actual.argmax(axis=1)
-    rows = np.flatnonzero(expected != got)
-    best_two = np.sort(reference[rows], axis=1)[:, -2:]
-    hits, reference_hits = int((got == labels).sum()), int((expected == labels).sum())
-    same_class = len(reference) - len(rows)
+    different: list[int] = []
+    hits = reference_hits = 0
+    for chunk in iterate_chunks(len(reference)):
+        expected, got = reference[chunk].argmax(axis=1), actual[chunk].argmax(axis=1)
+        different += (chunk.start + np.flatnonzero(expected != got)).tolist()
+        hits += int((got == labels[chunk]).sum())
+        reference_hits += int((expected == labels[chunk]).sum())
+    best_two = np.sort(reference[different], axis=1)[:, -2:]
+    same_class = len(reference) - len(different)
     accuracy_drop = 100 * (reference_hits - hits) / len(labels)
     max_abs_error = _measure_distance(actual, reference)
     return Parity(
         images=len(reference),
         same_class=same_class,
-        different=rows.tolist(),
+        different=different,
         ties=int((best_two[:, 1] - best_two[:, 0] <= 2 * budget.max_abs_error).sum()),
         accuracy=hits / len(labels),
         accuracy_drop=accuracy_drop,

@@ -2,13 +2,14 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from stages.lib.errors import DataError
-from stages.lib.files import read_csv
+from stages.lib.files import iterate_csv
 
 PREDICTIONS_PATH = Path("reports/predictions.csv")
 
@@ -102,11 +103,11 @@ def _compare_accuracies(candidate: Contender, champion: Champion, mismatch: str)
 
 
 def _compare_predictions(candidate: Predictions, champion: Predictions, version: int, significance: float) -> Decision:
-    pairs = [
+    hits = Counter(
         (actual == by_candidate, actual == by_champion)
         for (actual, by_candidate), (_, by_champion) in zip(candidate, champion, strict=True)
-    ]
-    only_champion, only_candidate = pairs.count((False, True)), pairs.count((True, False))
+    )
+    only_champion, only_candidate = hits[False, True], hits[True, False]
     p_value = compute_p_value(only_champion, only_candidate)
     is_worse = p_value <= significance
     if is_worse:
@@ -119,7 +120,7 @@ def _compare_predictions(candidate: Predictions, champion: Predictions, version:
         verdict = "as good as" if only_champion else "right on the same images as"
     return Decision(
         not is_worse,
-        f"{verdict} champion version {version} (of {len(pairs)} test images, only the champion got {only_champion} "
+        f"{verdict} champion version {version} (of {len(candidate)} test images, only the champion got {only_champion} "
         f"right, only the candidate {only_candidate}; p = {float(p_value):.4f}, track.significance {significance})",
     )
 
@@ -154,12 +155,15 @@ def read_predictions(path: Path) -> Predictions:
         DataError: it is not such a table.
     """
     try:
-        predictions = [(row["actual"], row["predicted"]) for row in read_csv(path)]
+        pairs = ((row["actual"], row["predicted"]) for row in iterate_csv(path))
+        # Equal pairs are one object, for there are few and the images may be many.
+        known: dict[tuple[str, str], tuple[str, str]] = {}
+        predictions = [known.setdefault(pair, pair) for pair in pairs]
     except (KeyError, ValueError, csv.Error) as error:
         raise DataError(
             str(path), expected="columns actual, predicted", got=repr(error), do="run `dvc repro`"
         ) from None
     # csv gives None for a cell that is not there, as at the end of a file that was cut off.
-    if any(cell is None for pair in predictions for cell in pair):
+    if any(cell is None for pair in known for cell in pair):
         raise DataError(str(path), expected="two cells in each row", got="one", do="run `dvc repro`")
     return predictions
