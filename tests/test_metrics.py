@@ -6,33 +6,45 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
+from stages.lib.arrays import CHUNK_ROWS
 from stages.lib.metrics import (
     compute_accuracy,
     compute_calibration_error,
     compute_class_metrics,
     compute_loss,
     count_confusions,
+    find_classes,
 )
 
 # Both compute in float64 and may sum in another order.
 FLOAT64_RTOL = 1e-12
 CLASSES = 5
+MANY = 2 * CHUNK_ROWS + 1  # read in three pieces
 
 
-def draw(seed, labelled=CLASSES, predicted=CLASSES):
+def draw(seed, labelled=CLASSES, predicted=CLASSES, count=200):
     """Labels of the first `labelled` classes, and probabilities that favour one of the first `predicted`."""
     generator = np.random.default_rng(seed)
-    labels = generator.integers(0, labelled, 200).astype(np.uint8)
-    logits = generator.normal(size=(200, CLASSES))
+    labels = generator.integers(0, labelled, count).astype(np.uint8)
+    logits = generator.normal(size=(count, CLASSES))
     logits[:, predicted:] -= 8  # seldom enough, yet above the floor under a probability
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
 
 
 CASES = pytest.mark.parametrize(
     ("probabilities", "labels"),
-    [draw(0), draw(1, predicted=3), draw(2, labelled=3), draw(3, labelled=1, predicted=2)],
-    ids=["all classes", "classes never predicted", "classes without images", "one class"],
+    [draw(0), draw(1, predicted=3), draw(2, labelled=3), draw(3, labelled=1, predicted=2), draw(4, count=MANY)],
+    ids=["all classes", "classes never predicted", "classes without images", "one class", "many images"],
 )
+
+
+@CASES
+def test_classes_are_the_most_probable(probabilities, labels):
+    """A class id for each image, of equals the lower."""
+    probabilities = probabilities.round(1)
+
+    np.testing.assert_array_equal(find_classes(probabilities), probabilities.argmax(axis=1), strict=True)
+    assert find_classes(probabilities).shape == labels.shape
 
 
 @CASES

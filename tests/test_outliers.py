@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stages.lib.arrays import CHUNK_ROWS
 from stages.lib.outliers import measure_deviations
 
 
@@ -28,6 +29,19 @@ def test_each_class_is_its_own_measure():
 def test_values_that_are_all_but_equal_have_no_outlier():
     """Where most values are the same, a difference of a few per cent is not a hundred deviations."""
     assert max(measure([255] * 20 + [245], [0] * 21)) < 1
+
+
+def test_values_of_any_number_are_those_of_the_formula():
+    """A piece at a time gives what the formula gives for a whole class, bit for bit."""
+    generator = np.random.default_rng(0)
+    values, classes = generator.integers(0, 10**6, 3 * CHUNK_ROWS + 1), generator.integers(0, 2, 3 * CHUNK_ROWS + 1)
+    deviations = measure_deviations(values, classes)
+
+    for label in range(2):
+        roots = np.sqrt(values[classes == label])
+        distances = np.abs(roots - np.median(roots))
+        spread = max(1.4826 * np.median(distances), 0.05 * np.median(roots))
+        np.testing.assert_array_equal(deviations[classes == label], np.round(10 * distances / spread))
 
 
 def test_missing_is_as_far_out_as_much():

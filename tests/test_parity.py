@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from stages.lib.arrays import CHUNK_ROWS
 from stages.lib.parity import Budget, compare, measure_steps
 
 REFERENCE = np.array([[0.75, 0.25], [0.5625, 0.4375], [0.25, 0.75]], np.float32)
@@ -53,6 +54,20 @@ def test_difference_of_the_whole_budget_is_within(by, within_budget):
 
     assert parity.max_abs_error == abs(by)
     assert parity.within_budget is within_budget
+
+
+def test_images_of_any_number_are_compared():
+    """Rows that differ are told by their own number, however many images there are."""
+    count = 2 * CHUNK_ROWS + 3
+    reference = np.tile(REFERENCE[:1], (count, 1))
+    actual, labels = reference.copy(), np.zeros(count, np.uint8)
+    different = [0, CHUNK_ROWS - 1, CHUNK_ROWS, count - 1]
+    actual[different] = actual[different, ::-1]
+    parity = compare(reference, actual, labels, BUDGET)
+
+    assert parity.different == different
+    assert (parity.images, parity.same_class, parity.ties) == (count, count - 4, 0)
+    assert parity.accuracy == (count - 4) / count
 
 
 def test_one_row_is_enough_to_be_out_of_budget():

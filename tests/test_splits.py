@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stages.lib.arrays import CHUNK_ROWS
 from stages.lib.splits import split_stratified
 
 # 1,000 images of five classes, from frequent to rare.
@@ -55,6 +56,20 @@ def test_other_seed_gives_other_rows():
     first, second = split_stratified(LABELS, 0.2, seed=7), split_stratified(LABELS, 0.2, seed=8)
 
     assert not np.array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK_ROWS, 2 * CHUNK_ROWS + 1])
+def test_rows_of_any_number_are_those_of_the_formula(count):
+    """A piece at a time gives what the formula gives for whole arrays, bit for bit."""
+    labels = np.random.default_rng(count).integers(0, 3, count)
+    shuffled = np.random.default_rng(5).permutation(count)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    held_out = round(0.3 * count)
+    places = ((np.arange(held_out) + 0.5) * count / max(held_out, 1)).astype(np.int64)
+    parts = split_stratified(labels, 0.3, seed=5)
+
+    np.testing.assert_array_equal(parts[0], np.sort(np.delete(by_class, places)), strict=True)
+    np.testing.assert_array_equal(parts[1], np.sort(by_class[places]), strict=True)
 
 
 def test_rows_are_not_taken_by_their_place():

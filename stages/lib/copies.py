@@ -56,14 +56,19 @@ def find_copies(rows: Rows, measures: Measures) -> Copies:
 
 def _mark_group(copies: Copies, group: list[int], splits: list[int], labels: list[int]) -> None:
     """Mark images that are the same; rows ascending."""
-    for position, row in enumerate(group):
-        others = [place for place in range(len(group)) if labels[place] != labels[position]]
-        copies.repeats[row] = splits[position] in splits[:position]
-        copies.leaks[row] = splits[0] < splits[position]
-        copies.conflicts[row] = bool(others)
+    # The first under another label than the first of all, if there is one.
+    other = next((row for row, label in zip(group, labels, strict=True) if label != labels[0]), None)
+    seen: set[int] = set()  # splits that the image was in before
+    for row, split, label in zip(group, splits, labels, strict=True):
+        copies.repeats[row] = split in seen
+        seen.add(split)
+        copies.leaks[row] = splits[0] < split
+        copies.conflicts[row] = other is not None
         copies.near_leaks[row] &= not copies.leaks[row]
-        if others or position:
-            copies.twins[row] = group[others[0] if others else 0]
+        if other is not None:
+            copies.twins[row] = other if label == labels[0] else group[0]
+        elif row != group[0]:
+            copies.twins[row] = group[0]
 
 
 def _sort_rows(rows: NDArray[np.int64], values: NDArray[np.uint32]) -> NDArray[np.uint64]:
