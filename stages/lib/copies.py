@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stages.lib.arrays import allocate, fill, find_rows, iterate_chunks, number_rows
 from stages.lib.image_measures import Measures, Rows
 
-# Of sorted rows, how many are looked at together: 20 MB with what is computed of them.
+# Of sorted rows, how many are looked at together: what is computed of them is held in memory.
 _WINDOW_ROWS = 1 << 18
 # A key is 32 bits by which rows are sorted, and the row in as many below them.
 _ROW_BITS, _ROW_MASK = np.uint64(32), np.uint64(2**32 - 1)
