@@ -8,7 +8,8 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
         models/export/SHA256SUMS                                  checked before one of these is loaded
         reports/parity.json, reports/parity.md, reports/parity.png    every export in every runtime against Keras
         reports/disagreements.png       the test images that an export answers differently
-        reports/parity_measured.json    largest |Δp| and the like: differs between machines, so no output of DVC's
+        reports/parity_measured.json    what differs between machines, so no output of DVC's: largest |Δp|, and all of
+                                        TensorFlow Lite Micro, whose package is not made for every platform
 
 Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
 """
@@ -42,6 +43,7 @@ from stages.lib.firmware import (
     describe_firmware,
     examine_firmware,
     render_firmware,
+    require_arena,
     require_fit,
     require_golden,
     summarize_firmware,
@@ -59,8 +61,10 @@ from stages.lib.parity import Budget
 from stages.lib.parity_matrix import (
     Trial,
     describe_exports,
+    describe_others,
     draw_disagreements,
     draw_matrix,
+    list_portable,
     measure_errors,
     require_parity,
     tabulate,
@@ -182,7 +186,10 @@ def choose_calibration_images(data_dir: Path, raw_dir: Path, count: int) -> NDAr
 
 
 def write_reports(reports_dir: Path, report: dict[str, Any], measured: dict[str, Any], trials: Sequence[Trial]) -> None:
-    """Write what the comparison found: counts and verdicts for all to hash, and figures of this machine."""
+    """Write what the comparison found: counts and verdicts for all to hash, and figures of this machine.
+
+    trials: of runtimes that every machine has.
+    """
     write_json(reports_dir / "parity.json", report)
     parity_md5 = hash_output(reports_dir / "parity.json")
     write_json(reports_dir / "parity_measured.json", {**measured, "parity_md5": parity_md5})
@@ -241,8 +248,9 @@ def run(
     probabilities = predict_in_batches(compile_probabilities(network), features)
     reference = probabilities.astype(np.float32)
     trials = try_exports(models, budgets, reference, test)
-    report = describe_exports(trials, {name: len(content) for name, content in models.items()})
-    measured: dict[str, Any] = {"max_abs_error": measure_errors(trials)}
+    portable = list_portable(trials)
+    report = describe_exports(portable, {name: len(content) for name, content in models.items()})
+    measured: dict[str, Any] = {"max_abs_error": measure_errors(trials), "runtimes": describe_others(trials)}
     golden = find_golden(probabilities, test)
     firmware = None
     if _INT8 in models:
@@ -253,16 +261,17 @@ def run(
             "microcontroller": found,
             "within_budget": report[_INT8]["within_budget"] and found["within_budget"],
         }
-        measured["integer_steps"] = firmware.steps
+        measured |= {"arena_bytes": firmware.measured_arena_bytes, "integer_steps": firmware.steps}
 
-    write_reports(reports_dir, report, measured, trials)
-    draw_disagreements(reports_dir / "disagreements.png", trials, reference, test, dataset["class_names"])
+    write_reports(reports_dir, report, measured, portable)
+    draw_disagreements(reports_dir / "disagreements.png", portable, reference, test, dataset["class_names"])
     print("\n".join(tabulate(trials, is_measured=True)))
     require_parity(trials)
     sources, integers = {}, {}
     if firmware:
         print(summarize_firmware(firmware))
         require_fit(firmware, params.microcontroller)
+        require_arena(firmware)
         require_golden(firmware, golden, answers)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         integers = {_INT8: (firmware.outputs, firmware.tolerance)}

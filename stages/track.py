@@ -68,6 +68,7 @@ class TrackParams(Section):
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
     """What people compare: MLflow shows a few metrics at once, in the order of the alphabet."""
     metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / "parity.json")
+    measured = read_measured(reports_dir)
     collected = {
         "accuracy/test": float(metrics["accuracy"]),
         "calibration_error/test": float(metrics["expected_calibration_error"]),
@@ -75,10 +76,11 @@ def collect_metrics(reports_dir: Path) -> dict[str, float]:
     }
     for name, report in parity.items():
         collected |= {f"export_{key}/{name}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
-        arena_bytes = report.get("microcontroller", {}).get("arena_bytes")
-        if arena_bytes is not None:
-            collected[f"export_arena_bytes/{name}"] = float(arena_bytes)
-    for name, errors in read_measured(reports_dir).get("max_abs_error", {}).items():
+        if "microcontroller" in report:
+            collected[f"export_arena_bytes/{name}"] = float(report["microcontroller"]["arena_bytes"])
+            if measured.get("arena_bytes") is not None:  # TensorFlow Lite Micro is installed
+                collected[f"export_measured_arena_bytes/{name}"] = float(measured["arena_bytes"])
+    for name, errors in measured.get("max_abs_error", {}).items():
         collected[f"export_max_abs_error/{name}"] = max(errors.values())
     return collected
 

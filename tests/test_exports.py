@@ -10,7 +10,8 @@ import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from samples import list_files
+from imports import ROOT
+from samples import list_files, run_python
 
 from stages import export, ingest, normalize, train, validate
 from stages.export import FILES
@@ -22,7 +23,7 @@ from stages.lib.errors import DataError, ExportError
 from stages.lib.files import read_json, write_json
 from stages.lib.hashing import hash_output
 from stages.lib.lineage import digest_params
-from stages.lib.micro import HAS_MICRO
+from stages.lib.micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model_metadata import read_onnx_metadata, read_tflite_metadata
 from stages.lib.normalization import read_normalization
 from stages.lib.params import load_params, load_section
@@ -50,6 +51,7 @@ TOLERANCES = {
     "model_int8.onnx": 0.15,
     "model_int8.tflite": 0.15,
 }
+HASHED_REPORTS = ["parity.json", "parity.md", "parity.png", "disagreements.png"]
 # Floats sum to 1 up to rounding; ten values in steps of 1/256 are half a step off each at the most.
 PROBABILITY_SUM_TOLERANCES = dict.fromkeys(EXPORTS, 1e-5) | {"model_int8.tflite": 5 / 256}
 
@@ -258,12 +260,49 @@ def test_exports_are_the_same_bytes_again(exported, tmp_path):
     model_path = root / "models/model.keras"
     export.run(params, root / "data/normalized", root / "data/raw", model_path, tmp_path / "export", tmp_path)
 
-    reports = ["parity.json", "parity.md", "parity.png", "disagreements.png"]
-
     assert list_files(tmp_path / "export") == list_files(root / "models/export")
-    assert {name: (tmp_path / name).read_bytes() for name in reports} == {
-        name: (root / "reports" / name).read_bytes() for name in reports
+    assert {name: (tmp_path / name).read_bytes() for name in HASHED_REPORTS} == {
+        name: (root / "reports" / name).read_bytes() for name in HASHED_REPORTS
     }
+
+
+# The stage in a process without TensorFlow Lite Micro, as on every platform but Linux on x86-64.
+CODE_WITHOUT_MICRO = """
+import sys
+from pathlib import Path
+sys.modules["tflite_micro"] = None  # as Python marks what cannot be imported
+from stages import export
+from stages.lib.params import load_section
+root, out = Path(sys.argv[1]), Path(sys.argv[2])
+params = load_section("export", export.ExportParams)
+folders = root / "data/normalized", root / "data/raw", root / "models/model.keras"
+export.run(params, *folders, out / "export", out)
+"""
+
+
+def test_exports_are_the_same_bytes_without_tensorflow_lite_micro(exported, tmp_path):
+    """What is hashed does not tell whether TensorFlow Lite Micro is installed; what is not hashed does."""
+    done = run_python("-c", CODE_WITHOUT_MICRO, str(exported.root), str(tmp_path), cwd=ROOT)
+
+    assert done.returncode == 0, done.stderr
+    assert list_files(tmp_path / "export") == list_files(exported.root / "models/export")
+    for name in HASHED_REPORTS:
+        assert (tmp_path / name).read_bytes() == (exported.root / "reports" / name).read_bytes()
+        assert b"Micro" not in (tmp_path / name).read_bytes()
+    measured = read_json(tmp_path / "parity_measured.json")
+    assert measured["arena_bytes"] is None
+    assert measured["runtimes"]["model_int8.tflite"]["tflite_micro"] == {"not_run": MISSING_MICRO}
+
+
+@pytest.mark.skipif(not HAS_MICRO, reason="tflite-micro has no wheel for this platform")
+def test_what_tensorflow_lite_micro_measures_is_kept(exported):
+    """Its arena and its counts are in the file that nothing hashes."""
+    measured = read_json(exported.root / "reports/parity_measured.json")
+    parity = read_json(exported.root / "reports/parity.json")
+
+    assert 0 < measured["arena_bytes"] <= parity["model_int8.tflite"]["microcontroller"]["arena_bytes"]
+    assert measured["runtimes"]["model_int8.tflite"]["tflite_micro"]["within_budget"] is True
+    assert measured["runtimes"]["model.tflite"]["tflite_micro"] == {"not_run": "its CAST takes no uint8"}
 
 
 def test_calibration_images_are_of_the_training_split_alone(exported):
@@ -367,7 +406,6 @@ def test_digests_are_those_that_sha256sum_checks(exported):
     )
 
 
-@pytest.mark.skipif(not HAS_MICRO, reason="tflite-micro has no wheel for this platform")
 @pytest.mark.parametrize("limit", [{"max_arena_bytes": 1000}, {"max_file_bytes": 1000}, {"operators": ["SOFTMAX"]}])
 def test_int8_export_beyond_a_microcontroller_is_no_output(exported, tmp_path, limit):
     """An arena, a file or operators beyond what params.yaml allows fail the stage, and the report says so."""

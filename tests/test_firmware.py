@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from samples import CLASS_NAMES
 
+from stages.lib.arena import bound_arena
 from stages.lib.errors import ExportError
 from stages.lib.firmware import (
     REFERENCE,
@@ -15,6 +16,7 @@ from stages.lib.firmware import (
     describe_firmware,
     examine_firmware,
     render_firmware,
+    require_arena,
     require_fit,
     require_golden,
     summarize_firmware,
@@ -27,11 +29,17 @@ from stages.lib.runtimes import load_content
 INT8 = "model_int8.tflite"
 RUNTIMES = ["litert", "litert_builtin", *(["tflite_micro"] if HAS_MICRO else [])]
 OPERATORS = ["QUANTIZE", "RESHAPE", "FULLY_CONNECTED", "SOFTMAX"]
-ARENA_BYTES, FILE_BYTES = 2048, 5000
+ARENA_BYTES, MEASURED_ARENA_BYTES, FILE_BYTES = 2048, 1984, 5000
 BUDGET = MicrocontrollerBudget(max_arena_bytes=ARENA_BYTES, max_file_bytes=FILE_BYTES, operators=OPERATORS)
 # All that a microcontroller is asked for, exactly.
 FITTING = Firmware(
-    bytes(FILE_BYTES), ARENA_BYTES, OPERATORS, np.zeros((1, 3), np.uint8), 2, {"litert_to_tflite_micro": 1}
+    bytes(FILE_BYTES),
+    ARENA_BYTES,
+    MEASURED_ARENA_BYTES,
+    OPERATORS,
+    np.zeros((1, 3), np.uint8),
+    2,
+    {"litert_to_tflite_micro": 1},
 )
 
 needs_micro = pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this platform")
@@ -98,17 +106,25 @@ def test_refusal_tells_all_three_limits(asked, got):
     )
 
 
-def test_arena_that_was_not_measured_is_no_reason_to_refuse():
-    """Where TensorFlow Lite Micro has no wheel, file and operators alone decide."""
-    unmeasured = FITTING._replace(arena_bytes=None)
+@pytest.mark.parametrize("measured", [None, 1, ARENA_BYTES, ARENA_BYTES + 1])
+def test_verdict_does_not_depend_on_what_was_measured(measured):
+    """Where TensorFlow Lite Micro has no wheel, the same is told and decided as where it has one."""
+    assert describe_firmware(FITTING._replace(measured_arena_bytes=measured), BUDGET) == describe_firmware(
+        FITTING, BUDGET
+    )
 
-    require_fit(unmeasured, BUDGET)
-    assert describe_firmware(unmeasured, BUDGET) == {
-        "arena_bytes": None,
-        "operators": OPERATORS,
-        "within_budget": True,
-    }
-    assert describe_firmware(unmeasured._replace(content=bytes(5001)), BUDGET)["within_budget"] is False
+
+def test_arena_that_is_measured_larger_than_computed_is_refused():
+    """A number that would not do must not get into the C header; where nothing was measured there is no doubt."""
+    for measured in (None, ARENA_BYTES):
+        require_arena(FITTING._replace(measured_arena_bytes=measured))
+    with pytest.raises(ExportError) as refusal:
+        require_arena(FITTING._replace(measured_arena_bytes=ARENA_BYTES + 16))
+
+    assert str(refusal.value) == (
+        "the int8 export on a microcontroller: expected at most the 2048 bytes of arena that were computed for it, "
+        "got 2064 measured; correct stages/lib/arena.py: TensorFlow Lite Micro's records have grown"
+    )
 
 
 @pytest.mark.parametrize("key", ["max_arena_bytes", "max_file_bytes"])
@@ -120,18 +136,20 @@ def test_limit_is_a_whole_number_of_bytes(key, value):
 
 
 def test_summary_tells_what_it_asks_and_how_far_runtimes_are_apart():
-    """A person reads bytes, operators and steps, or that the arena was not measured."""
+    """A person reads bytes, computed and measured, operators and steps."""
     assert summarize_firmware(FITTING) == (
-        "On a microcontroller: arena 2048 bytes, file 5000 bytes, QUANTIZE, RESHAPE, FULLY_CONNECTED, SOFTMAX.\n"
+        "On a microcontroller: arena 2048 bytes (1984 measured), file 5000 bytes, "
+        "QUANTIZE, RESHAPE, FULLY_CONNECTED, SOFTMAX.\n"
         "Largest differences in steps of the output: 1 litert to tflite micro."
     )
-    assert "arena not measured," in summarize_firmware(FITTING._replace(arena_bytes=None))
+    assert "arena 2048 bytes (not measured)," in summarize_firmware(FITTING._replace(measured_arena_bytes=None))
 
 
 def test_export_is_examined_as_its_file_says(small_model, examined):
-    """Operators come from the file, the answers to golden images from its numbers."""
+    """Arena and operators come from the file, the answers to golden images from its numbers."""
     firmware, golden, _, reference = examined
 
+    assert firmware.arena_bytes == bound_arena(firmware.content)
     assert firmware.content == small_model.exports[INT8]
     assert firmware.operators == OPERATORS
     np.testing.assert_array_equal(firmware.outputs, reference.answer(golden.images), strict=True)
@@ -140,8 +158,9 @@ def test_export_is_examined_as_its_file_says(small_model, examined):
 
 @needs_micro
 def test_arena_is_that_which_tensorflow_lite_micro_measures(examined):
-    """The arena in the report is what the runtime of microcontrollers asked for."""
-    assert examined.firmware.arena_bytes == measure_arena(examined.firmware.content)
+    """The measured arena is what the runtime of microcontrollers asked for, and the computed one is enough."""
+    assert examined.firmware.measured_arena_bytes == measure_arena(examined.firmware.content)
+    require_arena(examined.firmware)
 
 
 def test_each_two_runtimes_are_compared(examined):
@@ -213,6 +232,7 @@ def test_source_holds_the_model_and_its_golden_answers(examined):
 
     assert set(sources) == {"model_int8.h", "model_int8.c", "golden.h"}
     assert f"#define MODEL_INT8_BYTES {len(examined.firmware.content)}\n" in sources["model_int8.h"]
+    assert f"#define MODEL_INT8_ARENA_BYTES {examined.firmware.arena_bytes}\n" in sources["model_int8.h"]
     assert f"#define GOLDEN_IMAGE_COUNT {len(examined.golden.images)}\n" in sources["golden.h"]
     assert f"#define GOLDEN_TOLERANCE {examined.firmware.tolerance}\n" in sources["golden.h"]
     assert sources == render_firmware(examined.firmware, examined.golden, CLASS_NAMES, "dark")

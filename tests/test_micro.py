@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from samples import IMAGE_SIZE, NORMALIZATION, make_split, run_python
 
+from stages.lib.arena import bound_arena
 from stages.lib.conversion import convert_to_int8_tflite, fold_normalization, widen_range
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.micro import HAS_MICRO, MicroInterpreter, measure_arena
@@ -109,6 +110,31 @@ def test_arena_is_the_smallest_in_which_the_model_runs(tmp_path, image_size, hid
     assert enough.returncode == 0, f"{size} bytes: {enough.stderr}"
     assert too_little.returncode != 0, f"{size - ARENA_ALIGNMENT} bytes are enough"
     assert "TFLM failed to allocate tensors" in too_little.stderr
+
+
+# What the bound may be above the measured arena: room for records, and for tensors that do not share all they could.
+MAX_ARENA_ROOM = 1.2
+
+
+@pytest.mark.parametrize(
+    ("image_size", "hidden_units"),
+    [
+        ((28, 28), [20]),
+        ((28, 28), [32, 16]),
+        ((28, 28), [8] * 8),
+        ((6, 8), []),
+        ((4, 4), [1]),
+        ((32, 32), [512, 512]),
+        ((28, 28), [1000, 450, 950, 1000]),  # preparing a kernel takes more than the tensors
+        ((3, 3), [300, 280, 299, 300, 10]),  # between its larger neighbours a tensor finds no place
+    ],
+)
+def test_computed_arena_is_enough_and_not_much_more(image_size, hidden_units):
+    """What the C header says, without TensorFlow Lite Micro, is at least what that measures, and no waste."""
+    content = make_int8(image_size, hidden_units)
+    bound, measured = bound_arena(content), measure_arena(content)
+
+    assert measured <= bound <= MAX_ARENA_ROOM * measured
 
 
 def test_measuring_changes_neither_figure_nor_answers(small_model):

@@ -17,9 +17,11 @@ from stages.lib.parity_matrix import (
     NOT_FOR_MICRO,
     Trial,
     describe_exports,
+    describe_others,
     draw_disagreements,
     draw_matrix,
     find_obstacle,
+    list_portable,
     measure_errors,
     require_parity,
     tabulate,
@@ -187,6 +189,47 @@ def test_description_holds_nothing_that_differs_between_machines():
 
     assert measure_errors(make_trials()) != measure_errors(make_trials(NUDGE))
     assert describe_exports(make_trials(), sizes) == describe_exports(make_trials(NUDGE), sizes)
+
+
+@pytest.mark.parametrize(
+    "micro",
+    [
+        make_trial("model_int8.tflite", "tflite_micro"),
+        make_trial("model_int8.tflite", "tflite_micro", {0: [0.1, 0.8, 0.1]}),
+        make_obstacle("model_int8.tflite", obstacle=MISSING_WHEEL),
+    ],
+    ids=["as Keras", "beyond the budget", "not installed"],
+)
+def test_runtime_that_not_every_machine_has_leaves_no_trace(tmp_path, micro):
+    """Whether TensorFlow Lite Micro is installed and what it answers does not get into what is hashed."""
+    without = [make_trial("model_int8.tflite", "litert", {9: [0.44, 0.46, 0.1]})]
+    trials = list_portable([*without, micro])
+    sizes = {"model_int8.tflite": 7}
+    for name, drawn in (("here.png", trials), ("there.png", without)):
+        draw_matrix(tmp_path / name, drawn)
+
+    assert describe_exports(trials, sizes) == describe_exports(without, sizes)
+    assert tabulate(trials, is_measured=False) == tabulate(without, is_measured=False)
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+
+
+def test_what_such_a_runtime_answers_is_described_apart():
+    """The counts of a runtime that not every machine has, or why it was not run, by export."""
+    trials = [*make_trials(), make_trial("model_int8.tflite", "tflite_micro", {9: [0.44, 0.46, 0.1]})]
+
+    assert describe_others(trials) == {
+        "model.tflite": {"tflite_micro": {"not_run": "its CAST takes no uint8"}},
+        "model_int8.tflite": {
+            "tflite_micro": {
+                "accuracy": 0.9,
+                "different": [9],
+                "images": 10,
+                "same_class": 9,
+                "ties": 1,
+                "within_budget": True,
+            }
+        },
+    }
 
 
 def test_errors_are_told_for_each_runtime_that_ran():

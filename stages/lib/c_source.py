@@ -59,7 +59,10 @@ extern const unsigned char model_int8[];
 /* UTF-8, by class id. */
 extern const char *const model_int8_class_names[];
 
-{arena}
+/* Enough for TensorFlow Lite Micro's reference kernels on a 64-bit host, computed from this model's tensors. A 32-bit
+ * target needs less, since its pointers are half as wide: ask interpreter.arena_used_bytes(). Kernels made for one chip
+ * may want scratch memory on top. */
+#define MODEL_INT8_ARENA_BYTES {arena_bytes}
 
 /* The operators of the model, for a resolver that holds no others. */
 #define MODEL_INT8_OPERATOR_COUNT {operator_count}
@@ -74,13 +77,6 @@ extern const char *const model_int8_class_names[];
 
 #endif
 """
-_ARENA = """\
-/* Measured with TensorFlow Lite Micro's allocator and reference kernels on a 64-bit host. A 32-bit target needs no
- * more, since its pointers are half as wide; kernels made for one chip may ask for scratch memory on top. */
-#define MODEL_INT8_ARENA_BYTES {arena_bytes}"""
-_ARENA_UNKNOWN = """\
-/* MODEL_INT8_ARENA_BYTES was not measured: the machine that exported this model has no TensorFlow Lite Micro.
- * Begin with a generous arena, then ask interpreter.arena_used_bytes(). */"""
 
 _SOURCE = """\
 #include "model_int8.h"
@@ -132,16 +128,13 @@ class _Port(NamedTuple):
     zero_point: int
 
 
-def render_c_model(
-    content: bytes, class_names: Sequence[str], background: str, arena_bytes: int | None
-) -> dict[str, str]:
+def render_c_model(content: bytes, class_names: Sequence[str], background: str, arena_bytes: int) -> dict[str, str]:
     """A fully quantized .tflite file as the texts of `model_int8.h` and `model_int8.c`.
 
     content: takes uint8 (batch, H, W), gives uint8 (batch, classes). class_names: by class id, any text without the
     character NUL; a byte that Python could not decode in a file's name (PEP 383) comes through as that byte.
     background: `dark` or `light`, what the images have that the model learned from.
-    arena_bytes: what TensorFlow Lite Micro's allocator needs, None if nobody measured it. The header is C99 and
-    C++11, the source C11.
+    arena_bytes: enough for TensorFlow Lite Micro. The header is C99 and C++11, the source C11.
 
     Raises:
         ExportError: the model takes or gives other than uint8, the names are not as many as its classes, or one
@@ -167,7 +160,7 @@ def render_c_model(
         class_count=class_count,
         output_scale=probabilities.scale,
         output_zero_point=probabilities.zero_point,
-        arena=_ARENA_UNKNOWN if arena_bytes is None else _ARENA.format(arena_bytes=arena_bytes),
+        arena_bytes=arena_bytes,
         operator_count=len(operators),
         registrations="\n".join(f"        (resolver).{_name_method(operator)}(); \\" for operator in operators),
     )

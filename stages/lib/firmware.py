@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from stages.lib.arena import bound_arena
 from stages.lib.c_source import list_operators, render_c_golden, render_c_model
 from stages.lib.errors import ExportError
 from stages.lib.golden import Golden
@@ -33,7 +34,8 @@ class Firmware(NamedTuple):
     """The int8 export, what it asks for, and what it must answer."""
 
     content: bytes
-    arena_bytes: int | None  # none where TensorFlow Lite Micro is missing
+    arena_bytes: int  # surely enough, as computed from the file
+    measured_arena_bytes: int | None  # just enough, none where TensorFlow Lite Micro is missing
     operators: list[str]
     outputs: NDArray[np.uint8]  # (G, classes), for the golden images
     tolerance: int  # by how many steps of its scale an output may differ
@@ -51,7 +53,8 @@ def examine_firmware(
     answers = {**probabilities, REFERENCE: predict_in_batches(reference.predict, images)}
     return Firmware(
         content,
-        arena_bytes=measure_arena(content) if HAS_MICRO else None,
+        arena_bytes=bound_arena(content),
+        measured_arena_bytes=measure_arena(content) if HAS_MICRO else None,
         operators=list_operators(content),
         outputs=reference.answer(golden.images),
         tolerance=reference.bound_rounding(golden.probabilities),
@@ -63,12 +66,12 @@ def examine_firmware(
 
 
 def describe_firmware(firmware: Firmware, budget: MicrocontrollerBudget) -> dict[str, Any]:
-    """What the int8 export asks for, and whether that fits."""
+    """What the int8 export asks for, and whether that fits: the same on every machine."""
     return {
         "arena_bytes": firmware.arena_bytes,
         "operators": firmware.operators,
         "within_budget": (
-            (firmware.arena_bytes or 0) <= budget.max_arena_bytes
+            firmware.arena_bytes <= budget.max_arena_bytes
             and len(firmware.content) <= budget.max_file_bytes
             and set(firmware.operators) <= set(budget.operators)
         ),
@@ -77,10 +80,11 @@ def describe_firmware(firmware: Firmware, budget: MicrocontrollerBudget) -> dict
 
 def summarize_firmware(firmware: Firmware) -> str:
     """The same in a line for a person, with how far runtimes are apart."""
-    arena = "not measured" if firmware.arena_bytes is None else f"{firmware.arena_bytes} bytes"
+    measured = "not measured" if firmware.measured_arena_bytes is None else f"{firmware.measured_arena_bytes} measured"
     steps = ", ".join(f"{steps} {pair.replace('_', ' ')}" for pair, steps in firmware.steps.items())
     return (
-        f"On a microcontroller: arena {arena}, file {len(firmware.content)} bytes, {', '.join(firmware.operators)}.\n"
+        f"On a microcontroller: arena {firmware.arena_bytes} bytes ({measured}), file {len(firmware.content)} bytes, "
+        f"{', '.join(firmware.operators)}.\n"
         f"Largest differences in steps of the output: {steps}."
     )
 
@@ -98,11 +102,23 @@ def require_fit(firmware: Firmware, budget: MicrocontrollerBudget) -> None:
                 f"an arena of at most {budget.max_arena_bytes} bytes, a file of at most {budget.max_file_bytes}, "
                 f"no operators but {', '.join(budget.operators)}"
             ),
-            got=(
-                f"{'one not measured' if firmware.arena_bytes is None else firmware.arena_bytes}, "
-                f"{len(firmware.content)}, {', '.join(firmware.operators)}"
-            ),
+            got=f"{firmware.arena_bytes}, {len(firmware.content)}, {', '.join(firmware.operators)}",
             do="lower train.hidden_units, or raise export.microcontroller",
+        )
+
+
+def require_arena(firmware: Firmware) -> None:
+    """Refuse an arena that TensorFlow Lite Micro, where it is installed, finds too small.
+
+    Raises:
+        ExportError: saying both sizes.
+    """
+    if (firmware.measured_arena_bytes or 0) > firmware.arena_bytes:
+        raise ExportError(
+            "the int8 export on a microcontroller",
+            expected=f"at most the {firmware.arena_bytes} bytes of arena that were computed for it",
+            got=f"{firmware.measured_arena_bytes} measured",
+            do="correct stages/lib/arena.py: TensorFlow Lite Micro's records have grown",
         )
 
 

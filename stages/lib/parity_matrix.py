@@ -67,8 +67,13 @@ def find_obstacle(name: str, runtime: str) -> str:
     return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else MISSING_MICRO)
 
 
+def list_portable(trials: Sequence[Trial]) -> list[Trial]:
+    """Those of runtimes that every machine has: what is hashed must not tell on which one it was made."""
+    return [trial for trial in trials if RUNTIMES[trial.runtime].is_everywhere]
+
+
 def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """What is the same on every machine, by export: counts and verdicts, the worst runtime's at the top.
+    """Counts and verdicts by export, the worst runtime's at the top: the same on every machine for `list_portable`.
 
     sizes: bytes of each file by its name.
     """
@@ -77,14 +82,17 @@ def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[
             **_describe_parity(min((parity for _, parity in _list_run(group)), key=lambda parity: parity.same_class)),
             "budget": group[0].budget.model_dump(),
             "bytes": sizes[name],
-            "runtimes": {
-                trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.obstacle}
-                for trial in group
-            },
+            "runtimes": _describe_runtimes(group),
             "within_budget": all(parity.within_budget for _, parity in _list_run(group)),
         }
         for name, group in _iterate_exports(trials)
     }
+
+
+def describe_others(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """The same counts, by export and runtime, of the runtimes that not every machine has."""
+    others = [trial for trial in trials if not RUNTIMES[trial.runtime].is_everywhere]
+    return {name: _describe_runtimes(group) for name, group in _iterate_exports(others)}
 
 
 def measure_errors(trials: Sequence[Trial]) -> dict[str, dict[str, float | None]]:
@@ -126,6 +134,7 @@ def tabulate(trials: Sequence[Trial], *, is_measured: bool) -> list[str]:
 
 def draw_matrix(path: Path, trials: Sequence[Trial]) -> None:
     """Draw the matrix as a heat map: the more test images get another class than from Keras, the redder."""
+    runtimes = [runtime for runtime in RUNTIMES if any(trial.runtime == runtime for trial in trials)]
     cells = {}
     for trial in trials:
         if trial.parity is None:
@@ -140,8 +149,8 @@ def draw_matrix(path: Path, trials: Sequence[Trial]) -> None:
         path,
         "Test images that get Keras's class",
         exports,
-        [runtime.title for runtime in RUNTIMES.values()],
-        [[cells.get((name, runtime), Cell(None, "")) for runtime in RUNTIMES] for name in exports],
+        [RUNTIMES[runtime].title for runtime in runtimes],
+        [[cells.get((name, runtime), Cell(None, "")) for runtime in runtimes] for name in exports],
     )
 
 
@@ -203,6 +212,14 @@ def _iterate_exports(trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]
     """Each export's name with its trials."""
     for name, group in groupby(trials, key=lambda trial: trial.export):
         yield name, list(group)
+
+
+def _describe_runtimes(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """The counts of each runtime, or why it was not run."""
+    return {
+        trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.obstacle}
+        for trial in trials
+    }
 
 
 def _describe_parity(parity: Parity) -> dict[str, Any]:

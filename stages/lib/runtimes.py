@@ -34,6 +34,7 @@ class Runtime(NamedTuple):
 
     title: str
     suffix: str  # of the files that it runs
+    is_everywhere: bool  # whether its package is made for every platform that the pipeline runs on
     load: Callable[[bytes], _Loaded]  # raises one of _FAULTS on a file that it cannot load
 
 
@@ -190,9 +191,9 @@ def _dequantize(values: NDArray[np.generic], scale: float, zero_point: int) -> N
 
 
 RUNTIMES = {
-    "onnx_runtime": Runtime("ONNX Runtime", ".onnx", _load_onnx_runtime),
-    "onnx_reference": Runtime("ONNX reference evaluator", ".onnx", _load_onnx_reference),
-    "litert": Runtime("LiteRT", ".tflite", _load_litert),  # with XNNPACK, its default delegate
-    "litert_builtin": Runtime("LiteRT without XNNPACK", ".tflite", _load_litert_builtin),
-    "tflite_micro": Runtime("TensorFlow Lite Micro", ".tflite", _load_tflite_micro),
+    "onnx_runtime": Runtime("ONNX Runtime", ".onnx", True, _load_onnx_runtime),
+    "onnx_reference": Runtime("ONNX reference evaluator", ".onnx", True, _load_onnx_reference),
+    "litert": Runtime("LiteRT", ".tflite", True, _load_litert),  # with XNNPACK, its default delegate
+    "litert_builtin": Runtime("LiteRT without XNNPACK", ".tflite", True, _load_litert_builtin),
+    "tflite_micro": Runtime("TensorFlow Lite Micro", ".tflite", False, _load_tflite_micro),
 }
