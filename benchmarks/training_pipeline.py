@@ -15,8 +15,8 @@ import numpy as np
 
 from stages.lib.arrays import Split, load_array
 from stages.lib.network import build_network
+from stages.lib.order_free_optimizers import create_optimizer
 from stages.lib.training import Epoch, Schedule, fit
-from stages.train import create_optimizer
 
 folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 train, test = (

@@ -9,8 +9,18 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import NoReturn
 
+from stages.lib.environment import isolate
+
 # Asked before a stage's packages are imported, which takes seconds: by then DVC may have been killed.
 PARENT = os.getppid()
+
+# `-m` is what Python calls a program whose package it still imports.
+_IS_STAGE = sys.argv[0] == "-m" and "-m" in sys.orig_argv
+# Ray's name for a process of a sweep: it trains as a stage does, with what its node has set.
+_IS_TRIAL = os.path.basename(sys.argv[0]) == "default_worker.py"  # noqa: PTH119  # a stage waits for every import
+
+if _IS_STAGE or _IS_TRIAL:
+    isolate()
 
 _NEEDED = ("numpy", "psutil", "pydantic", "ruamel.yaml")
 
@@ -46,9 +56,6 @@ def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:
     os.write(_STDERR, f"{_name_stage()}: interrupted; nothing was half-written\n".encode())
     os._exit(128 + number)  # an exception would be met by whatever is being imported
 
-
-# `-m` is what Python calls a program whose package it still imports.
-_IS_STAGE = sys.argv[0] == "-m" and "-m" in sys.orig_argv
 
 # TensorFlow asks for a place for temporary files while it is imported, and would end in a traceback.
 if _IS_STAGE:

@@ -27,12 +27,12 @@ from stages.lib.metrics import (
     find_classes,
 )
 from stages.lib.network import load_network
+from stages.lib.order_free_network import compile_probabilities
 from stages.lib.params import Section
 from stages.lib.pictures import draw_confusions, draw_images
 from stages.lib.prediction import predict_in_batches
 from stages.lib.stage import main
 
-# Decimals that are the same on every processor.
 _DECIMALS = 4
 _SHOWN_IMAGES = 25
 
@@ -44,7 +44,7 @@ class EvaluateParams(Section):
 
 
 def measure(
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.float64],
     labels: NDArray[np.integer],
     class_names: Sequence[str],
     min_accuracy: float,
@@ -70,19 +70,17 @@ def measure(
     }
 
 
-def find_misclassified(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+def find_misclassified(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Rows whose predicted class is wrong, the most confident first."""
     wrong = np.flatnonzero(find_classes(probabilities) != labels)
-    # Rounded, so that a last bit does not change the order.
-    confidences = np.round(probabilities[wrong].max(axis=1), _DECIMALS)
-    return wrong[np.argsort(-confidences, kind="stable")]
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
 def draw_misclassified(
     path: Path,
     images: NDArray[np.float32],
     labels: NDArray[np.integer],
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.float64],
     class_names: Sequence[str],
 ) -> None:
     """Draw the most confidently wrong test images with both classes."""
@@ -105,7 +103,7 @@ def draw_misclassified(
 def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
     """Bytes that evaluating takes of the disk: both classes of each image, and what is too much for memory."""
     longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
-    probabilities = count_scratch_bytes((image_count, len(class_names)), np.float32)
+    probabilities = count_scratch_bytes((image_count, len(class_names)), np.float64)
     # Those written, and those that the metrics are computed of.
     predictions = 2 * count_scratch_bytes((image_count,), np.int64)
     return image_count * longest_line + probabilities + predictions
@@ -122,7 +120,7 @@ def run(
     test = load_split(data_dir / "test")
     require_space(reports_dir, estimate_size(len(test.labels), class_names))
     network = load_network(model_path)
-    probabilities = predict_in_batches(network, test.images)
+    probabilities = predict_in_batches(compile_probabilities(network), test.images)
     if not all(np.isfinite(probabilities[chunk]).all() for chunk in iterate_chunks(len(probabilities))):
         raise TrainingError(str(model_path), expected="probabilities", got="NaN", do="lower train.learning_rate")
     predictions = find_classes(probabilities)

@@ -28,13 +28,13 @@ from stages.lib.arrays import count_scratch_bytes, load_array, load_split
 from stages.lib.canonical_onnx import canonicalize_onnx
 from stages.lib.checksums import write_checksums
 from stages.lib.conversion import (
+    calibrate,
     convert_to_dynamic_range_tflite,
     convert_to_float16_tflite,
     convert_to_int8_tflite,
     convert_to_onnx,
     convert_to_tflite,
     fold_normalization,
-    widen_range,
 )
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.files import read_json, require_space, write_json, write_text, write_whole
@@ -55,6 +55,7 @@ from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
 from stages.lib.network import load_network
 from stages.lib.normalization import read_normalization
 from stages.lib.onnx_quantization import quantize_onnx
+from stages.lib.order_free_network import compile_probabilities
 from stages.lib.params import Section, load_params
 from stages.lib.parity import Budget
 from stages.lib.parity_matrix import (
@@ -144,14 +145,14 @@ def convert(
     pixel_network: as `fold_normalization` gives it. calibration_images: raw uint8 (N, H, W).
     """
     onnx_model = convert_to_onnx(pixel_network, opset)
-    widened = widen_range(calibration_images)
+    ranges = calibrate(pixel_network, calibration_images)
     converters: dict[ArtifactName, Callable[[], bytes]] = {
         "onnx_float32": lambda: finish_onnx(onnx_model, metadata),
-        "onnx_int8": lambda: finish_onnx(quantize_onnx(onnx_model, widened), metadata),
+        "onnx_int8": lambda: finish_onnx(quantize_onnx(onnx_model, ranges), metadata),
         "tflite_float32": lambda: add_tflite_metadata(convert_to_tflite(pixel_network), metadata),
         "tflite_float16": lambda: add_tflite_metadata(convert_to_float16_tflite(pixel_network), metadata),
         "tflite_dynamic_range": lambda: add_tflite_metadata(convert_to_dynamic_range_tflite(pixel_network), metadata),
-        "tflite_int8": lambda: add_tflite_metadata(convert_to_int8_tflite(pixel_network, widened), metadata),
+        "tflite_int8": lambda: add_tflite_metadata(convert_to_int8_tflite(pixel_network, ranges), metadata),
     }
     return {FILES[artifact]: converters[artifact]() for artifact in artifacts}
 
@@ -244,12 +245,13 @@ def run(
     pixel_network = fold_normalization(network, read_normalization(dataset))
     models = convert(params.artifacts, pixel_network, calibration_images, metadata, params.opset)
 
-    reference = predict_in_batches(network, features)
+    probabilities = predict_in_batches(compile_probabilities(network), features)
+    reference = probabilities.astype(np.float32)
     trials = try_exports(models, budgets, reference, test)
     portable = list_portable(trials)
     report = describe_exports(portable, {name: len(content) for name, content in models.items()})
     measured: dict[str, Any] = {"max_abs_error": measure_errors(trials), "runtimes": describe_others(trials)}
-    golden = find_golden(network.get_weights(), features, test)
+    golden = find_golden(probabilities, test)
     firmware = None
     if _INT8 in models:
         answers = {trial.runtime: trial.probabilities for trial in trials if trial.export == _INT8 and trial.parity}

@@ -25,6 +25,7 @@ from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
 from stages.lib.stage_times import describe_times, read_times
 from stages.lib.tracking import (
+    UNKNOWN,
     ModelRecord,
     RunRecord,
     add_commit,
@@ -117,7 +118,6 @@ def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def describe_run(state: State, dataset_name: str) -> RunRecord:
     """The run that stands for a state."""
-    commit = find_commit()
     experiment = os.environ.get("DVC_EXP_NAME", "")
     units = "-".join(map(str, load_params()["train"]["hidden_units"]))
     test_data = hash_output(_RAW_TEST_DIR)
@@ -126,8 +126,8 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
         name=experiment or f"{dataset_name} {units} {state.digest[:7]}",
         state=state.digest,
         tags={
-            "git.commits": commit,
-            "git.is_dirty": str(bool(run_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+            "git.commits": find_commit(),
+            "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
@@ -169,8 +169,19 @@ def describe_model() -> ModelRecord:
 
 
 def find_commit() -> str:
-    """The commit that this state belongs to: an experiment's baseline, else HEAD; empty outside git."""
-    return os.environ.get("DVC_EXP_BASELINE_REV") or run_git("rev-parse", "HEAD") or ""
+    """The commit that this state belongs to: an experiment's baseline, else HEAD; unknown where git does not tell."""
+    return os.environ.get("DVC_EXP_BASELINE_REV") or (_is_in_head() and run_git("rev-parse", "HEAD")) or UNKNOWN
+
+
+def tell_dirty() -> str:
+    """Whether a tracked file is not as HEAD has it, as a tag says it: true, false, or unknown if git does not tell."""
+    changed = run_git("status", "--porcelain", "--untracked-files=no")
+    return UNKNOWN if changed is None or not _is_in_head() else str(bool(changed)).lower()
+
+
+def _is_in_head() -> bool:
+    """Whether the repository has this project: one around an unpacked archive, a home folder's say, has not."""
+    return run_git("cat-file", "-e", "HEAD:./dvc.yaml") is not None
 
 
 def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> None:

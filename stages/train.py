@@ -20,9 +20,9 @@ from stages.lib.canonical_keras import save_keras
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import ParamsError
 from stages.lib.files import read_json, require_space, write_csv
-from stages.lib.fused_adam import FusedAdam
 from stages.lib.network import build_network, count_weights
 from stages.lib.optimizers import OPTIMIZERS, OptimizerName
+from stages.lib.order_free_optimizers import create_optimizer
 from stages.lib.params import Section
 from stages.lib.stage import main
 from stages.lib.training import EarlyStopping, Epoch, Schedule, fit
@@ -78,7 +78,7 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trai
         )
     image_size = train.images.shape[1:]
     keras.utils.set_random_seed(params.seed)
-    # Trained on logits: softmax differs in the last bit between processors, log-softmax as the loss takes it does not.
+    # Trained on logits: the softmax and its gradient are written out.
     network = build_network(image_size, params.hidden_units, class_count, "linear")
     epochs: list[Epoch] = []
     started = time.monotonic()
@@ -99,14 +99,6 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trai
     classifier = build_network(image_size, params.hidden_units, class_count, "softmax")
     classifier.set_weights(network.get_weights())
     return Trained(classifier, epochs, kept)
-
-
-def create_optimizer(name: OptimizerName, learning_rate: float) -> keras.Optimizer:
-    """Keras's optimizer of that name; all but the learning rate is as Keras has it."""
-    # Not `keras.optimizers.get`, which does not know Lamb.
-    classes = {class_name.lower(): optimizer for class_name, optimizer in vars(keras.optimizers).items()}
-    classes["adam"] = FusedAdam
-    return classes[name](learning_rate=learning_rate)
 
 
 def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:

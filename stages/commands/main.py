@@ -1,9 +1,11 @@
 """The `pipeline` command line: its subcommands, and how their errors end."""
 
 from importlib import import_module
+from typing import Any
 
 import click
 
+from stages.lib.environment import isolate
 from stages.lib.errors import PipelineError, describe_os_error
 
 # A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
@@ -22,6 +24,12 @@ _SUBCOMMANDS = {
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is called, and ends an error of the pipeline with one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  # click's signature
+        """Run what the command line says, in an environment like a stage's; tests give arguments of their own."""
+        if not args and "args" not in extra:
+            isolate()
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """The names of the subcommands."""
@@ -56,3 +64,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Commands beside `dvc repro`. Run them in the project's root folder."""
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from stages.lib.dvc_lock import LOCK_PATH, State, read_state
 from stages.lib.errors import DataError, PipelineError, show_controls
 from stages.lib.files import read_json
-from stages.lib.git import run_git
+from stages.lib.git import require_repository, run_git
 from stages.lib.hashing import hash_output
 from stages.lib.markdown import format_table
 from stages.lib.params import PARAMS_PATH, flatten_params, load_params
@@ -89,10 +89,9 @@ def find_commit(revision: str) -> str:
     """The SHA of the commit that `revision` names.
 
     Raises:
-        PipelineError: there is no git repository here, or no such commit in it.
+        PipelineError: there is no git repository here, git does not open it, or it has no such commit.
     """
-    if run_git("rev-parse", "--git-dir") is None:
-        raise PipelineError("this folder", expected="a git repository", got="none", do="run in a clone of the project")
+    require_repository("a git repository", do="run in a clone of the project")
     commit = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if commit is None:
         raise PipelineError(

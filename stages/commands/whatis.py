@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from stages.lib.checksums import CHECKSUMS_NAME
 from stages.lib.dvc_lock import LOCK_PATH, State, drop_deps, read_listing, read_state
 from stages.lib.errors import DataError, ParamsError, TrackingError, show_controls
-from stages.lib.git import run_git
+from stages.lib.git import require_no_refusal, run_git
 from stages.lib.hashing import hash_output
 from stages.lib.lineage import Upstream, digest_params, read_upstream
 from stages.lib.params import flatten_params
@@ -239,7 +239,12 @@ def read_history() -> History:
 
 
 def list_changes() -> list[Change]:
-    """The commits of all refs that changed dvc.lock, the newest first; none outside git."""
+    """The commits of all refs that changed dvc.lock, the newest first; none outside git.
+
+    Raises:
+        PipelineError: git does not open the repository.
+    """
+    require_no_refusal("a git repository, or none")
     log = run_git(
         *("-c", "log.showRoot=true", "log", "--all", "--full-history", "--diff-merges=combined"),
         *("--raw", "--no-abbrev", "--no-renames", "--no-color", "--no-show-signature"),

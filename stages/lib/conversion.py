@@ -1,6 +1,6 @@
 """A Keras network as ONNX and TFLite models that take raw pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 # First, for tf2onnx loads TensorFlow, too.
@@ -13,10 +13,13 @@ import tf2onnx
 from numpy.typing import NDArray
 
 from stages.lib.normalization import Normalization
+from stages.lib.order_free_network import Range, measure_ranges
 from stages.lib.stderr import hold_back_stderr
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
+_BRIGHTEST = 255  # of a pixel
+_SMALLEST_HIGH = 1e-6  # of a calibrated range
 
 
 def fold_normalization(network: keras.Model, normalization: Normalization) -> keras.Model:
@@ -28,16 +31,11 @@ def fold_normalization(network: keras.Model, normalization: Normalization) -> ke
     return folded
 
 
-def widen_range(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Calibration images whose grey levels are 0..255 whatever they show, uint8 (N, H, W) as given.
-
-    In the first of them the darkest pixel is taken as 0 and the brightest as 255: the quantized input's scale then is 1
-    and its zero point 0, so that a camera's byte is the quantized input as it is.
-    """
-    widened = images.copy()
-    first = widened[0]
-    first.flat[first.argmin()], first.flat[first.argmax()] = 0, 255
-    return widened
+def calibrate(pixel_network: keras.Model, images: NDArray[np.uint8]) -> list[Range]:
+    """The range of what each dense layer gives for images uint8 (N, H, W) before its activation, 0 included."""
+    ranges = measure_ranges(pixel_network, images.astype(np.float32))
+    # A layer that gives only zeros has a range all the same: a scale of 0 would divide by it.
+    return [Range(min(low, 0.0), max(high, _SMALLEST_HIGH)) for low, high in ranges]
 
 
 def convert_to_onnx(pixel_network: keras.Model, opset: int) -> onnx.ModelProto:
@@ -68,26 +66,25 @@ def convert_to_dynamic_range_tflite(pixel_network: keras.Model) -> bytes:
     return _run_converter(converter)
 
 
-def convert_to_int8_tflite(pixel_network: keras.Model, calibration_images: NDArray[np.uint8]) -> bytes:
+def convert_to_int8_tflite(pixel_network: keras.Model, ranges: Sequence[Range]) -> bytes:
     """Integers alone: uint8 images (batch, H, W) in, uint8 probabilities (batch, classes) out.
 
-    calibration_images: uint8 (N, H, W), as `widen_range` gives them.
+    ranges: of what each dense layer gives before its activation. The converter takes them from fake quantization, as
+    of a network that was trained with it, and computes no activation itself: those of its own kernels differ in the
+    last bits between processors. The quantized input's scale is 1 and its zero point 0, so that a camera's byte is the
+    quantized input as it is.
     """
-
-    def iterate_representatives() -> Iterator[list[NDArray[np.float32]]]:
-        for image in calibration_images:
-            yield [image[np.newaxis].astype(np.float32)]  # (1, H, W)
-
-    converter = _create_converter(pixel_network, tf.float32)
+    converter = _create_converter(pixel_network, tf.float32, ranges)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = iterate_representatives
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.uint8
     return _run_converter(converter)
 
 
-def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: ANN401  (a tf.function)
-    """The network as a TensorFlow function with named input and output."""
+def _trace(pixel_network: keras.Model, pixel_type: tf.DType, ranges: Sequence[Range] = ()) -> Any:  # noqa: ANN401  (a tf.function)
+    """The network as a TensorFlow function with named input and output.
+
+    ranges: of what each dense layer gives before its activation, where activations are to be quantized.
+    """
     _, height, width = pixel_network.input_shape
     dense_layers = [layer for layer in pixel_network.layers if isinstance(layer, keras.layers.Dense)]
 
@@ -95,6 +92,8 @@ def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: AN
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # A reshape to a constant shape: Keras's Flatten would add three operators that compute the batch's size.
         activations = tf.reshape(tf.cast(images, tf.float32), [-1, height * width])  # (N, H * W)
+        if ranges:
+            return {OUTPUT_NAME: _apply_quantized(dense_layers, activations, ranges)}
         for layer in dense_layers:
             activations = layer(activations)
         return {OUTPUT_NAME: activations}
@@ -102,11 +101,26 @@ def _trace(pixel_network: keras.Model, pixel_type: tf.DType) -> Any:  # noqa: AN
     return predict
 
 
-def _create_converter(pixel_network: keras.Model, pixel_type: tf.DType) -> tf.lite.TFLiteConverter:
+def _apply_quantized(layers: Sequence[keras.layers.Dense], pixels: tf.Tensor, ranges: Sequence[Range]) -> tf.Tensor:
+    """The layers' answers to pixels (N, H * W), each layer's outputs quantized by their range."""
+    fake_quantize = tf.quantization.fake_quant_with_min_max_args
+    activations = fake_quantize(pixels, 0, _BRIGHTEST)
+    for layer, bounds in zip(layers, ranges, strict=True):
+        outputs = tf.matmul(activations, layer.kernel) + layer.bias
+        if layer.activation is keras.activations.relu:
+            activations = fake_quantize(tf.nn.relu(outputs), 0, bounds.high)
+        else:
+            activations = layer.activation(fake_quantize(outputs, bounds.low, bounds.high))
+    return activations
+
+
+def _create_converter(
+    pixel_network: keras.Model, pixel_type: tf.DType, ranges: Sequence[Range] = ()
+) -> tf.lite.TFLiteConverter:
     # TensorFlow must be told of the variables: it does not look into a Keras 3 model, and zeros would be converted.
     owner = tf.Module()
     owner.weights = [variable.value for variable in pixel_network.variables]
-    function = _trace(pixel_network, pixel_type).get_concrete_function()
+    function = _trace(pixel_network, pixel_type, ranges).get_concrete_function()
     return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
 
 

@@ -11,7 +11,7 @@ from stages.lib.stderr import hold_back_stderr
 
 _SETTINGS = {
     # More than one thread adds up partial sums in the order in which threads end.
-    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "0",
     "TF_NUM_INTEROP_THREADS": "1",
     # oneDNN picks its kernels, and so its order of summation, by what the processor offers. (Eigen does not: it is
     # compiled for one instruction set.) https://github.com/tensorflow/community/blob/master/rfcs/20210930-enable-onednn-ops.md

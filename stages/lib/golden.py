@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stages.lib.arrays import Split
 
-# Digits of a probability in JSON: float64 is far from rounding another way.
+# Digits of a probability in JSON.
 _DECIMALS = 6
 # Half a step of these decimals, and Keras's own distance from exact arithmetic.
 _SLACK = 5e-6
@@ -28,40 +28,19 @@ class Golden(NamedTuple):
     probabilities: NDArray[np.float64]  # (G, classes), of the network
 
 
-def find_golden(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32], test: Split) -> Golden:
+def find_golden(probabilities: NDArray[np.float64], test: Split) -> Golden:
     """For each class, of ten at most, an image that the network is sure of, and the answers.
 
-    weights: kernel (inputs, units) and bias (units,) of each layer in turn. features: the test images, normalized,
-    float32 (N, H, W).
+    probabilities: the network's for the test images, float64 (N, classes), the same to the bit on every processor.
     """
     rows = []
     for label in np.unique(test.labels)[:MAX_IMAGES]:
         candidates = np.flatnonzero(test.labels == label)[:_CANDIDATES]
-        probabilities = predict_in_float64(weights, features[candidates])[:, label]
-        is_sure = probabilities >= _SURE
-        rows.append(candidates[is_sure.argmax() if is_sure.any() else probabilities.argmax()])
+        certainties = probabilities[candidates, label]
+        is_sure = certainties >= _SURE
+        rows.append(candidates[is_sure.argmax() if is_sure.any() else certainties.argmax()])
     chosen = np.sort(rows)
-    return Golden(
-        chosen,
-        np.array(test.images[chosen]),
-        np.array(test.labels[chosen]),
-        predict_in_float64(weights, features[chosen]),
-    )
-
-
-def predict_in_float64(weights: Sequence[NDArray[np.float32]], features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities (N, classes) of a dense network by hand, so exact that no processor rounds them another way.
-
-    weights: kernel (inputs, units) and bias (units,) of each layer in turn. features: float32 (N, H, W).
-    """
-    activations = features.reshape(len(features), -1).astype(np.float64)
-    *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
-    for hidden_kernel, hidden_bias in hidden:
-        activations = np.maximum(activations @ hidden_kernel + hidden_bias, 0)
-    logits = activations @ kernel + bias
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
+    return Golden(chosen, np.array(test.images[chosen]), np.array(test.labels[chosen]), np.array(probabilities[chosen]))
 
 
 def describe_golden(

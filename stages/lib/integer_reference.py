@@ -12,6 +12,7 @@ from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object
 from numpy.typing import NDArray
 
 from stages.lib.errors import ExportError
+from stages.lib.order_free import compute_probabilities
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -130,8 +131,7 @@ def _fully_connect(values: Integers, step: Any, tensors: list[_Tensor]) -> Integ
 def _apply_softmax(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
     before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
-    powers: Floats = np.exp((values - values.max(axis=1, keepdims=True)) * before.scales * step.builtinOptions.beta)
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    probabilities = compute_probabilities(values * before.scales * step.builtinOptions.beta)
     return after.clamp(np.rint(probabilities / after.scales).astype(np.int64) + after.zero_point)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.lib.arrays import allocate, iterate_chunks
+from stages.lib.order_free import sum_exactly, take_logarithm
 
 Probabilities = NDArray[np.floating]  # (N, classes), each row sums to 1
 Labels = NDArray[np.integer]  # (N,), class ids
@@ -29,11 +30,11 @@ def compute_accuracy(predictions: Labels, labels: Labels) -> float:
 
 def compute_loss(probabilities: Probabilities, labels: Labels) -> float:
     """Mean sparse categorical cross-entropy in nats."""
-    total = 0.0
+    logarithms = allocate((len(labels),), np.float64)
     for chunk in iterate_chunks(len(labels)):
-        of_truth = np.take_along_axis(probabilities[chunk], labels[chunk, np.newaxis].astype(np.int64), axis=1)
-        total -= float(np.log(np.clip(of_truth.astype(np.float64), _EPSILON, 1)).sum())
-    return total / len(labels)
+        of_truth = np.take_along_axis(probabilities[chunk], labels[chunk, np.newaxis].astype(np.int64), axis=1)[:, 0]
+        logarithms[chunk] = take_logarithm(np.clip(of_truth.astype(np.float64), _EPSILON, 1))
+    return -sum_exactly(logarithms) / len(labels)
 
 
 def count_confusions(predictions: Labels, labels: Labels, class_count: int) -> NDArray[np.int64]:
@@ -77,4 +78,4 @@ def compute_calibration_error(probabilities: Probabilities, labels: Labels) -> f
         is_correct = probabilities[chunk].argmax(axis=1) == labels[chunk]
         bins = np.clip(np.digitize(confidences, edges, right=True) - 1, 0, _CALIBRATION_BINS - 1)
         gaps += np.bincount(bins, is_correct - confidences, _CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    return sum_exactly(np.abs(gaps)) / len(labels)

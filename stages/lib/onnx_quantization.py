@@ -1,6 +1,6 @@
 """An ONNX model's int8 form, by ONNX Runtime's own quantizer."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,25 +11,31 @@ from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from stages.lib.order_free_network import Range
+
 # The first whose DequantizeLinear ONNX's reference evaluator knows.
 _OPSET = 19
+_PIXELS = Range(0, 255)
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
-    """Calibration images one by one, as the quantizer asks for them."""
+class _NoImages(CalibrationDataReader):  # type: ignore[misc]  # untyped
+    """One blank image, which the quantizer wants to see before it takes the ranges that it is given."""
 
-    def __init__(self, input_name: str, images: Iterable[NDArray[np.uint8]]) -> None:
-        self._feeds = ({input_name: image[np.newaxis]} for image in images)  # (1, H, W)
+    def __init__(self, model: onnx.ModelProto) -> None:
+        (pixels,) = model.graph.input
+        shape = [1, *(dim.dim_value for dim in pixels.type.tensor_type.shape.dim[1:])]  # (1, H, W)
+        self._feeds = iter([{pixels.name: np.zeros(shape, np.uint8)}])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next image; none at the end."""
+        """The image; none at the end."""
         return next(self._feeds, None)
 
 
-def quantize_onnx(model: onnx.ModelProto, calibration_images: NDArray[np.uint8]) -> onnx.ModelProto:
+def quantize_onnx(model: onnx.ModelProto, ranges: Sequence[Range]) -> onnx.ModelProto:
     """The model in QDQ form, weights and activations of 8 bits; its inputs and outputs are as before.
 
-    calibration_images: uint8 (N, H, W), with 0 and 255 among the pixels of the first.
+    ranges: of what each dense layer gives before its activation, 0 included. The quantizer's own would be computed by
+    a runtime whose sums differ in the last bits between processors.
 
     Weights are unsigned, as the activations are: on processors without VNNI, the sums of unsigned times signed bytes
     saturate at 16 bits, and the answers would depend on the processor
@@ -37,7 +43,6 @@ def quantize_onnx(model: onnx.ModelProto, calibration_images: NDArray[np.uint8])
     U8U8").
     The softmax stays float: it costs ten exponentials, and the answer keeps its resolution.
     """
-    reader = _Reader(model.graph.input[0].name, calibration_images)
     with TemporaryDirectory() as folder:
         path, prepared_path, quantized_path = (Path(folder, name) for name in ("float", "prepared", "quantized"))
         onnx.save(model, path)  # a file, for of a model in memory the tool would move the weights elsewhere
@@ -46,15 +51,29 @@ def quantize_onnx(model: onnx.ModelProto, calibration_images: NDArray[np.uint8])
         quantize_static(
             prepared_path,
             quantized_path,
-            reader,
+            _NoImages(model),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Gemm", "MatMul", "Relu"],  # a MatMul is left where all biases are zero
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QUInt8,
+            extra_options={"TensorQuantOverrides": _name_ranges(onnx.load(prepared_path).graph, ranges)},
         )
         quantized = version_converter.convert_version(onnx.load(quantized_path), _OPSET)
     _feed_pixels_directly(quantized.graph)
     return quantized
+
+
+def _name_ranges(graph: onnx.GraphProto, ranges: Sequence[Range]) -> dict[str, list[dict[str, np.float32]]]:
+    """The range of each tensor that is quantized, as the quantizer takes it: of pixels, hidden layers and logits."""
+    (reshape,) = [node for node in graph.node if node.op_type == "Reshape"]
+    (softmax,) = [node for node in graph.node if node.op_type == "Softmax"]
+    hidden = [node.output[0] for node in graph.node if node.op_type == "Relu"]
+    named = {
+        reshape.output[0]: _PIXELS,
+        **{name: Range(0, high) for name, (_, high) in zip(hidden, ranges[:-1], strict=True)},
+        softmax.input[0]: ranges[-1],
+    }
+    return {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in named.items()}
 
 
 def _feed_pixels_directly(graph: onnx.GraphProto) -> None:
@@ -64,7 +83,7 @@ def _feed_pixels_directly(graph: onnx.GraphProto) -> None:
     (reshape,) = [node for node in graph.node if node.input[0] == cast.output[0]]
     (quantize,) = [node for node in graph.node if node.input[0] == reshape.output[0]]
     (dequantize,) = [node for node in graph.node if node.input[0] == quantize.output[0]]
-    assert [constants[name].item() for name in quantize.input[1:]] == [1, 0], "calibration begins with 0 and 255"
+    assert [constants[name].item() for name in quantize.input[1:]] == [1, 0], "the range of pixels is 0..255"
     reshape.input[0] = cast.input[0]
     dequantize.input[0] = reshape.output[0]
     graph.node.remove(cast)

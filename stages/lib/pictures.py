@@ -1,15 +1,20 @@
 """Pictures as PNG files whose bytes depend on what they show alone."""
 
+import os
 import zlib
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+# It reads a matplotlibrc of the folder that it is imported in, and fails over one that is damaged.
+with chdir(os.sep):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 from stages.lib.files import write_whole
 

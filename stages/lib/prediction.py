@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from stages.lib.arrays import allocate, iterate_chunks
 
-# One size for all: the last bits of a probability depend on how many images are computed together.
+# One size for all: in a runtime, the last bits of a probability may depend on how many images are computed together.
 BATCH_SIZE = 1000
 
 
 def predict_in_batches(
     predict: Callable[[NDArray[Any]], Any], images: NDArray[Any], batch_size: int = BATCH_SIZE
-) -> NDArray[np.float32]:
-    """Probabilities float32 (N, classes) for images (N, H, W), `batch_size` at a time."""
-    probabilities: NDArray[np.float32] | None = None
+) -> NDArray[Any]:
+    """Probabilities (N, classes), of the type that `predict` gives, for images (N, H, W), `batch_size` at a time."""
+    probabilities: NDArray[Any] | None = None
     for rows in iterate_chunks(len(images), batch_size):
         batch = np.asarray(predict(np.ascontiguousarray(images[rows])))
         if probabilities is None:

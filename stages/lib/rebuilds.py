@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.lib.errors import PipelineError
-from stages.lib.git import run_git
+from stages.lib.git import require_repository, run_git
 from stages.lib.places import resolve
 
 EMULATOR = "qemu-x86_64"
@@ -119,13 +119,14 @@ def find_revision() -> Revision:
     """HEAD, if the work tree's tracked files are as it has them.
 
     Raises:
-        PipelineError: there is no commit here, or a tracked file is changed.
+        PipelineError: there is no commit here, git does not open the repository, or a tracked file is changed.
     """
+    expected, do = "a git repository with a commit", "commit what is to be rebuilt, or add --quick"
+    require_repository(expected, do)
     top, commit = run_git("rev-parse", "--show-toplevel"), run_git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = run_git("status", "--porcelain", "--untracked-files=no")
     if top is None or commit is None or changed is None:
-        do = "commit what is to be rebuilt, or add --quick"
-        raise PipelineError("this folder", expected="a git repository with a commit", got="none", do=do)
+        raise PipelineError("this folder", expected=expected, got="none", do=do)
     if changed:
         names = [line[3:] for line in changed.splitlines()]
         others = f" and {len(names) - 1} more" if names[1:] else ""

@@ -71,6 +71,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 STATE_TAG = "pipeline.state"
 CLONE_TAG = "pipeline.clone"  # digest of the machine and the folder that logged the run
 COMMITS_TAG = "git.commits"
+UNKNOWN = "unknown"  # what a tag says where git does not tell
 DECISION_TAG = "promotion"
 CHAMPION = "champion"
 # Tags of a model version. They make the history of champions, which a version that is deleted leaves by itself.
@@ -430,8 +431,9 @@ def _choose_color(store: Store, experiment_id: str) -> str:
 def add_commit(store: Store, run: Run, commit: str) -> None:
     """Note that this commit, too, leads to the run's state."""
     commits = run.data.tags.get(COMMITS_TAG, "").split()
-    if commit and commit not in commits:
-        _set_run_tag(store, run, COMMITS_TAG, " ".join([*commits, commit]))
+    known = [known for known in commits if known != UNKNOWN]
+    if commit not in [*commits, UNKNOWN]:
+        _set_run_tag(store, run, COMMITS_TAG, " ".join([*known, commit]))
 
 
 def ensure_model_version(store: Store, name: str, run: Run, contender: Contender) -> ModelVersion:

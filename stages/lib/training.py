@@ -7,9 +7,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.arrays import Split
+from stages.lib.arrays import Split, iterate_chunks
 from stages.lib.deterministic_tensorflow import keras, tf
 from stages.lib.errors import TrainingError
+from stages.lib.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_to_grid
+from stages.lib.order_free_network import compile_logits, compute_logits
+from stages.lib.order_free_optimizers import apply_gradients
 from stages.lib.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
 
 # One thread takes the ops in a fixed order, without the bookkeeping that several would need: a sixth less time.
@@ -113,8 +116,9 @@ def _prepare_training(
         for group in draw_groups(row_count, row_bytes, seed=schedule.seed, epoch=number, budget=budget):
             images, labels = memory.load(group.blocks)
             with tf.experimental.function_executor_type(_EXECUTOR):
-                group_loss_sum, group_correct = take_steps(images, labels, tf.constant(group.order))
-            loss_sum, correct = loss_sum + float(group_loss_sum), correct + int(group_correct)
+                logits = take_steps(images, tf.constant(labels), tf.constant(group.order))
+            group_loss_sum, group_correct = measure_cross_entropy(logits.numpy(), labels[group.order])
+            loss_sum, correct = loss_sum + group_loss_sum, correct + group_correct
         return loss_sum / row_count, correct / row_count
 
     return train_epoch
@@ -123,7 +127,7 @@ def _prepare_training(
 def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size: int) -> tf.types.experimental.Callable:
     """A function that takes one step for each batch of the images (N, H, W) and labels (N,), in the given order (N,).
 
-    It gives the sum of all losses and the number of images whose class was found, each before the step on it.
+    The images are on a grid. It gives the logits of each image, in that order, before the step on it.
     """
     weights = network.trainable_variables
     optimizer.build(weights)
@@ -138,29 +142,26 @@ def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size:
             tf.TensorSpec([None], tf.int64),
         ],
     )
-    def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def take_step(sums: tuple[tf.Tensor, tf.Tensor], rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:  # (B,)
+    def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+        def take_step(rows: tf.Tensor) -> tf.Tensor:  # (B,)
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
             with tf.GradientTape() as tape:
-                logits = network(images, training=True)  # (B, classes)
-            # The op that tf.nn.sparse_softmax_cross_entropy_with_logits is, and its gradient. Under op determinism that
-            # function takes two dozen others instead, for the sake of GPUs: on a CPU the op is deterministic by itself.
-            losses, slopes = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=labels)
-            mean_slopes = slopes * (1 / tf.cast(tf.size(labels), tf.float32))  # (B, classes), of the mean loss
-            gradients = tape.gradient(logits, weights, output_gradients=mean_slopes)
-            optimizer.apply(gradients, weights)
-            loss_sum, correct = sums
-            return loss_sum + tf.reduce_sum(losses), correct + _count_correct(logits, labels)
+                logits = compute_logits(network, tf.cast(images, tf.float64), batch_size)
+            slopes = compute_slopes(logits, labels)  # (B, classes)
+            apply_gradients(optimizer, tape.gradient(logits, weights, output_gradients=slopes), weights)
+            return logits
 
-        row_count = tf.size(order)
+        row_count, class_count = tf.size(order), network.output_shape[-1]
         whole = row_count // batch_size * batch_size
-        sums = (tf.constant(0.0), tf.constant(0))
         # Batches of a size that is known when this is compiled: a tenth less time.
-        sums = tf.foldl(take_step, tf.reshape(order[:whole], [-1, batch_size]), sums)
+        batches = tf.reshape(order[:whole], [-1, batch_size])
+        signature = tf.TensorSpec([batch_size, class_count], tf.float64)
+        logits = tf.map_fn(take_step, batches, fn_output_signature=signature, parallel_iterations=1)
         # The smaller last one, if there is one: a loop, for a condition would wait for the one thread that it is in.
+        none = tf.compat.v1.placeholder_with_default(tf.zeros([0, class_count], tf.float64), [None, class_count])
         last_start = tf.range(whole, row_count, batch_size)
-        loss_sum, correct = tf.foldl(lambda sums, start: take_step(sums, order[start:]), last_start, sums)
-        return loss_sum, correct
+        last_logits = tf.foldl(lambda _, start: take_step(order[start:]), last_start, none)
+        return tf.concat([tf.reshape(logits, [-1, class_count]), last_logits], axis=0)
 
     return take_steps
 
@@ -171,14 +172,16 @@ class _GroupMemory:
     def __init__(self, split: Split, budget: MemoryBudget) -> None:
         row_count = count_group_rows(len(split.labels), _count_row_bytes(split), budget)
         self._split = split
+        # One grid for all groups: what an image is rounded to does not depend on the others in its group.
+        self._largest = max(np.abs(split.images[rows]).max() for rows in iterate_chunks(len(split.labels), row_count))
         self._buffer = _allocate_aligned((row_count, *split.images.shape[1:]))
         # Not a copy: the tensor is that memory.
         self._images = tf.experimental.dlpack.from_dlpack(self._buffer.__dlpack__())
-        self._labels = tf.constant([], tf.int32)
+        self._labels = np.empty(0, np.int32)
         self._blocks: list[slice] = []
 
-    def load(self, blocks: list[slice]) -> tuple[tf.Tensor, tf.Tensor]:
-        """The images, at least as many as there are rows in the blocks, and their labels.
+    def load(self, blocks: list[slice]) -> tuple[tf.Tensor, NDArray[np.int32]]:
+        """The images, at least as many as there are rows in the blocks, on a grid, and their labels.
 
         The images are those of the blocks until the next call.
         """
@@ -188,8 +191,10 @@ class _GroupMemory:
                 images = self._split.images[block]
                 self._buffer[start : start + len(images)] = images
                 start += len(images)
+            for chunk in iterate_chunks(start):
+                self._buffer[chunk] = round_to_grid(self._buffer[chunk], self._largest, VALUE_BITS)
             labels = np.concatenate([self._split.labels[block] for block in blocks])
-            self._labels, self._blocks = tf.constant(labels, tf.int32), blocks
+            self._labels, self._blocks = labels.astype(np.int32), blocks
         return self._images, self._labels
 
 
@@ -205,24 +210,15 @@ def _prepare_evaluation(network: keras.Model, split: Split, budget: MemoryBudget
     """A function that gives the network's loss and accuracy on a split; NaN on an empty one."""
     row_count = len(split.labels)
     blocks = split_into_blocks(row_count, _count_row_bytes(split), budget)
-
-    @tf.function(
-        autograph=False,
-        input_signature=[tf.TensorSpec(network.input_shape, tf.float32), tf.TensorSpec([None], tf.int32)],
-    )
-    def evaluate_block(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = network(images, training=False)  # (B, classes)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.reduce_sum(losses), _count_correct(logits, labels)
+    predict = compile_logits(network)
 
     def evaluate() -> tuple[float, float]:
         if not row_count:
             return float("nan"), float("nan")
         loss_sum, correct = 0.0, 0
         for block in blocks:
-            images, labels = tf.constant(split.images[block]), tf.constant(split.labels[block], tf.int32)
-            block_loss_sum, block_correct = evaluate_block(images, labels)
-            loss_sum, correct = loss_sum + float(block_loss_sum), correct + int(block_correct)
+            block_loss_sum, block_correct = measure_cross_entropy(predict(split.images[block]), split.labels[block])
+            loss_sum, correct = loss_sum + block_loss_sum, correct + block_correct
         return loss_sum / row_count, correct / row_count
 
     return evaluate
@@ -230,7 +226,3 @@ def _prepare_evaluation(network: keras.Model, split: Split, budget: MemoryBudget
 
 def _count_row_bytes(split: Split) -> int:
     return split.images.itemsize * math.prod(split.images.shape[1:])
-
-
-def _count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.int32))
