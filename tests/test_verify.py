@@ -14,9 +14,10 @@ from project import Project
 from ruamel.yaml import YAML
 
 from stages.commands.main import main
+from stages.commands.verify import Promise, judge
 from stages.lib.files import read_json
 from stages.lib.integrity import audit, read_outputs
-from stages.lib.rebuilds import CPUS, find_revision, make_environment, rebuild, vary
+from stages.lib.rebuilds import CPUS, Emulation, find_revision, make_environment, rebuild, vary
 
 CACHE = Path(".dvc/cache/files/md5")
 
@@ -561,6 +562,18 @@ def test_usual_processors_that_cannot_be_emulated_are_told(small, tmp_path, monk
         "not tried: AArch64, for it takes long; `pipeline verify --arch aarch64` does",
     ]
     assert result.stdout.endswith("\n1 of 1 rebuilds identical\n")
+
+
+def test_stage_that_is_left_out_is_neither_run_nor_judged(small, tmp_path):
+    """What an architecture cannot run is not missing: the other stages' outputs and dvc.lock are the promised ones."""
+    outputs = read_outputs(*((small.root / name).read_text(encoding="utf-8") for name in ("dvc.lock", "dvc.yaml")))
+    promise = Promise(outputs, audit(outputs, Path(".dvc/cache")).files)
+    (conditions,) = vary(0, [Emulation("other", [sys.executable], left_out=["report"])])
+    done = rebuild(find_revision(), tmp_path / "other", conditions, lambda _: None)
+
+    assert done.stages == ["data"]
+    assert not (done.root / "report.csv").exists()
+    assert judge(promise, done, conditions)[0].result == "identical"
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="QEMU is not installed")
