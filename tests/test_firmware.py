@@ -150,6 +150,7 @@ def test_export_is_examined_as_its_file_says(small_model, examined):
     firmware, golden, _, reference = examined
 
     assert firmware.arena_bytes == bound_arena(firmware.content)
+    assert type(firmware.arena_bytes) is int  # as JSON takes it
     assert firmware.content == small_model.exports[INT8]
     assert firmware.operators == OPERATORS
     np.testing.assert_array_equal(firmware.outputs, reference.answer(golden.images), strict=True)

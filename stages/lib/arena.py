@@ -89,7 +89,7 @@ def _measure(tensor: Any) -> int:  # noqa: ANN401
     """Bytes of a tensor for one image."""
     size = _WIDTHS[tensor.type]
     for length in tensor.shape:
-        size *= abs(length)  # -1 is a batch of any size
+        size *= abs(int(length))  # -1 is a batch of any size
     return _align(size)
 
 
