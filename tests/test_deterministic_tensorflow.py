@@ -29,7 +29,7 @@ def run(script, **environment):
 
 
 def test_environment_does_not_choose_the_kernels():
-    """oneDNN's kernels are not used, whatever the environment asks for."""
+    """OneDNN's kernels are not used, whatever the environment asks for."""
     assert run(OURS + PRODUCT, **ONE_DNN) == run(OURS + PRODUCT)
 
 
