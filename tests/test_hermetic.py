@@ -98,10 +98,10 @@ NOTEBOOK = Setting(
     },
     umask=0o077,
 )
-# A container: a user without account, home folder and standard error, Python that drops assertions and docstrings.
+# A container: a user without account, home folder and standard error, in an encoding of seven bits.
 CONTAINER = Setting(
     ALL,
-    {"PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"},
     unset=("HOME", "USER", "LOGNAME"),
     is_nobody=os.geteuid() == 0 and shutil.which("setpriv") is not None,
     redirection="2>&-",
@@ -140,8 +140,8 @@ ONE_BY_ONE = {
     "LC_ALL=C without help": set_variables(ALL, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
     "PYTHONWARNINGS=error": set_variables(ALL, PYTHONWARNINGS="error"),
     "PYTHONDEVMODE=1": set_variables(UP_TO_EXPORT, PYTHONDEVMODE="1"),
-    "PYTHONOPTIMIZE=1": set_variables(ALL, PYTHONOPTIMIZE="1"),
-    "PYTHONOPTIMIZE=2": set_variables(ALL, PYTHONOPTIMIZE="2"),
+    "PYTHONOPTIMIZE=1": set_variables(ALL, PYTHONOPTIMIZE="1", PYTHONDONTWRITEBYTECODE="1"),
+    "PYTHONOPTIMIZE=2": set_variables(ALL, PYTHONOPTIMIZE="2", PYTHONDONTWRITEBYTECODE="1"),
     "PYTHONHASHSEED=1": set_variables(ALL, PYTHONHASHSEED="1"),
     "PYTHONPATH with another numpy": Setting(
         ("ingest",), {"PYTHONPATH": "{folder}/other"}, {"other/numpy/__init__.py": b"raise ImportError\n"}
