@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 from imports import ROOT
 from samples import list_files, run_python
@@ -97,10 +98,10 @@ NOTEBOOK = Setting(
     },
     umask=0o077,
 )
-# A container: a user without account, home folder and standard error, Python that drops assertions and docstrings.
+# A container: a user without account, home folder and standard error, in an encoding of seven bits.
 CONTAINER = Setting(
     ALL,
-    {"PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"},
     unset=("HOME", "USER", "LOGNAME"),
     is_nobody=os.geteuid() == 0 and shutil.which("setpriv") is not None,
     redirection="2>&-",
@@ -139,8 +140,8 @@ ONE_BY_ONE = {
     "LC_ALL=C without help": set_variables(ALL, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
     "PYTHONWARNINGS=error": set_variables(ALL, PYTHONWARNINGS="error"),
     "PYTHONDEVMODE=1": set_variables(UP_TO_EXPORT, PYTHONDEVMODE="1"),
-    "PYTHONOPTIMIZE=1": set_variables(ALL, PYTHONOPTIMIZE="1"),
-    "PYTHONOPTIMIZE=2": set_variables(ALL, PYTHONOPTIMIZE="2"),
+    "PYTHONOPTIMIZE=1": set_variables(ALL, PYTHONOPTIMIZE="1", PYTHONDONTWRITEBYTECODE="1"),
+    "PYTHONOPTIMIZE=2": set_variables(ALL, PYTHONOPTIMIZE="2", PYTHONDONTWRITEBYTECODE="1"),
     "PYTHONHASHSEED=1": set_variables(ALL, PYTHONHASHSEED="1"),
     "PYTHONPATH with another numpy": Setting(
         ("ingest",), {"PYTHONPATH": "{folder}/other"}, {"other/numpy/__init__.py": b"raise ImportError\n"}
@@ -371,6 +372,21 @@ def test_own_packages_come_before_those_of_python_path(probe, tmp_path):
     assert probe(code, PYTHONPATH=str(tmp_path / "others")).endswith(" only_there\n")
 
 
+def test_letters_come_from_the_bundled_fonts_alone(probe, tmp_path):
+    """Of a machine's own fonts none is known: a class name looks the same where others are installed."""
+    (tmp_path / ".local/share/fonts").mkdir(parents=True)
+    bundled = Path(mpl.get_data_path()) / "fonts/ttf/cmr10.ttf"
+    shutil.copy(bundled, tmp_path / ".local/share/fonts/own.ttf")
+    code = """
+import stages.lib.pictures
+from matplotlib import font_manager, get_data_path
+fonts = font_manager.fontManager.ttflist
+print(len(fonts) > 0, [font.fname for font in fonts if not font.fname.startswith(get_data_path())])
+"""
+
+    assert probe(code) == "True []\n"
+
+
 def test_code_of_another_folder_is_refused(probe):
     """PYTHONSAFEPATH hides the stages of the current folder, and those of another clone are not run in their place."""
     (probe.root / "stages/probe.py").write_text("", encoding="utf-8")
@@ -380,6 +396,18 @@ def test_code_of_another_folder_is_refused(probe):
     assert done.stderr == (
         f"ingest: expected the code of this folder, got that of {ROOT / 'stages/__init__.py'}; "
         "unset PYTHONSAFEPATH, and start Python without -P and -I\n"
+    )
+
+
+def test_names_of_own_images_are_read_as_utf8_or_not_at_all(tmp_path):
+    """Where the locale has another encoding a class would have another name: that is one line instead."""
+    code = "from stages.lib.datasets import load_folder; load_folder('own', (28, 28), 0.2, 0)"
+    ascii_names = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = run_python("-c", code, cwd=tmp_path, **ascii_names)
+
+    assert done.stderr.endswith(
+        "own: expected names of files read as UTF-8, got as ascii, which this locale has; "
+        "set LC_ALL=C.UTF-8 and run again\n"
     )
 
 
