@@ -63,7 +63,7 @@ bench-scale: setup
 	python -m benchmarks.scale
 
 verify: setup
-	pipeline verify
+	pipeline verify --emulate
 
 # Needs uv. One version of each package for every Python, with hashes and without addresses.
 lock:

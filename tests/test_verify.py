@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from stages.commands.main import main
 from stages.lib.files import read_json
 from stages.lib.integrity import audit, read_outputs
-from stages.lib.rebuilds import find_revision, make_environment, rebuild, vary
+from stages.lib.rebuilds import CPUS, find_revision, make_environment, rebuild, vary
 
 CACHE = Path(".dvc/cache/files/md5")
 
@@ -371,7 +371,7 @@ def test_conditions_differ_in_every_respect(small, tmp_path):
     Path("report.py").write_text(TELLING, encoding="utf-8")
     small.commit()
     told = []
-    for number, conditions in enumerate(vary(2, None)):
+    for number, conditions in enumerate(vary(2)):
         done = rebuild(find_revision(), tmp_path / str(number), conditions, lambda _: None)
         told.append(read_json(done.root / "metrics.json"))
 
@@ -472,7 +472,7 @@ def test_nothing_leads_out_of_a_clone(tmp_path, monkeypatch):
     """MLflow's server, another DVC root or git folder stay out; a mirror's path becomes absolute, an address stays."""
     monkeypatch.chdir(tmp_path)
     base = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "DVC_ROOT": "/", "GIT_DIR": "/", "PYTHONSAFEPATH": "1"}
-    (conditions,) = vary(1, None)
+    (conditions,) = vary(1)
     made = make_environment({**base, "MNIST_MIRROR": "https://mnist.example"}, conditions, tmp_path)
 
     assert base.keys() & made.keys() == set()
@@ -485,7 +485,7 @@ def test_downloads_of_this_project_serve_the_clones(tmp_path, monkeypatch):
     """MNIST is not downloaded again for each rebuild: the files that `ingest` kept are the mirror."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    (conditions,) = vary(1, None)
+    (conditions,) = vary(1)
     before = make_environment({}, conditions, tmp_path)
     (tmp_path / ".cache/mnist").mkdir(parents=True)
 
@@ -506,25 +506,61 @@ def test_missing_emulator_is_one_line(small, monkeypatch):
     )
 
 
-def test_emulator_runs_the_stages_of_the_last_rebuild(small, tmp_path, monkeypatch):
-    """With --cpu the last rebuild's stages are started through the emulator; identical rebuilds are counted."""
+def write_emulator(tmp_path, monkeypatch):
+    """A log of what is run by a `qemu-x86_64` that starts programs on this machine's own processor."""
     emulator = tmp_path / "bin/qemu-x86_64"
     emulator.parent.mkdir()
     log = tmp_path / "log"
     emulator.write_text(f'#!/bin/sh\necho "$2 $4" >> {shlex.quote(str(log))}\nshift 2\nexec "$@"\n', encoding="utf-8")
     emulator.chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join([str(emulator.parent), os.environ["PATH"]]))
-    result = small.verify("--cpu", "Haswell")
+    return log
+
+
+def test_each_processor_is_one_more_rebuild(small, tmp_path, monkeypatch):
+    """Each --cpu adds a rebuild whose stages are started through the emulator; identical rebuilds are counted."""
+    log = write_emulator(tmp_path, monkeypatch)
+    result = small.verify("--repeat", "1", "--cpu", "Haswell", "--cpu", "Haswell,vendor=AuthenticAMD")
 
     assert result.exit_code == 0
-    assert re.search(
-        r"^rebuild 2 of 2: .+ on an emulated Haswell\ndata \d+ s, report \d+ s\nidentical$",
-        result.stdout,
-        re.MULTILINE,
-    )
-    assert result.stdout.endswith("\n2 of 2 rebuilds identical\n")
+    assert re.findall(
+        r"^rebuild (\d) of 3: .+ on an emulated (.+)\ndata \d+ s, report \d+ s\nidentical$", result.stdout, re.MULTILINE
+    ) == [("2", "Haswell"), ("3", "Haswell,vendor=AuthenticAMD")]
+    assert result.stdout.endswith("\n3 of 3 rebuilds identical\n")
     assert small.git("status", "--porcelain") == ""
-    assert log.read_text(encoding="utf-8").splitlines() == ["Haswell -c", "Haswell data.py", "Haswell report.py"]
+    assert log.read_text(encoding="utf-8").splitlines() == [
+        *("Haswell -c", "Haswell,vendor=AuthenticAMD -c", "Haswell data.py", "Haswell report.py"),
+        *("Haswell,vendor=AuthenticAMD data.py", "Haswell,vendor=AuthenticAMD report.py"),
+    ]
+
+
+def test_usual_processors_are_emulated_where_that_is_possible(small, tmp_path, monkeypatch):
+    """`make verify` rebuilds on processors of both cache sizes, each once, and says that AArch64 was not tried."""
+    write_emulator(tmp_path, monkeypatch)
+    result = small.verify("--repeat", "0", "--emulate", "--cpu", "Haswell")
+
+    assert result.exit_code == 0
+    assert re.findall(r"^rebuild \d of 3: .+ on an emulated (.+)$", result.stdout, re.MULTILINE) == list(CPUS)
+    assert "not tried: AArch64, for it takes long; `pipeline verify --arch aarch64` does\n" in result.stdout
+
+
+def test_usual_processors_that_cannot_be_emulated_are_told(small, tmp_path, monkeypatch):
+    """Where QEMU is not installed, `make verify` says what it does not try and how it could, and goes on."""
+    (tmp_path / "bin").mkdir()
+    for program in ("git", "sh"):
+        (tmp_path / "bin" / program).symlink_to(shutil.which(program))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    result = small.verify("--repeat", "1", "--emulate")
+    why = "--cpu: expected qemu-x86_64 on PATH, got none; install it (Debian, Ubuntu: `apt-get install qemu-user`)"
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:4] == [
+        f"not tried: Haswell, which has an L1 data cache of 32 KiB; {why}",
+        f"not tried: SapphireRapids-v4, which has one of 48 KiB, and which QEMU 11 knows, not yet 10.0; {why}",
+        f"not tried: Haswell,vendor=AuthenticAMD, which has one of 64 KiB; {why}",
+        "not tried: AArch64, for it takes long; `pipeline verify --arch aarch64` does",
+    ]
+    assert result.stdout.endswith("\n1 of 1 rebuilds identical\n")
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="QEMU is not installed")
@@ -541,9 +577,14 @@ def test_unknown_processor_is_one_line(small):
     )
 
 
-def test_processor_without_rebuild_is_a_usage_error(small):
-    """--quick rebuilds nothing, so that --cpu beside it is a mistake."""
-    assert small.verify("--quick", "--cpu", "Haswell").exit_code == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [["--quick", "--cpu", "Haswell"], ["--quick", "--arch", "aarch64"], ["--quick", "--emulate"], ["--repeat", "0"]],
+    ids=" ".join,
+)
+def test_processor_without_rebuild_is_a_usage_error(small, arguments):
+    """--quick rebuilds nothing, so that a processor beside it is a mistake; so is no rebuild without --quick."""
+    assert small.verify(*arguments).exit_code == 2
 
 
 def test_this_pipeline_gives_the_committed_lock_under_other_conditions(tmp_path, monkeypatch):

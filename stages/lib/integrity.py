@@ -69,6 +69,15 @@ def read_outputs(lock_text: str, graph_text: str) -> list[Output]:
     ]
 
 
+def read_stage_names(graph_text: str) -> list[str]:
+    """The names of the stages in the text of a dvc.yaml, in its order.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return list(_read_stages(graph_text, "dvc.yaml"))
+
+
 def _read_stages(text: str, name: str) -> Mapping[str, Any]:
     try:
         stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]

@@ -6,24 +6,41 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.lib import aarch64
 from stages.lib.errors import PipelineError
 from stages.lib.git import require_repository, run_git
+from stages.lib.integrity import read_stage_names
 from stages.lib.places import resolve
 
 EMULATOR = "qemu-x86_64"
+# On which to rebuild where nothing else is asked for, and what they have: TensorFlow's own sums follow the size of the
+# L1 data cache, which QEMU reports by the processor and by the maker that it is told.
+CPUS = {
+    "Haswell": "an L1 data cache of 32 KiB",
+    "SapphireRapids-v4": "one of 48 KiB, and which QEMU 11 knows, not yet 10.0",
+    "Haswell,vendor=AuthenticAMD": "one of 64 KiB",
+}
 
 _STAGE = re.compile(r"Running stage '(.+)':")
 # What names another repository, another project or another MLflow store than the clone's own.
 _LEAKING = re.compile(
     r"DVC_|MLFLOW_|GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|COMMON_DIR)$|PYTHONSAFEPATH$"
 )
-_NOISE = re.compile(rf"{EMULATOR}: warning|ERROR: |$")
+_NOISE = re.compile(r"qemu-\w+: warning|ERROR: |$")
 _MIRROR = "MNIST_MIRROR"
 _DOWNLOADS = ".cache/mnist"  # what `ingest` keeps; each file there is verified by its hash
+
+
+class Emulation(NamedTuple):
+    """A processor that is not this machine's."""
+
+    title: str
+    python: Sequence[str]  # the command that starts Python on it
+    left_out: Sequence[str] = ()  # stages that are not run on it
 
 
 class Conditions(NamedTuple):
@@ -32,13 +49,13 @@ class Conditions(NamedTuple):
     folder: str
     umask: int
     environment: dict[str, str]
-    cpu: str | None = None  # emulated, by its name in QEMU
+    emulation: Emulation | None = None
 
     def describe(self) -> str:
         """All of them, in a line."""
         settings = [f"{key}={value}" for key, value in self.environment.items()]
-        cpu = [f"on an emulated {self.cpu}"] if self.cpu else []
-        return " ".join([*settings, f"umask {self.umask:03o}", f"in {self.folder}", *cpu])
+        where = [f"on an emulated {self.emulation.title}"] if self.emulation else []
+        return " ".join([*settings, f"umask {self.umask:03o}", f"in {self.folder}", *where])
 
 
 class Rebuild(NamedTuple):
@@ -49,6 +66,7 @@ class Rebuild(NamedTuple):
     seconds: float
     failed: str  # the stage that did not, or `dvc`; empty if all did
     fault: str  # the last that it said
+    left_out: Sequence[str] = ()  # stages that were not to be run
 
 
 class Revision(NamedTuple):
@@ -59,10 +77,10 @@ class Revision(NamedTuple):
     folder: str  # of the project in the repository; empty if it is the root
 
 
-def vary(count: int, cpu: str | None) -> list[Conditions]:
-    """`count` conditions, each unlike the one before in every respect, the first the least like a usual machine's.
+def vary(count: int, emulations: Sequence[Emulation] = ()) -> list[Conditions]:
+    """Conditions, each unlike the one before in every respect, the first the least like a usual machine's.
 
-    cpu: the processor of the last of them, if it is not this machine's.
+    count: of those on this machine's processor. emulations: one more on each.
     """
     locales = (_choose_locale(), "C")
     return [
@@ -76,9 +94,9 @@ def vary(count: int, cpu: str | None) -> list[Conditions]:
                 "TZ": ("LINT-14", "UTC0")[number % 2],  # the Line Islands, often a day ahead of Greenwich
                 "PYTHONHASHSEED": str(number + 1),
             },
-            cpu=cpu if number == count - 1 else None,
+            emulation=emulation,
         )
-        for number in range(count)
+        for number, emulation in enumerate([*[None] * count, *emulations])
     ]
 
 
@@ -92,8 +110,8 @@ def _choose_locale() -> str:
     return next((name for name in names if not name.startswith("C.")), "C.UTF-8")
 
 
-def require_emulator(cpu: str) -> None:
-    """Refuse a processor that cannot be emulated here.
+def emulate_cpu(cpu: str) -> Emulation:
+    """A processor of this machine's architecture, by its name in QEMU.
 
     Raises:
         PipelineError: the emulator is not installed, does not know `cpu`, or Python does not run on it.
@@ -113,6 +131,16 @@ def require_emulator(cpu: str) -> None:
             got=f"{cpu!r}: {said[-1] if said else f'exit code {done.returncode}'}",
             do="choose another, Haswell for one",
         )
+    return Emulation(cpu, [EMULATOR, "-cpu", cpu, sys.executable])
+
+
+def emulate_aarch64(tell: Callable[[str], None]) -> Emulation:
+    """AArch64, with a Python for it that is laid first if need be.
+
+    Raises:
+        PipelineError: it cannot be had here, and why.
+    """
+    return Emulation("AArch64", [str(aarch64.lay_python(tell))], left_out=("track",))
 
 
 def find_revision() -> Revision:
@@ -145,10 +173,14 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     tell: is given the pieces of a line: each stage's name when it starts, and what it took when it has ended.
     """
     environment = make_environment(os.environ, conditions, parent)
+    left_out = conditions.emulation.left_out if conditions.emulation else ()
     root = _clone(revision, parent / conditions.folder, environment, conditions.umask) / revision.folder
     # Whatever cache this project or this machine has for DVC: the clone has one of its own.
     (root / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     command = [sys.executable, "-u", "-m", "dvc", "repro", "--force", "--no-run-cache"]
+    if left_out:
+        names = read_stage_names((root / "dvc.yaml").read_text(encoding="utf-8"))
+        command += [name for name in names if name not in left_out]
     started = time.monotonic()
     stages: dict[str, float] = {}  # start by name
     said: list[str] = []  # by the stage that runs
@@ -175,9 +207,9 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     _tell_end(stages, tell)
     seconds = time.monotonic() - started
     if not process.returncode:
-        return Rebuild(root, list(stages), seconds, failed="", fault="")
+        return Rebuild(root, list(stages), seconds, failed="", fault="", left_out=left_out)
     *ended, failed = stages or ["dvc"]
-    return Rebuild(root, ended, seconds, failed, said[-1] if said else f"exit code {process.returncode}")
+    return Rebuild(root, ended, seconds, failed, said[-1] if said else f"exit code {process.returncode}", left_out)
 
 
 def _tell_end(stages: dict[str, float], tell: Callable[[str], None]) -> None:
@@ -189,7 +221,9 @@ def make_environment(base: Mapping[str, str], conditions: Conditions, parent: Pa
     """The variables of a rebuild: those of `base`, but nothing that leads out of the clone, and the conditions'."""
     environment = {key: value for key, value in base.items() if not _LEAKING.match(key)}
     environment |= conditions.environment
-    environment["PATH"] = os.pathsep.join([str(_write_python(parent, conditions.cpu)), base.get("PATH", os.defpath)])
+    environment["PATH"] = os.pathsep.join(
+        [str(_write_python(parent, conditions.emulation)), base.get("PATH", os.defpath)]
+    )
     environment["DVC_NO_ANALYTICS"] = "1"
     for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE"):
         environment[f"DVC_{kind}_DIR"] = str(parent / "dvc")
@@ -201,11 +235,11 @@ def make_environment(base: Mapping[str, str], conditions: Conditions, parent: Pa
     return environment
 
 
-def _write_python(parent: Path, cpu: str | None) -> Path:
+def _write_python(parent: Path, emulation: Emulation | None) -> Path:
     """A folder with the `python` that stages are started as: this one, if need be on an emulated processor."""
-    folder = parent / "bin" / (cpu or "this")
+    folder = parent / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [*([EMULATOR, "-cpu", cpu] if cpu else []), sys.executable]
+    command = emulation.python if emulation else [sys.executable]
     (folder / "python").write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
     (folder / "python").chmod(0o755)
     return folder
