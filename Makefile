@@ -1,6 +1,6 @@
 # make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
 # make test    set up and run the tests           make check   lint and types
-# make test-slow   those that take minutes: DVC's queue, Ray, a team's server, MLflow's pages, full disks
+# make test-slow   those that take minutes: DVC's queue, Ray, a team's server, MLflow's pages, full disks, other processors
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST

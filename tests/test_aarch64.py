@@ -88,8 +88,8 @@ def test_packages_of_this_project_are_selected():
         (
             ["qemu-aarch64"],
             (
-                "--arch aarch64: expected apt-get on PATH, for a Python to emulate, got none; run it on Debian, "
-                "or in a container of it"
+                "--arch aarch64: expected apt-get on PATH, for a Python to emulate, got none; "
+                "run it on Debian, or in a container of it"
             ),
         ),
     ],
