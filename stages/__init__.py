@@ -57,6 +57,14 @@ def _stop_importing(number: int, _frame: FrameType | None) -> NoReturn:
     os._exit(128 + number)  # an exception would be met by whatever is being imported
 
 
+# PYTHONSAFEPATH has Python leave out the current folder: another clone's code would make this one's outputs.
+_HERE = os.path.join("stages", "__init__.py")  # noqa: PTH118  # a stage waits for every import
+if _IS_STAGE and os.path.exists(_HERE) and not os.path.samefile(_HERE, __file__):  # noqa: PTH110, PTH121
+    sys.exit(
+        f"{_name_stage()}: expected the code of this folder, got that of {__file__}; "
+        "unset PYTHONSAFEPATH, and start Python without -P and -I"
+    )
+
 # TensorFlow asks for a place for temporary files while it is imported, and would end in a traceback.
 if _IS_STAGE:
     try:

@@ -24,6 +24,7 @@ from stages.lib.promotion import PREDICTIONS_PATH, Contender, Criteria, read_pre
 from stages.lib.runtimes import load_predictor
 from stages.lib.stage import main
 from stages.lib.stage_times import describe_times, read_times
+from stages.lib.tested_machines import find_untested_here
 from stages.lib.tracking import (
     UNKNOWN,
     ModelRecord,
@@ -129,6 +130,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             "git.commits": find_commit(),
             "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
+            "machine.untested": find_untested_here(),
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
         params=flatten_params(state.params),

@@ -7,6 +7,7 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 """
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from stages.lib.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.order_free_optimizers import create_optimizer
 from stages.lib.params import Section
 from stages.lib.stage import main
+from stages.lib.tested_machines import find_untested_here
 from stages.lib.training import EarlyStopping, Epoch, Schedule, fit
 
 # At most, of a .keras file without its weights, and of a line of the history.
@@ -149,6 +151,8 @@ def run(
     history_path: Path = Path("reports/history.csv"),
 ) -> None:
     """Train on the normalized data, then write the network and its history."""
+    if untested := find_untested_here():
+        print(f"train: nobody has tried this on {untested}: dvc.lock may get other bytes here", file=sys.stderr)
     dataset = read_json(data_dir / "dataset.json")
     class_count = len(dataset["class_names"])
     require_space(model_path, estimate_size(params, dataset["image_size"], class_count))

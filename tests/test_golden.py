@@ -1,7 +1,6 @@
 """Golden vectors say, to anybody who can read JSON, what every export answers to a few images."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from samples import CLASS_NAMES, IMAGE_SIZE
 
 from stages.lib.arrays import Split
 from stages.lib.files import read_json, write_json
-from stages.lib.golden import _DECIMALS, Golden, describe_golden, find_golden, predict_in_float64
+from stages.lib.golden import Golden, describe_golden, find_golden
 from stages.lib.integer_reference import IntegerReference
 from stages.lib.micro import HAS_MICRO
 from stages.lib.parity_matrix import NOT_FOR_MICRO
@@ -45,7 +44,7 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def golden(small_model):
-    return find_golden(small_model.weights, small_model.features, small_model.test)
+    return find_golden(small_model.probabilities, small_model.test)
 
 
 @pytest.fixture(scope="module")
@@ -99,61 +98,20 @@ def check_as_a_stranger(described, name, content, runtime):
 
 
 def test_exact_answers_are_keras_within_float32(small_model):
-    """Worked out in float64, the network gives Keras's probabilities, but for float32's rounding."""
-    exact = predict_in_float64(small_model.weights, small_model.features)
+    """Worked out exactly, the network gives Keras's probabilities, but for float32's rounding."""
+    exact = small_model.probabilities
 
     assert (exact.dtype, exact.shape) == (np.float64, small_model.reference.shape)
     assert np.abs(exact - small_model.reference).max() <= KERAS_TOLERANCE
 
 
-def test_answers_as_written_do_not_depend_on_the_order_of_images(small_model):
-    """An image's answer has the same decimals wherever in a batch it stands, however BLAS sums the last rows."""
-    order = np.random.default_rng(0).permutation(len(small_model.features))
-    exact = predict_in_float64(small_model.weights, small_model.features)
-
-    np.testing.assert_array_equal(
-        predict_in_float64(small_model.weights, small_model.features[order]).round(_DECIMALS),
-        exact[order].round(_DECIMALS),
-        strict=True,
-    )
-
-
-def test_exact_answers_are_those_worked_out_by_hand():
-    """Two layers: sums, what is below zero cut off between them, and a softmax at the end."""
-    weights = [
-        np.array([[1, -1], [2, 0]], np.float32),
-        np.array([0.5, 0.25], np.float32),
-        np.array([[1, 0, 0], [8, 8, 8]], np.float32),
-        np.array([0, 1, -1], np.float32),
-    ]
-    features = np.array([[[0.5, 0.25]], [[-4, 0]]], np.float32)  # hidden (1.5, 0) and (0, 4.25)
-    logits = [[1.5, 1, -1], [34, 35, 33]]
-    sums = [sum(map(math.exp, row)) for row in logits]
-
-    np.testing.assert_allclose(
-        predict_in_float64(weights, features),
-        [[math.exp(value) / total for value in row] for row, total in zip(logits, sums, strict=True)],
-        rtol=1e-15,  # a few roundings of float64
-    )
-
-
-def test_exact_answers_to_enormous_logits_are_numbers():
-    """Logits whose exponential float64 cannot hold are still probabilities."""
-    weights = [np.array([[1, -1, 0]], np.float32), np.array([0, 0, 0], np.float32)]
-
-    assert predict_in_float64(weights, np.array([[[1e4]]], np.float32)).tolist() == [[1, 0, 0]]
-
-
 def choose_rows(labels, sureness, class_count=3):
     """The rows of the golden images among images with these labels, of which a network is so sure."""
     labels, sureness = np.array(labels), np.array(sureness, np.float64)
-    # Features are the logarithms of the probabilities, which the network only has to take the softmax of.
     probabilities = np.repeat((1 - sureness)[:, np.newaxis] / (class_count - 1), class_count, axis=1)
     probabilities[np.arange(len(labels)), labels] = sureness
-    features = np.log(probabilities).astype(np.float32)[:, np.newaxis]  # (N, 1, classes)
-    weights = [np.eye(class_count, dtype=np.float32), np.zeros(class_count, np.float32)]
-    images = np.arange(features.size, dtype=np.uint8).reshape(features.shape)
-    golden = find_golden(weights, features, Split(images, labels))
+    images = np.arange(3 * len(labels), dtype=np.uint8).reshape(-1, 1, 3)
+    golden = find_golden(probabilities, Split(images, labels))
 
     np.testing.assert_array_equal(golden.labels, labels[golden.rows])
     np.testing.assert_array_equal(golden.images, images[golden.rows], strict=True)
@@ -185,16 +143,14 @@ def test_golden_images_are_ten_at_most():
 
 def test_golden_answers_are_those_to_its_images(small_model, golden):
     """Rows, images and answers belong together: they are those of the whole test split, picked."""
-    exact = predict_in_float64(small_model.weights, small_model.features)
-
-    assert np.abs(golden.probabilities - exact[golden.rows]).max() <= 1e-15  # other batches round other last bits
+    np.testing.assert_array_equal(golden.probabilities, small_model.probabilities[golden.rows], strict=True)
 
 
 def test_golden_images_outlive_the_file_they_came_from(small_model, tmp_path):
     """Images are copied out of a memory-mapped file."""
     np.save(tmp_path / "images.npy", small_model.test.images)
     images = np.load(tmp_path / "images.npy", mmap_mode="r+")
-    golden = find_golden(small_model.weights, small_model.features, Split(images, small_model.test.labels))
+    golden = find_golden(small_model.probabilities, Split(images, small_model.test.labels))
     images[:] = 0
 
     np.testing.assert_array_equal(golden.images, small_model.test.images[golden.rows], strict=True)
@@ -223,18 +179,6 @@ def test_tolerance_is_the_budget_and_room_for_rounding(golden_path):
         "model_dynamic_range.tflite": 0.010005,
         INT8: 0.020005,
     }
-
-
-def test_file_is_the_same_bytes_in_any_order_of_computing(small_model, golden_path, tmp_path):
-    """Answers whose last bits differ, as other processors have them, are written as the same six decimals."""
-    described = read_json(golden_path)
-    golden = find_golden(small_model.weights, small_model.features, small_model.test)
-    nudged = golden._replace(probabilities=np.nextafter(golden.probabilities, 1))
-    integers = {name: (np.array(value["output"], np.uint8), 1) for name, value in described["integers"].items()}
-    for path, vectors in ((tmp_path / "one", golden), (tmp_path / "other", nudged)):
-        write_json(path, describe_golden(vectors, CLASS_NAMES, MAX_ABS_ERRORS, integers))
-
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 def test_class_names_are_by_label():

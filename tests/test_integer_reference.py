@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object, convert_object_to_bytearray
 from samples import IMAGE_SIZE, NORMALIZATION, make_split
 
-from stages.lib.conversion import convert_to_int8_tflite, fold_normalization, widen_range
+from stages.lib.conversion import calibrate, convert_to_int8_tflite, fold_normalization
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.errors import ExportError
 from stages.lib.integer_reference import IntegerReference
@@ -50,7 +50,7 @@ def make_int8(hidden_units, factor=1.0, *, has_biases=True):
         ]
     )
     pixel_network = fold_normalization(network, NORMALIZATION)
-    return convert_to_int8_tflite(pixel_network, widen_range(make_split(60, seed=1).images))
+    return convert_to_int8_tflite(pixel_network, calibrate(pixel_network, make_split(60, seed=1).images))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def tiny_content():
     """The int8 export of a network of two pixels and two classes, whose numbers are to be edited."""
     network = build_network((1, 2), [], 2, "softmax")
     network.set_weights([np.eye(2, dtype=np.float32), np.full(2, 0.5, np.float32)])
-    return convert_to_int8_tflite(network, np.array([[[0, 255]]], np.uint8))
+    return convert_to_int8_tflite(network, calibrate(network, np.array([[[0, 255]]], np.uint8)))
 
 
 def edit(content, *, weight, bias, factor, zero_point=0, has_relu=False):

@@ -7,7 +7,7 @@ import pytest
 from samples import IMAGE_SIZE, NORMALIZATION, make_split, run_python
 
 from stages.lib.arena import bound_arena
-from stages.lib.conversion import convert_to_int8_tflite, fold_normalization, widen_range
+from stages.lib.conversion import calibrate, convert_to_int8_tflite, fold_normalization
 from stages.lib.deterministic_tensorflow import keras
 from stages.lib.micro import HAS_MICRO, MicroInterpreter, measure_arena
 from stages.lib.network import build_network
@@ -42,7 +42,7 @@ def make_int8(image_size, hidden_units):
     keras.utils.set_random_seed(0)
     pixel_network = fold_normalization(build_network(image_size, hidden_units, 3, "softmax"), NORMALIZATION)
     images = np.random.default_rng(0).integers(0, 256, (10, *image_size), np.uint8)
-    return convert_to_int8_tflite(pixel_network, widen_range(images))
+    return convert_to_int8_tflite(pixel_network, calibrate(pixel_network, images))
 
 
 @pytest.mark.parametrize(("name", "reason"), NOT_FOR_MICRO.items())

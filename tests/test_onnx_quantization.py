@@ -9,14 +9,13 @@ from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 
 from stages.export import convert
 from stages.lib.canonical_onnx import canonicalize_onnx
-from stages.lib.conversion import convert_to_onnx, fold_normalization, widen_range
+from stages.lib.conversion import calibrate, convert_to_onnx, fold_normalization
 from stages.lib.deterministic_tensorflow import keras
-from stages.lib.golden import predict_in_float64
 from stages.lib.network import build_network
 from stages.lib.onnx_quantization import quantize_onnx
 from stages.lib.runtimes import load_content
 
-CALIBRATION_IMAGES = widen_range(make_split(60, seed=1).images)
+CALIBRATION_IMAGES = make_split(60, seed=1).images
 TEST_IMAGES = make_split(300, seed=2).images
 # Of images to which a network that nobody trained gives the class of its float form: 0.98 measured at least.
 MIN_SAME_CLASS = 0.95
@@ -29,7 +28,8 @@ NETWORKS = pytest.mark.parametrize(
 class Quantized(NamedTuple):
     """A network as ONNX before and after quantization."""
 
-    weights: list
+    network: keras.Model  # for features
+    pixel_network: keras.Model
     model: onnx.ModelProto  # float
     before: bytes  # of the same, when it was given
     quantized: onnx.ModelProto
@@ -49,6 +49,11 @@ def make_pixel_network(hidden_units, image_size=IMAGE_SIZE, *, has_biases=True):
     return network, fold_normalization(network, NORMALIZATION)
 
 
+def quantize(pixel_network, model, images=CALIBRATION_IMAGES):
+    """The network's ONNX model, quantized for these images."""
+    return quantize_onnx(model, calibrate(pixel_network, images))
+
+
 @pytest.fixture(scope="module")
 def network(request):
     """A network of these hidden units, quantized from ONNX of this opset."""
@@ -56,7 +61,7 @@ def network(request):
     network, pixel_network = make_pixel_network(hidden_units)
     model = convert_to_onnx(pixel_network, opset)
     before = model.SerializeToString(deterministic=True)
-    return Quantized(network.get_weights(), model, before, quantize_onnx(model, CALIBRATION_IMAGES))
+    return Quantized(network, pixel_network, model, before, quantize(pixel_network, model))
 
 
 def list_operators(model):
@@ -113,7 +118,7 @@ def test_answers_are_floats_by_a_float_softmax(network):
 @NETWORKS
 def test_layers_have_weights_of_8_bits_and_biases_of_32(network):
     """Each layer is one Gemm with unsigned 8-bit weights and a bias as wide as its sums."""
-    layers = len(network.weights) // 2
+    layers = len(network.network.get_weights()) // 2
 
     assert list_layer_types(network.quantized) == [[onnx.TensorProto.UINT8, onnx.TensorProto.INT32]] * layers
     assert not {"MatMul", "Add"} & set(list_operators(network.quantized))
@@ -122,7 +127,7 @@ def test_layers_have_weights_of_8_bits_and_biases_of_32(network):
 @NETWORKS
 def test_canonical_form_is_the_same_bytes_again(network):
     """A second quantization, with its temporary files elsewhere, gives the same bytes."""
-    again = quantize_onnx(network.model, CALIBRATION_IMAGES.copy())
+    again = quantize(network.pixel_network, network.model)
 
     assert canonicalize_onnx(again) == canonicalize_onnx(network.quantized)
 
@@ -139,7 +144,7 @@ def test_canonical_form_needs_the_standard_operators_alone(network):
 @pytest.mark.parametrize("runtime", ["onnx_runtime", "onnx_reference"])
 def test_most_images_get_the_float_networks_class(network, runtime):
     """Eight bits change an answer only where two classes are close."""
-    reference = predict_in_float64(network.weights, NORMALIZATION.apply(TEST_IMAGES))
+    reference = network.network(NORMALIZATION.apply(TEST_IMAGES)).numpy()
     actual = load_content(canonicalize_onnx(network.quantized), runtime, "model_int8.onnx")(TEST_IMAGES)
 
     assert len(set(reference.argmax(axis=1))) > 1
@@ -151,8 +156,8 @@ def test_most_images_get_the_float_networks_class(network, runtime):
 def test_layers_without_a_bias_are_quantized_too(hidden_units, runtime):
     """Of biases that are all zero the conversion keeps none: the weights of such a layer are 8 bits all the same."""
     network, pixel_network = make_pixel_network(hidden_units, has_biases=False)
-    quantized = quantize_onnx(convert_to_onnx(pixel_network, 18), CALIBRATION_IMAGES)
-    reference = predict_in_float64(network.get_weights(), NORMALIZATION.apply(TEST_IMAGES))
+    quantized = quantize(pixel_network, convert_to_onnx(pixel_network, 18))
+    reference = network(NORMALIZATION.apply(TEST_IMAGES)).numpy()
     actual = load_content(canonicalize_onnx(quantized), runtime, "model_int8.onnx")(TEST_IMAGES)
 
     assert [weights for weights, *_ in list_layer_types(quantized)] == [onnx.TensorProto.UINT8] * (
@@ -164,25 +169,28 @@ def test_layers_without_a_bias_are_quantized_too(hidden_units, runtime):
 @pytest.mark.parametrize("level", [0, 7, 255])
 def test_blank_calibration_images_still_give_the_whole_range(level):
     """Whatever the images show, even nothing, grey levels 0..255 are the quantized input as they are."""
-    model = convert_to_onnx(make_pixel_network((4,))[1], 18)
-    quantized = quantize_onnx(model, widen_range(np.full((2, *IMAGE_SIZE), level, np.uint8)))
+    _, pixel_network = make_pixel_network((4,))
+    images = np.full((2, *IMAGE_SIZE), level, np.uint8)
+    quantized = quantize(pixel_network, convert_to_onnx(pixel_network, 18), images)
 
     assert "Cast" not in list_operators(quantized)
 
 
 def test_image_of_one_pixel_is_enough():
     """The smallest network there is can be quantized, too."""
-    model = convert_to_onnx(make_pixel_network((4,), (1, 1))[1], 18)
-    content = canonicalize_onnx(quantize_onnx(model, widen_range(CALIBRATION_IMAGES[:, :1, :1])))
+    _, pixel_network = make_pixel_network((4,), (1, 1))
+    model = convert_to_onnx(pixel_network, 18)
+    content = canonicalize_onnx(quantize(pixel_network, model, CALIBRATION_IMAGES[:, :1, :1]))
 
     assert load_content(content, "onnx_runtime", "")(TEST_IMAGES[:, :1, :1]).shape == (300, 3)
 
 
 def test_calibration_decides_on_the_scales():
     """Darker calibration images give finer steps: they are looked at."""
-    model = convert_to_onnx(make_pixel_network((4,))[1], 18)
+    _, pixel_network = make_pixel_network((4,))
+    model = convert_to_onnx(pixel_network, 18)
     bright, dark = (
-        canonicalize_onnx(quantize_onnx(model, widen_range(images))) for images in (TEST_IMAGES, TEST_IMAGES // 4)
+        canonicalize_onnx(quantize(pixel_network, model, images)) for images in (TEST_IMAGES, TEST_IMAGES // 4)
     )
 
     assert bright != dark

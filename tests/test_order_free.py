@@ -28,7 +28,7 @@ from stages.lib.order_free import (
     round_to_grid,
     take_logarithm,
 )
-from stages.lib.order_free_network import compile_logits, compute_logits, measure_ranges
+from stages.lib.order_free_network import compile_logits, compile_probabilities, compute_logits, measure_ranges
 from stages.lib.order_free_optimizers import create_optimizer
 from stages.lib.training import _compile_steps
 
@@ -185,6 +185,36 @@ def test_image_has_the_same_logits_in_any_company():
     assert b"".join(predict(features[row : row + 1]).tobytes() for row in range(20)) == logits.tobytes()
     assert predict(features[::-1])[::-1].tobytes() == logits.tobytes()
     np.testing.assert_allclose(logits, network(features).numpy(), atol=KERAS_ATOL)
+
+
+def make_network(weights, image_size):
+    """A network with these weights, kernel and bias of each layer in turn, that ends in probabilities."""
+    *hidden, _, bias = weights
+    network = build_network(image_size, [len(each) for each in hidden[1::2]], len(bias), "softmax")
+    network.set_weights([np.array(each, np.float32) for each in weights])
+    return network
+
+
+def test_answers_are_those_worked_out_by_hand():
+    """Two layers: sums, what is below zero cut off between them, and a softmax at the end."""
+    weights = [[[1, -1], [2, 0]], [0.5, 0.25], [[1, 0, 0], [8, 8, 8]], [0, 1, -1]]
+    features = np.array([[[0.5, 0.25]], [[-4, 0]]], np.float32)  # hidden (1.5, 0) and (0, 4.25)
+    logits = [[1.5, 1, -1], [34, 35, 33]]
+
+    assert compile_logits(make_network(weights, (1, 2)))(features).tolist() == logits
+    np.testing.assert_allclose(
+        compile_probabilities(make_network(weights, (1, 2)))(features),
+        [np.exp(row) / np.exp(row).sum() for row in logits],
+        atol=EXPONENTIAL_ATOL,
+    )
+
+
+def test_enormous_logits_are_probabilities_and_those_beyond_float32_are_not():
+    """Logits whose exponential float64 cannot hold are sure; those that Keras's float32 cannot hold are no number."""
+    predict = compile_probabilities(make_network([[[1e30, -1, 0]], [0, 0, 0]], (1, 1)))
+
+    np.testing.assert_allclose(predict(np.array([[[1e4]]], np.float32)), [[1, 0, 0]], atol=EXPONENTIAL_ATOL)
+    assert np.isnan(predict(np.array([[[1e20]]], np.float32))).any()
 
 
 def test_ranges_are_those_of_the_layers():

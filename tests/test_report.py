@@ -355,6 +355,31 @@ def test_folder_outside_git_is_one_line(repository):
     assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
 
 
+def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkeypatch):
+    """Git opens no repository of another user's; that is not the same as none, and git says what to do."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "report: this folder: expected a git repository, got git's refusal: fatal: detected dubious ownership in "
+        f"repository at '{repository.root}' To add an exception for this directory, call: git config --global --add "
+        f"safe.directory {repository.root}; do what it says and run again\n"
+    )
+
+
+def test_machine_without_git_is_told(repository, monkeypatch):
+    """Without git there is nobody to ask, and the report says so."""
+    monkeypatch.setenv("PATH", str(repository.root))
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "report: this folder: expected a git repository, got no `git` on PATH; install git and run again\n"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [

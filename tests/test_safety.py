@@ -545,10 +545,12 @@ PROBE = " socket.bind (('::1', 0),)"
 SPY = """
 import os, sys
 
+LOG_PATH = os.environ["SPY_LOG"]  # a stage will have no such variable
+
 def note(event, arguments):
     if event in {"socket.connect", "socket.getaddrinfo", "socket.bind", "pickle.find_class", "os.system"}:
         shown = arguments[1:] if event in {"socket.connect", "socket.bind"} else arguments
-        with open(os.environ["SPY_LOG"], "a") as log:
+        with open(LOG_PATH, "a") as log:
             log.write(f"{sys.orig_argv[-1]} {event} {shown}\\n")
 
 if sys.orig_argv[-1].startswith("stages."):

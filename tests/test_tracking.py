@@ -123,6 +123,16 @@ def test_same_state_is_logged_once(root):
     assert store.client.get_run(first.info.run_id).data.tags["git.commits"] == "c0 c1"
 
 
+def test_commit_takes_the_place_of_unknown(root):
+    """A run that was logged where git did not tell the commit is given it where git does, and loses it nowhere else."""
+    store, run, _, _ = track(root)
+    store.client.set_tag(run.info.run_id, "git.commits", "unknown")
+    track(root, commit="c1")
+    track(root, commit="unknown")
+
+    assert store.client.get_run(run.info.run_id).data.tags["git.commits"] == "c1"
+
+
 def test_store_whose_creation_was_killed_is_created_by_the_next(tmp_path, monkeypatch):
     """A store is there whole or not at all: MLflow can neither open nor complete one that was cut short."""
     enter_root(tmp_path, monkeypatch)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -183,6 +184,10 @@ def read_folder(
 
     heading: what stands before each line of progress.
     """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":  # "größer" would be a class of another name
+        got, do = f"as {encoding}, which this locale has", "set LC_ALL=C.UTF-8 and run again"
+        return None, [DataError(path, expected="names of files read as UTF-8", got=got, do=do)]
     folder = resolve(path)
     if not folder.exists():
         return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", do="correct ingest.path")]

@@ -1,6 +1,7 @@
-"""TensorFlow and Keras, imported such that equal inputs give equal bytes, in any process and on any x86-64 processor.
+"""TensorFlow and Keras, imported such that equal inputs give equal bytes in any process.
 
-Import them from here alone: the settings must stand before TensorFlow is first loaded.
+Import them from here alone: the settings must stand before TensorFlow is first loaded. On another processor, float32
+sums differ all the same: what is hashed is computed with those of `order_free`.
 """
 
 import os
@@ -10,11 +11,11 @@ from stages.lib.lean_imports import import_lean
 from stages.lib.stderr import hold_back_stderr
 
 _SETTINGS = {
-    # More than one thread adds up partial sums in the order in which threads end.
+    # All cores for an operation, for exact sums do not depend on threads; operations one after the other.
     "TF_NUM_INTRAOP_THREADS": "0",
     "TF_NUM_INTEROP_THREADS": "1",
-    # oneDNN picks its kernels, and so its order of summation, by what the processor offers. (Eigen does not: it is
-    # compiled for one instruction set.) https://github.com/tensorflow/community/blob/master/rfcs/20210930-enable-onednn-ops.md
+    # oneDNN picks its kernels, and so its order of summation, by what the processor offers.
+    # https://github.com/tensorflow/community/blob/master/rfcs/20210930-enable-onednn-ops.md
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     # The pipeline's network is a TensorFlow one, whatever this user's Keras is configured to.

@@ -83,14 +83,28 @@ def isolate() -> None:
     if (root / ".dvc").is_dir():
         # Matplotlib's list of fonts: in the user's folder it would be one that any Matplotlib has made.
         os.environ["MPLCONFIGDIR"] = str(root / ".cache" / "matplotlib")
-    if Path("~").expanduser() == Path("~"):
-        # Containers run as users without an account; packages ask for the home folder as they are imported.
-        os.environ["HOME"] = os.sep
+    if not _has_account():
+        # Packages ask for the home folder as they are imported, and for a name; what is written there is lost.
+        os.environ.setdefault("HOME", os.sep)
+        os.environ.setdefault("USER", "unknown")
     if hasattr(time, "tzset"):  # Windows has none
         time.tzset()
     with suppress(locale.Error):  # the few systems that lack it keep their own
         locale.setlocale(locale.LC_ALL, os.environ["LC_ALL"])
     sys.set_int_max_str_digits(_INT_DIGITS)
+
+
+def _has_account() -> bool:
+    """Whether the system knows the user; containers run as ones that it does not."""
+    try:
+        import pwd  # noqa: PLC0415  # Windows has none
+    except ImportError:
+        return True
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
 
 
 def escape_output() -> None:

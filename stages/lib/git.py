@@ -40,7 +40,7 @@ def require_no_refusal(expected: str) -> None:
     done = _start_git("rev-parse", "--git-dir")
     if done and done.returncode and not done.stderr.startswith(_NO_REPOSITORY):
         got = f"git's refusal: {done.stderr.strip() or f'exit code {done.returncode}'}"
-        raise PipelineError("this folder", expected=expected, got=got, do="put that right and run again")
+        raise PipelineError("this folder", expected=expected, got=got, do="do what it says and run again")
 
 
 def _start_git(*arguments: str) -> subprocess.CompletedProcess[str] | None:
