@@ -5,7 +5,7 @@ Reads   params.yaml (which files are exported), models/model.keras, models/expor
 Writes  benchmarks/results/predictions-YYYY-MM-DD.json, and prints the same as a table
 
 An answer is from raw pixels to probabilities: the exports normalize inside, Keras's contenders before they predict.
-All compute in one thread, as the pipeline has it.
+All compute in one thread.
 """
 
 # PLC0415: a process that measures memory imports what it measures, no more.
@@ -121,8 +121,9 @@ def load_contender(contender: Contender) -> Predictor:
 
 def load_keras(contender: Contender) -> Predictor:
     """Keras by its `predict` or by a direct call, normalization included."""
-    from stages.lib.deterministic_tensorflow import keras
+    from stages.lib.deterministic_tensorflow import keras, tf
 
+    tf.config.threading.set_intra_op_parallelism_threads(1)
     network = keras.saving.load_model(contender.path, compile=False, safe_mode=True)
     normalization = read_normalization(read_json(Path("data/normalized/dataset.json")))
 

@@ -1,4 +1,4 @@
-"""The training of `benchmarks.training` as the pipeline has it: deterministic, in one thread.
+"""The training of `benchmarks.training` as the pipeline has it: deterministic, on all cores.
 
 python -m benchmarks.training_pipeline FOLDER EPOCHS SEED
 

@@ -45,7 +45,8 @@ def try_exports(
 ) -> list[Trial]:
     """Each export's bytes in each runtime for its kind, on raw test images.
 
-    reference: Keras's probabilities for the same images, normalized, float32 (N, classes).
+    reference: the network's exact probabilities for the same images, float32 (N, classes); Keras's own differ from them
+    by float32's rounding.
     """
     trials = []
     for name, content in contents.items():
