@@ -1,4 +1,4 @@
-"""The training of `benchmarks.training` as the pipeline has it: deterministic, on all cores.
+"""The training of `benchmarks.training` as the pipeline has it: deterministic, in one thread.
 
 python -m benchmarks.training_pipeline FOLDER EPOCHS SEED
 
@@ -17,12 +17,14 @@ from stages.lib.arrays import Split, load_array
 from stages.lib.network import build_network
 from stages.lib.order_free_optimizers import create_optimizer
 from stages.lib.training import Epoch, Schedule, fit
+from stages.train import choose_threads
 
 folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 train, test = (
     Split(load_array(folder / f"{split}_images.npy"), load_array(folder / f"{split}_labels.npy"))
     for split in ("train", "test")
 )
+choose_threads(32)
 network = build_network(train.images.shape[1:], [20], 10, "linear")
 ends = np.cumsum([weights.size for weights in network.get_weights()])[:-1]
 drawn = np.split(np.load(folder / "weights.npy", allow_pickle=False), ends)

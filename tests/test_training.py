@@ -443,3 +443,25 @@ def test_history_has_four_decimals(tmp_path):
     assert (tmp_path / "history.csv").read_text(encoding="utf-8") == (
         "epoch,loss,accuracy,val_loss,val_accuracy\n1,0.1235,0.5000,2.0000,1.0000\n"
     )
+
+
+THREADS = """
+import sys
+from stages.lib.deterministic_tensorflow import tf
+from stages.train import choose_threads
+choose_threads(int(sys.argv[1]))
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(32, "1"), (512, "0")])
+def test_large_batches_alone_are_shared_among_cores(tmp_path, batch_size, threads):
+    """One thread where several would wait for each other; 0 stands for as many as there are cores."""
+    assert run_python("-c", THREADS, str(batch_size), cwd=tmp_path).stdout == f"{threads}\n"
+
+
+def test_threads_that_can_no_longer_be_chosen_stay():
+    """In a process where TensorFlow is at work, training goes on with what it has."""
+    tf.constant(0)
+    train.choose_threads(32)
+    train.choose_threads(512)
