@@ -192,7 +192,7 @@ def test_run_takes_no_more_than_it_says(root):
 def test_predictions_that_memory_is_not_for_are_counted(monkeypatch):
     """What `allocate` puts into a file counts, what it keeps in memory does not."""
     few = evaluate.estimate_size(1000, CLASS_NAMES)
-    monkeypatch.setattr(arrays, "_SMALL_BYTES", 1000 * 3 * 4 - 1)
+    monkeypatch.setattr(arrays, "_SMALL_BYTES", 1000 * 3 * 8 - 1)
 
-    assert evaluate.estimate_size(1000, CLASS_NAMES) == few + 1000 * 3 * 4
+    assert evaluate.estimate_size(1000, CLASS_NAMES) == few + 1000 * 3 * 8
     assert count_scratch_bytes((10, 3), np.float32) == 0
