@@ -9,9 +9,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.lib.errors import PipelineError
-from stages.lib.places import find_root
-from stages.lib.rebuilds import Conditions, make_environment
+from stages.lib.core.errors import PipelineError
+from stages.lib.core.paths import find_root
+from stages.lib.verification.rebuilds import Conditions, make_environment
 
 DVC = (sys.executable, "-u", "-m", "dvc")
 

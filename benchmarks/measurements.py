@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stages.lib.errors import PipelineError
-from stages.lib.files import write_json
-from stages.lib.manifest import describe_environment
+from stages.lib.core.errors import PipelineError
+from stages.lib.core.files import write_json
+from stages.lib.tracking.manifest import describe_environment
 
 RESULTS_DIR = Path(__file__).parent / "results"
 # In the order in which they run; a result has its keys sorted.

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measurements import describe_machine, print_lines, run_benchmark, tell_machine, write_result
-from stages.lib.arrays import load_array
-from stages.lib.errors import DataError, ExportError
-from stages.lib.files import read_json
-from stages.lib.markdown import format_table
-from stages.lib.normalization import read_normalization
-from stages.lib.prediction import predict_in_batches
+from stages.lib.core.arrays import load_array
+from stages.lib.core.errors import DataError, ExportError
+from stages.lib.core.files import read_json
+from stages.lib.core.markdown import format_table
+from stages.lib.data.normalization import read_normalization
+from stages.lib.model.prediction import predict_in_batches
 
 BATCH = 1000  # images of the large batch
 PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tflite-micro"]
@@ -52,7 +52,7 @@ class Contender(NamedTuple):
     """A model file and what runs it."""
 
     path: Path
-    runtime: str  # a key of stages.lib.runtimes.RUNTIMES or of KERAS_TITLES
+    runtime: str  # a key of stages.lib.exports.runtimes.RUNTIMES or of KERAS_TITLES
 
 
 KERAS_PREDICT = Contender(MODEL_PATH, "keras_predict")
@@ -90,9 +90,9 @@ def list_contenders() -> tuple[dict[Contender, float], list[str]]:
         if not path.exists():
             raise DataError(str(path), expected="the pipeline's output", got="none", do="run `dvc repro`")
     from stages.export import FILES, ExportParams
-    from stages.lib.params import load_section
-    from stages.lib.parity_matrix import find_obstacle
-    from stages.lib.runtimes import RUNTIMES, find_runtimes
+    from stages.lib.core.params import load_section
+    from stages.lib.exports.parity_matrix import find_obstacle
+    from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
 
     params = load_section("export", ExportParams)
     contenders, not_run = {KERAS_PREDICT: 1.0, KERAS_CALL: 1.0}, []
@@ -114,14 +114,14 @@ def load_contender(contender: Contender) -> Predictor:
     """
     if contender.runtime in KERAS_TITLES:
         return load_keras(contender)
-    from stages.lib.runtimes import load_predictor
+    from stages.lib.exports.runtimes import load_predictor
 
     return load_predictor(contender.path, contender.runtime)
 
 
 def load_keras(contender: Contender) -> Predictor:
     """Keras by its `predict` or by a direct call, normalization included."""
-    from stages.lib.deterministic_tensorflow import keras, tf
+    from stages.lib.model.deterministic_tensorflow import keras, tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     network = keras.saving.load_model(contender.path, compile=False, safe_mode=True)
@@ -178,7 +178,7 @@ def get_title(contender: Contender) -> str:
     """The name of what runs it, for people."""
     if contender.runtime in KERAS_TITLES:
         return KERAS_TITLES[contender.runtime]
-    from stages.lib.runtimes import RUNTIMES
+    from stages.lib.exports.runtimes import RUNTIMES
 
     return RUNTIMES[contender.runtime].title
 

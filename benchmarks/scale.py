@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 
 from benchmarks.clones import DVC, clone_head, make_clean_environment
 from benchmarks.measurements import STAGES, describe_machine, print_lines, run_benchmark, tell_machine, write_result
-from stages.lib.arrays import Split, iterate_chunks
-from stages.lib.datasets import load_mnist
-from stages.lib.errors import PipelineError
-from stages.lib.files import read_json, require_space, write_whole
-from stages.lib.markdown import format_table
+from stages.lib.core.arrays import Split, iterate_chunks
+from stages.lib.core.errors import PipelineError
+from stages.lib.core.files import read_json, require_space, write_whole
+from stages.lib.core.markdown import format_table
+from stages.lib.data.datasets import load_mnist
 
 _MAX_SHIFT = 2  # pixels each way: MNIST's digits have a margin of 4
 _MAX_NOISE = 20  # grey levels each way: far below the contrast of ink

@@ -36,11 +36,11 @@ from benchmarks.measurements import (
     tell_machine,
     write_result,
 )
-from stages.lib.datasets import Dataset, load_digits, load_mnist
-from stages.lib.errors import TrainingError
-from stages.lib.markdown import format_table
-from stages.lib.normalization import Normalization
-from stages.lib.shuffling import draw_groups
+from stages.lib.core.errors import TrainingError
+from stages.lib.core.markdown import format_table
+from stages.lib.data.datasets import Dataset, load_digits, load_mnist
+from stages.lib.data.normalization import Normalization
+from stages.lib.model.shuffling import draw_groups
 
 HIDDEN_UNITS, CLASSES, BATCH = 20, 10, 32
 PACKAGES = ["tensorflow", "keras", "jax", "numpy"]

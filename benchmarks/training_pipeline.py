@@ -13,10 +13,10 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from stages.lib.arrays import Split, load_array
-from stages.lib.network import build_network
-from stages.lib.order_free_optimizers import create_optimizer
-from stages.lib.training import Epoch, Schedule, fit
+from stages.lib.core.arrays import Split, load_array
+from stages.lib.model.network import build_network
+from stages.lib.model.order_free_optimizers import create_optimizer
+from stages.lib.model.training import Epoch, Schedule, fit
 from stages.train import choose_threads
 
 folder, epochs, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -1,10 +1,10 @@
 """Measure the network on the test split.
 
 Reads   models/model.keras, data/normalized/test, data/normalized/dataset.json
-Writes  reports/metrics.json        accuracy, loss, the verdict, and each class's precision, recall and F1
-        reports/predictions.csv     true and predicted class of each test image
-        reports/confusion.png       the confusion matrix
-        reports/misclassified.png   the test images that the network got wrong with the most confidence
+Writes  reports/metrics.json                   accuracy, loss, the verdict, and each class's precision, recall and F1
+        reports/evaluation/predictions.csv     true and predicted class of each test image
+        reports/evaluation/confusion.png       the confusion matrix
+        reports/evaluation/misclassified.png   the test images that the network got wrong with the most confidence
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import count_scratch_bytes, iterate_chunks, load_split
-from stages.lib.errors import TrainingError
-from stages.lib.files import read_json, require_space, write_csv, write_json
-from stages.lib.metrics import (
+from stages.lib.core.arrays import count_scratch_bytes, iterate_chunks, load_split
+from stages.lib.core.errors import TrainingError
+from stages.lib.core.files import read_json, require_space, write_csv, write_json
+from stages.lib.core.params import Section
+from stages.lib.model.metrics import (
     compute_accuracy,
     compute_calibration_error,
     compute_class_metrics,
@@ -26,12 +27,11 @@ from stages.lib.metrics import (
     count_confusions,
     find_classes,
 )
-from stages.lib.network import load_network
-from stages.lib.order_free_network import compile_probabilities
-from stages.lib.params import Section
-from stages.lib.pictures import draw_confusions, draw_images
-from stages.lib.prediction import predict_in_batches
-from stages.lib.stage import main
+from stages.lib.model.network import load_network
+from stages.lib.model.order_free_network import compile_probabilities
+from stages.lib.model.prediction import predict_in_batches
+from stages.lib.plotting.charts import draw_confusions, draw_images
+from stages.lib.runner.stage import main
 
 _DECIMALS = 4
 _SHOWN_IMAGES = 25
@@ -126,16 +126,18 @@ def run(
     predictions = find_classes(probabilities)
     metrics = measure(probabilities, test.labels, class_names, params.min_accuracy)
     write_csv(
-        reports_dir / "predictions.csv",
+        reports_dir / "evaluation/predictions.csv",
         ["actual", "predicted"],
         ((class_names[label], class_names[guess]) for label, guess in zip(test.labels, predictions, strict=True)),
     )
     draw_confusions(
-        reports_dir / "confusion.png",
+        reports_dir / "evaluation/confusion.png",
         count_confusions(predictions, test.labels, len(class_names)),
         class_names,
     )
-    draw_misclassified(reports_dir / "misclassified.png", test.images, test.labels, probabilities, class_names)
+    draw_misclassified(
+        reports_dir / "evaluation/misclassified.png", test.images, test.labels, probabilities, class_names
+    )
     write_json(reports_dir / "metrics.json", metrics)
     verdict = "accepted" if metrics["accepted"] else "NOT accepted"
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f}: {verdict} (at least {params.min_accuracy} is wanted)")

@@ -6,8 +6,8 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
         models/export/model_int8.tflite, c/model_int8.{h,c}       for microcontrollers
         models/export/golden.json, c/golden.h                     images and the answers that a device must give
         models/export/SHA256SUMS                                  checked before one of these is loaded
-        reports/parity.json, reports/parity.md, reports/parity.png    every export in every runtime against Keras
-        reports/disagreements.png       the test images that an export answers differently
+        reports/parity.json, reports/parity/parity.{md,png}    every export in every runtime against Keras
+        reports/parity/disagreements.png       the test images that an export answers differently
         reports/parity_measured.json    what differs between machines, so no output of DVC's: largest |Δp|, and all of
                                         TensorFlow Lite Micro, whose package is not made for every platform
 
@@ -24,10 +24,15 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from stages.lib.arrays import count_scratch_bytes, load_array, load_split
-from stages.lib.canonical_onnx import canonicalize_onnx
-from stages.lib.checksums import write_checksums
-from stages.lib.conversion import (
+from stages.lib.core.arrays import count_scratch_bytes, load_array, load_split
+from stages.lib.core.files import read_json, require_space, write_json, write_text, write_whole
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.params import Section, load_params
+from stages.lib.data.image_decoding import find_background
+from stages.lib.data.normalization import read_normalization
+from stages.lib.exports.canonical_onnx import canonicalize_onnx
+from stages.lib.exports.checksums import write_checksums
+from stages.lib.exports.conversion import (
     calibrate,
     convert_to_dynamic_range_tflite,
     convert_to_float16_tflite,
@@ -36,29 +41,12 @@ from stages.lib.conversion import (
     convert_to_tflite,
     fold_normalization,
 )
-from stages.lib.deterministic_tensorflow import keras
-from stages.lib.files import read_json, require_space, write_json, write_text, write_whole
-from stages.lib.firmware import (
-    MicrocontrollerBudget,
-    describe_firmware,
-    examine_firmware,
-    render_firmware,
-    require_arena,
-    require_fit,
-    require_golden,
-    summarize_firmware,
-)
-from stages.lib.golden import MAX_IMAGES, describe_golden, find_golden
-from stages.lib.hashing import hash_output
-from stages.lib.lineage import MODEL_SECTIONS, Upstream, digest_params
-from stages.lib.model_metadata import add_onnx_metadata, add_tflite_metadata
-from stages.lib.network import load_network
-from stages.lib.normalization import read_normalization
-from stages.lib.onnx_quantization import quantize_onnx
-from stages.lib.order_free_network import compile_probabilities
-from stages.lib.params import Section, load_params
-from stages.lib.parity import Budget
-from stages.lib.parity_matrix import (
+from stages.lib.exports.golden import MAX_IMAGES, describe_golden, find_golden
+from stages.lib.exports.lineage import MODEL_SECTIONS, Upstream, digest_params
+from stages.lib.exports.model_metadata import add_onnx_metadata, add_tflite_metadata
+from stages.lib.exports.onnx_quantization import quantize_onnx
+from stages.lib.exports.parity import Budget
+from stages.lib.exports.parity_matrix import (
     Trial,
     describe_exports,
     describe_others,
@@ -70,10 +58,22 @@ from stages.lib.parity_matrix import (
     tabulate,
     try_exports,
 )
-from stages.lib.photos import find_background
-from stages.lib.prediction import predict_in_batches
-from stages.lib.runtimes import find_runtimes
-from stages.lib.stage import main
+from stages.lib.exports.runtimes import find_runtimes
+from stages.lib.microcontroller.firmware import (
+    MicrocontrollerBudget,
+    describe_firmware,
+    examine_firmware,
+    render_firmware,
+    require_arena,
+    require_fit,
+    require_golden,
+    summarize_firmware,
+)
+from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.network import load_network
+from stages.lib.model.order_free_network import compile_probabilities
+from stages.lib.model.prediction import predict_in_batches
+from stages.lib.runner.stage import main
 
 ArtifactName = Literal[
     "onnx_float32", "onnx_int8", "tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8"
@@ -193,8 +193,8 @@ def write_reports(reports_dir: Path, report: dict[str, Any], measured: dict[str,
     write_json(reports_dir / "parity.json", report)
     parity_md5 = hash_output(reports_dir / "parity.json")
     write_json(reports_dir / "parity_measured.json", {**measured, "parity_md5": parity_md5})
-    write_text(reports_dir / "parity.md", "\n".join(tabulate(trials, is_measured=False)) + "\n")
-    draw_matrix(reports_dir / "parity.png", trials)
+    write_text(reports_dir / "parity/parity.md", "\n".join(tabulate(trials, is_measured=False)) + "\n")
+    draw_matrix(reports_dir / "parity/parity.png", trials)
 
 
 def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
@@ -264,7 +264,7 @@ def run(
         measured |= {"arena_bytes": firmware.measured_arena_bytes, "integer_steps": firmware.steps}
 
     write_reports(reports_dir, report, measured, portable)
-    draw_disagreements(reports_dir / "disagreements.png", portable, reference, test, dataset["class_names"])
+    draw_disagreements(reports_dir / "parity/disagreements.png", portable, reference, test, dataset["class_names"])
     print("\n".join(tabulate(trials, is_measured=True)))
     require_parity(trials)
     sources, integers = {}, {}

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.lib.arrays import save_array
-from stages.lib.datasets import Dataset, load_digits, load_folder, load_mnist
-from stages.lib.files import require_space, write_csv, write_json, write_whole
-from stages.lib.params import Section
-from stages.lib.stage import main
+from stages.lib.core.arrays import save_array
+from stages.lib.core.files import require_space, write_csv, write_json, write_whole
+from stages.lib.core.params import Section
+from stages.lib.data.datasets import Dataset, load_digits, load_folder, load_mnist
+from stages.lib.runner.stage import main
 
 
 class IngestParams(Section):

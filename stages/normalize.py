@@ -1,6 +1,6 @@
 """Scale images to the network's input range and set a validation split aside.
 
-Reads   data/raw, reports/validation.json
+Reads   data/raw, reports/validation/validation.json
 Writes  data/normalized/{train,validation,test}/images.npy   float32 (N, H, W)
         data/normalized/{train,validation,test}/labels.npy   uint8 (N,), class ids
         data/normalized/{train,validation,test}/rows.npy     int64 (N,), each image's row in its raw split
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.arrays import Split, iterate_chunks, load_split, number_rows, save_array, take_rows, write_array
-from stages.lib.errors import DataError
-from stages.lib.files import read_json, require_space, write_json, write_whole
-from stages.lib.normalization import Normalization
-from stages.lib.params import Section
-from stages.lib.splits import split_stratified
-from stages.lib.stage import main
+from stages.lib.core.arrays import Split, iterate_chunks, load_split, number_rows, save_array, take_rows, write_array
+from stages.lib.core.errors import DataError
+from stages.lib.core.files import read_json, require_space, write_json, write_whole
+from stages.lib.core.params import Section
+from stages.lib.data.normalization import Normalization
+from stages.lib.data.splits import split_stratified
+from stages.lib.runner.stage import main
 
 # Images handled at a time: 784 float32 features each make 0.8 MB, which stay in the processor's cache until they are
 # written. With 25 MB, and a copy of them, most of the processor's time went into fresh pages for each chunk.
@@ -79,7 +79,7 @@ def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalizat
 def run(
     params: NormalizeParams,
     raw_dir: Path = Path("data/raw"),
-    validation_report_path: Path = Path("reports/validation.json"),
+    validation_report_path: Path = Path("reports/validation/validation.json"),
     target_dir: Path = Path("data/normalized"),
 ) -> None:
     """Normalize every split of valid data with constants of the training split alone."""

@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from stages.lib.arrays import load_split
-from stages.lib.dvc_lock import LOCK_PATH, State, load_state, require_current
-from stages.lib.files import read_csv, read_json, write_json
-from stages.lib.git import run_git
-from stages.lib.hashing import hash_output
-from stages.lib.manifest import describe_environment
-from stages.lib.params import PARAMS_PATH, Section, flatten_params, load_params
-from stages.lib.promotion import PREDICTIONS_PATH, Contender, Criteria, read_predictions
-from stages.lib.runtimes import load_predictor
-from stages.lib.stage import main
-from stages.lib.stage_times import describe_times, read_times
-from stages.lib.tested_machines import find_untested_here
-from stages.lib.tracking import (
+from stages.lib.core.dvc_lock import LOCK_PATH, State, load_state, require_current
+from stages.lib.core.files import read_csv, read_json, write_json
+from stages.lib.core.git import run_git
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.params import PARAMS_PATH, Section, flatten_params, load_params
+from stages.lib.runner.stage import main
+from stages.lib.runner.stage_times import describe_times, read_times
+from stages.lib.runner.tested_machines import find_untested_here
+from stages.lib.tracking.manifest import describe_environment
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Contender, Criteria, read_predictions
+from stages.lib.tracking.tracking import (
     UNKNOWN,
     ModelRecord,
     RunRecord,
@@ -47,7 +45,7 @@ _NEEDED = ("data/raw", "data/normalized", "models/model.keras", "models/export",
 _LOGGED = ("models/", "reports/")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
-# Test images that the registered model carries as its example.
+# Golden images that the registered model carries as its example.
 _EXAMPLE_IMAGES = 2
 
 
@@ -154,11 +152,12 @@ def describe_model() -> ModelRecord:
     """The exported ONNX model, an example that it answers, and how it stands for promotion."""
     metrics, parity = read_json(_REPORTS_DIR / "metrics.json"), read_json(_REPORTS_DIR / "parity.json")
     onnx_path = _EXPORT_DIR / "model.onnx"
-    example = np.array(load_split(_RAW_TEST_DIR).images[:_EXAMPLE_IMAGES])
+    golden = read_json(_EXPORT_DIR / "golden.json")
+    images = [np.frombuffer(bytes.fromhex(image), np.uint8) for image in golden["images"][:_EXAMPLE_IMAGES]]
     return ModelRecord(
         onnx_path=onnx_path,
-        example=example,
-        probabilities=load_predictor(onnx_path)(example),
+        example=np.reshape(images, (-1, *golden["image_size"])),
+        probabilities=np.array(golden["probabilities"][:_EXAMPLE_IMAGES], np.float32),
         contender=Contender(
             accuracy=metrics["accuracy"],
             test_data=hash_output(_RAW_TEST_DIR),

@@ -17,18 +17,18 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from stages.lib.arrays import load_split
-from stages.lib.canonical_keras import save_keras
-from stages.lib.deterministic_tensorflow import keras, tf
-from stages.lib.errors import ParamsError
-from stages.lib.files import read_json, require_space, write_csv
-from stages.lib.network import build_network, count_weights
-from stages.lib.optimizers import OPTIMIZERS, OptimizerName
-from stages.lib.order_free_optimizers import create_optimizer
-from stages.lib.params import Section
-from stages.lib.stage import main
-from stages.lib.tested_machines import find_untested_here
-from stages.lib.training import EarlyStopping, Epoch, Schedule, fit
+from stages.lib.core.arrays import load_split
+from stages.lib.core.errors import ParamsError
+from stages.lib.core.files import read_json, require_space, write_csv
+from stages.lib.core.params import Section
+from stages.lib.model.canonical_keras import save_keras
+from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.network import build_network, count_weights
+from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
+from stages.lib.model.order_free_optimizers import create_optimizer
+from stages.lib.model.training import EarlyStopping, Epoch, Schedule, fit
+from stages.lib.runner.stage import main
+from stages.lib.runner.tested_machines import find_untested_here
 
 # At most, of a .keras file without its weights, and of a line of the history.
 _CONFIG_BYTES, _LINE_BYTES = 1 << 17, 64

@@ -4,11 +4,11 @@ Great Expectations checks tables that say of each image, class and split what th
 stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks makes it a suspect.
 
 Reads   data/raw
-        data/accepted.json        the data sets as they were accepted, of which this one may have drifted
-Writes  reports/validation.json   each expectation, whether it holds, and the first images that break it
-        reports/data_docs         the same as Great Expectations' pages for people; begin with index.html
-        reports/suspects          suspects.csv: every suspect with its reasons; contact_sheet.png: the first of them,
-                                  if there are any
+        data/accepted.json   the data sets as they were accepted, of which this one may have drifted
+Writes  reports/validation/validation.json   each expectation, whether it holds, and the first images that break it
+        reports/validation/data_docs         the same as Great Expectations' pages for people; begin with index.html
+        reports/validation/suspects          suspects.csv: every suspect with its reasons; contact_sheet.png: the first
+                                             of them, if there are any
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,22 +18,14 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import Field
 
-from stages.lib.data_docs import write_data_docs
-from stages.lib.drift import ACCEPTED_PATH, describe_profile, load_accepted, measure_drift
-from stages.lib.errors import DataError
-from stages.lib.expectations import Expectation, Finding, check, gxe
-from stages.lib.files import read_json, write_json
-from stages.lib.image_tables import (
-    DEVIATIONS,
-    describe_classes,
-    describe_drift,
-    describe_splits,
-    find_image_facts,
-    iterate_image_tables,
-)
-from stages.lib.params import Section
-from stages.lib.stage import main
-from stages.lib.suspects import (
+from stages.lib.core.errors import DataError
+from stages.lib.core.files import read_json, write_json
+from stages.lib.core.params import Section
+from stages.lib.runner.stage import main
+from stages.lib.validation.data_docs import write_data_docs
+from stages.lib.validation.drift import ACCEPTED_PATH, describe_profile, load_accepted, measure_drift
+from stages.lib.validation.expectations import Expectation, Finding, check, gxe
+from stages.lib.validation.flagged_images import (
     STRUCTURE,
     Bounds,
     Offender,
@@ -43,6 +35,14 @@ from stages.lib.suspects import (
     name_suspects,
     note_offenders,
     write_suspects,
+)
+from stages.lib.validation.image_tables import (
+    DEVIATIONS,
+    describe_classes,
+    describe_drift,
+    describe_splits,
+    find_image_facts,
+    iterate_image_tables,
 )
 
 # Offending rows that a message names; the report names more.
@@ -275,7 +275,7 @@ def run(
     params: ValidateParams,
     raw_dir: Path = Path("data/raw"),
     accepted_path: Path = ACCEPTED_PATH,
-    reports_dir: Path = Path("reports"),
+    reports_dir: Path = Path("reports/validation"),
 ) -> None:
     """Check the data set and write the reports, then stop the pipeline if a rule that stops it is broken."""
     validation = validate(raw_dir, params, accepted_path)

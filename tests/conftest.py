@@ -19,11 +19,11 @@ from project import Project
 from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 from stores import enter_root
 
-from stages.lib import datasets
-from stages.lib.arrays import Split
-from stages.lib.checksums import write_checksums
-from stages.lib.datasets import load_digits, load_mnist
-from stages.lib.prediction import predict_in_batches
+from stages.lib.core.arrays import Split
+from stages.lib.data import datasets
+from stages.lib.data.datasets import load_digits, load_mnist
+from stages.lib.exports.checksums import write_checksums
+from stages.lib.model.prediction import predict_in_batches
 
 # 48 * 24 weights: from 1,024 on, the dynamic-range conversion makes them int8.
 HIDDEN_UNITS = (24,)
@@ -52,11 +52,11 @@ def small_model() -> SmallModel:
     """A small network, trained for a moment, so that some of its answers are sure and some are not."""
     # Not above: no test should wait for TensorFlow that does without.
     from stages import export  # noqa: PLC0415
-    from stages.lib.conversion import fold_normalization  # noqa: PLC0415
-    from stages.lib.deterministic_tensorflow import keras  # noqa: PLC0415
-    from stages.lib.network import build_network  # noqa: PLC0415
-    from stages.lib.order_free_network import compile_probabilities  # noqa: PLC0415
-    from stages.lib.training import Schedule, fit  # noqa: PLC0415
+    from stages.lib.exports.conversion import fold_normalization  # noqa: PLC0415
+    from stages.lib.model.deterministic_tensorflow import keras  # noqa: PLC0415
+    from stages.lib.model.network import build_network  # noqa: PLC0415
+    from stages.lib.model.order_free_network import compile_probabilities  # noqa: PLC0415
+    from stages.lib.model.training import Schedule, fit  # noqa: PLC0415
 
     keras.utils.set_random_seed(0)
     raw, test = make_split(300, seed=1), make_split(150, seed=2)
@@ -133,7 +133,7 @@ def pytest_runtest_makereport(item, call):  # noqa: ARG001  # pytest passes by n
 
 
 def pytest_addoption(parser):
-    """How often tests/test_interruptions.py interrupts a stage, and tests/test_properties.py makes an input up."""
+    """How often test_interruptions.py interrupts a stage, and test_properties.py makes an input up."""
     parser.addoption("--moments", type=int, default=2, help="random moments at which stages are interrupted")
     parser.addoption("--examples", type=int, default=20, help="made-up inputs for each property that must hold")
 

@@ -13,7 +13,7 @@ from project import Project
 from ruamel.yaml import YAML
 from samples import list_files
 
-from stages.lib.files import remove
+from stages.lib.core.files import remove
 
 OUTPUTS = ("data", "models", "reports")
 UNHASHED = "reports/parity_measured.json"  # differs in the last bits

@@ -26,10 +26,16 @@ def find_source(module: str) -> Path | None:
     return None
 
 
-def find_dependencies(module: str) -> set[str]:
-    """The files of `module` and of all that it imports, directly or not, as paths relative to the root.
+def find_package(path: Path) -> Path:
+    """What a stage that uses the module in `path` depends on: its package in `stages/lib`, or the module itself."""
+    parts = path.relative_to(ROOT).parts
+    return Path(*parts[:3]) if parts[:2] == ("stages", "lib") else Path(*parts)
 
-    Packages' `__init__.py` count where they hold more than a docstring: nothing else in them can change a result.
+
+def find_dependencies(module: str) -> set[str]:
+    """The packages and modules that `module` consists of and imports, directly or not, relative to the root.
+
+    A package's own imports count as a whole. An `__init__.py` that holds a docstring alone cannot change a result.
     """
     found: set[Path] = set()
     waiting = [module]
@@ -43,7 +49,7 @@ def find_dependencies(module: str) -> set[str]:
             found.add(source)
             waiting += sorted(list_imports(source))
     return {
-        str(path.relative_to(ROOT))
+        str(find_package(path))
         for path in found
         if path.name != "__init__.py" or len(ast.parse(path.read_text(encoding="utf-8")).body) > 1
     }

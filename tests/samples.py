@@ -11,10 +11,10 @@ import numpy as np
 from imports import ROOT
 
 from stages.ingest import write_dataset
-from stages.lib.arrays import Split
-from stages.lib.datasets import Dataset
-from stages.lib.files import write_json
-from stages.lib.normalization import Normalization
+from stages.lib.core.arrays import Split
+from stages.lib.core.files import write_json
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.normalization import Normalization
 from stages.normalize import NormalizeParams
 from stages.normalize import run as normalize
 

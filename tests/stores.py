@@ -10,10 +10,10 @@ import onnx
 from mlflow import MlflowClient
 from onnx import TensorProto, helper
 
-from stages.lib import tracking
-from stages.lib.files import write_csv
-from stages.lib.promotion import PREDICTIONS_PATH, Contender, Criteria
-from stages.lib.tracking import ModelRecord, RunRecord
+from stages.lib.core.files import write_csv
+from stages.lib.tracking import tracking
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Contender, Criteria
+from stages.lib.tracking.tracking import ModelRecord, RunRecord
 
 CRITERIA = Criteria(significance=0.05, min_recall=0.7)
 IMAGES = 100

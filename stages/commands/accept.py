@@ -1,6 +1,6 @@
 """Take the ingested data as the version that later ones are compared with.
 
-Reads   data/raw, reports/validation.json
+Reads   data/raw, reports/validation/validation.json
 Writes  data/accepted.json   the classes' counts and the histogram of grey levels, by the data set's name
 """
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from stages.lib.drift import ACCEPTED_PATH, describe_profile, save_accepted
-from stages.lib.errors import DataError
-from stages.lib.files import read_json
-from stages.lib.suspects import load_source
+from stages.lib.core.errors import DataError
+from stages.lib.core.files import read_json
+from stages.lib.validation.drift import ACCEPTED_PATH, describe_profile, save_accepted
+from stages.lib.validation.flagged_images import load_source
 
 _RAW_DIR = Path("data/raw")
-_REPORT_PATH = Path("reports/validation.json")
+_REPORT_PATH = Path("reports/validation/validation.json")
 
 
 @click.command()

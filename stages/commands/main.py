@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from stages.lib.environment import isolate
-from stages.lib.errors import PipelineError, describe_os_error
+from stages.lib.core.errors import PipelineError, describe_os_error
+from stages.lib.runner.environment import isolate
 
 # A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
 # because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stages.lib.errors import DataError, ExportError, show_controls
-from stages.lib.model_metadata import read_onnx_metadata, read_tflite_metadata
-from stages.lib.photos import Photo, read_photo
-from stages.lib.runtimes import RUNTIMES, find_runtimes, load_predictor
+from stages.lib.core.errors import DataError, ExportError, show_controls
+from stages.lib.data.image_decoding import Photo, read_photo
+from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
+from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_predictor
 
 _BAR_WIDTH = 30
 _STANDARD_INPUT = "-"

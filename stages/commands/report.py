@@ -15,13 +15,13 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.lib.dvc_lock import LOCK_PATH, State, read_state
-from stages.lib.errors import DataError, PipelineError, show_controls
-from stages.lib.files import read_json
-from stages.lib.git import require_repository, run_git
-from stages.lib.hashing import hash_output
-from stages.lib.markdown import format_table
-from stages.lib.params import PARAMS_PATH, flatten_params, load_params
+from stages.lib.core.dvc_lock import LOCK_PATH, State, read_state
+from stages.lib.core.errors import DataError, PipelineError, show_controls
+from stages.lib.core.files import read_json
+from stages.lib.core.git import require_repository, run_git
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.markdown import format_table
+from stages.lib.core.params import PARAMS_PATH, flatten_params, load_params
 
 _METRICS_PATH = Path("reports/metrics.json")
 _PARITY_PATH = Path("reports/parity.json")

@@ -27,16 +27,16 @@ from typing import Any, NamedTuple, NoReturn
 import click
 from filelock import FileLock, Timeout
 
-from stages.lib.dvc_lock import require_reproduced
-from stages.lib.errors import ExportError, PipelineError, TrainingError
-from stages.lib.files import write_json
-from stages.lib.hashing import hash_output
-from stages.lib.markdown import format_table
-from stages.lib.params import PARAMS_PATH, Section, load_mapping, load_params, load_section
-from stages.lib.params_editor import edit_params
-from stages.lib.stage_times import describe_times
-from stages.lib.sweep_plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
-from stages.lib.trial_results import (
+from stages.lib.core.dvc_lock import require_reproduced
+from stages.lib.core.errors import ExportError, PipelineError, TrainingError
+from stages.lib.core.files import write_json
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.markdown import format_table
+from stages.lib.core.params import PARAMS_PATH, Section, load_mapping, load_params, load_section
+from stages.lib.runner.stage_times import describe_times
+from stages.lib.sweeps.params_editor import edit_params
+from stages.lib.sweeps.plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
+from stages.lib.sweeps.trial_results import (
     ACCURACY,
     INT8_BYTES,
     Result,
@@ -178,7 +178,7 @@ def require_ray() -> None:
 
 def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
-    from stages.lib.trials import make_scratch, require_cluster  # noqa: PLC0415  # optional, and takes a second
+    from stages.lib.sweeps.trials import make_scratch, require_cluster  # noqa: PLC0415  # optional, and takes a second
 
     if address:
         require_cluster(address)
@@ -272,7 +272,7 @@ def make_trials(plan: Plan, base: Mapping[str, Any], data: Mapping[str, str], so
 
 def run_trials(found: Sweep, log: Log, source_dir: Path, address: str | None, count: int) -> None:
     """Run the trials that have no result, and keep, log and tell each as it ends."""
-    from stages.lib.trials import open_workers  # noqa: PLC0415  # optional, and takes a second
+    from stages.lib.sweeps.trials import open_workers  # noqa: PLC0415  # optional, and takes a second
 
     log_results(log, found)
     waiting = [trial for trial in found.trials if trial.key not in found.results]
@@ -304,7 +304,7 @@ def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
     """
     require_packages(trial.packages)
     from stages import evaluate, export, train  # noqa: PLC0415  # TensorFlow takes seconds
-    from stages.lib.deterministic_tensorflow import keras  # noqa: PLC0415
+    from stages.lib.model.deterministic_tensorflow import keras  # noqa: PLC0415
 
     with TemporaryDirectory(dir=scratch_dir, prefix="trial-") as folder, chdir(folder):
         Path("data").symlink_to(data_dir)
@@ -373,8 +373,8 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 
 def open_log(path: Path, found: Sweep) -> Log:
     """The sweep's run in the MLflow store, that of an earlier attempt if there is one."""
-    from stages.lib.sweep_runs import ensure_sweep_run, find_logged_trials  # noqa: PLC0415  # MLflow takes seconds
-    from stages.lib.tracking import ensure_experiment  # noqa: PLC0415
+    from stages.lib.sweeps.runs import ensure_sweep_run, find_logged_trials  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.tracking import ensure_experiment  # noqa: PLC0415
     from stages.track import TrackParams  # noqa: PLC0415
 
     experiment = load_section("track", TrackParams).experiment
@@ -393,7 +393,7 @@ def open_log(path: Path, found: Sweep) -> Log:
 @contextmanager
 def open_sweep_store() -> Iterator[Any]:
     """The MLflow store, as short as can be: a pipeline may run meanwhile."""
-    from stages.lib.tracking import open_store  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.tracking import open_store  # noqa: PLC0415  # MLflow takes seconds
 
     with hold_interruptions(), open_store(again="the same `pipeline sweep`; what has ended is kept") as store:
         yield store
@@ -421,7 +421,7 @@ def hold_interruptions() -> Iterator[None]:
 
 def log_results(log: Log, found: Sweep) -> None:
     """Make the run of each trial that has a result and no run yet."""
-    from stages.lib.sweep_runs import TrialRun, log_trial  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.sweeps.runs import TrialRun, log_trial  # noqa: PLC0415  # MLflow takes seconds
 
     missing = [trial for trial in found.trials if trial.key in found.results and trial.key not in log.trial_keys]
     if not missing:
@@ -458,7 +458,7 @@ def close_log(
     artifacts: Sequence[Path] = (),
 ) -> None:
     """End the sweep's run. status: FINISHED, FAILED or KILLED."""
-    from stages.lib.sweep_runs import end_sweep_run  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.sweeps.runs import end_sweep_run  # noqa: PLC0415  # MLflow takes seconds
 
     with open_sweep_store() as store:
         end_sweep_run(store, log.run_id, status, note, metrics or {}, artifacts)
@@ -532,7 +532,7 @@ def describe_best(best: Scored, found: Sweep) -> list[str]:
 
 def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> None:
     """Draw the accuracy of every trial against the size of its int8 model, with the Pareto front."""
-    from stages.lib.pictures import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
+    from stages.lib.plotting.charts import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
 
     shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
     sound = [trial for trial in shown if not trial.result.fault]

@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 import click
 
-from stages.lib.aarch64 import ARCHITECTURE
-from stages.lib.differences import describe_difference
-from stages.lib.dvc_lock import LOCK_PATH
-from stages.lib.errors import DataError, PipelineError
-from stages.lib.files import remove
-from stages.lib.hashing import hash_output
-from stages.lib.integrity import Audit, Output, PromisedFile, audit, list_files, read_outputs
-from stages.lib.markdown import format_table
-from stages.lib.rebuilds import (
+from stages.lib.core.dvc_lock import LOCK_PATH
+from stages.lib.core.errors import DataError, PipelineError
+from stages.lib.core.files import remove
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.markdown import format_table
+from stages.lib.verification.aarch64 import ARCHITECTURE
+from stages.lib.verification.differences import describe_difference
+from stages.lib.verification.integrity import Audit, Output, PromisedFile, audit, list_files, read_outputs
+from stages.lib.verification.rebuilds import (
     CPUS,
     Conditions,
     Emulation,

@@ -17,14 +17,14 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.lib.checksums import CHECKSUMS_NAME
-from stages.lib.dvc_lock import LOCK_PATH, State, drop_deps, read_listing, read_state
-from stages.lib.errors import DataError, ParamsError, TrackingError, show_controls
-from stages.lib.git import require_no_refusal, run_git
-from stages.lib.hashing import hash_output
-from stages.lib.lineage import Upstream, digest_params, read_upstream
-from stages.lib.params import flatten_params
-from stages.lib.places import find_root, resolve
+from stages.lib.core.dvc_lock import LOCK_PATH, State, drop_deps, read_listing, read_state
+from stages.lib.core.errors import DataError, ParamsError, TrackingError, show_controls
+from stages.lib.core.git import require_no_refusal, run_git
+from stages.lib.core.hashing import hash_output
+from stages.lib.core.params import flatten_params
+from stages.lib.core.paths import find_root, resolve
+from stages.lib.exports.checksums import CHECKSUMS_NAME
+from stages.lib.exports.lineage import Upstream, digest_params, read_upstream
 
 _WORK_TREE = "work tree"
 _RAW_DATA = "data/raw"
@@ -300,7 +300,7 @@ def read_runs() -> tuple[list[LoggedRun], str]:
     kind, _, path = (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").partition(":///")
     if kind == "sqlite" and not resolve(path).exists():  # to open it would create it
         return [], "no store here"
-    from stages.lib.tracking import STATE_TAG, open_store  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.tracking import STATE_TAG, open_store  # noqa: PLC0415  # MLflow takes seconds
 
     try:
         with open_store(create=False, again="`pipeline whatis` again") as store:

@@ -1,1 +1,1 @@
-"""What the stages share: leaf modules, one idea per file. Nothing here imports a stage or a command."""
+"""What the stages share, one package a subject. Nothing here imports a stage or a command."""

@@ -1,0 +1,1 @@
+"""What every stage needs: errors, files, arrays on disk, parameters, hashes and what dvc.lock says."""

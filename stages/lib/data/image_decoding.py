@@ -1,0 +1,150 @@
+"""Pictures of any size and kind as the raw pixels that an exported model takes."""
+
+import warnings
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from stages.lib.core.errors import DataError
+from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.data.image_limits import CountedBytes, read_bounded, require_bounded
+
+# Grey levels: a border at least this bright is a light background.
+_LIGHT = 128
+_STRIP_ROWS = 256
+_FILTER = Image.Resampling.BICUBIC
+# Letters of a decoder's own words.
+_MAX_TOLD = 200
+
+
+class Photo(NamedTuple):
+    """A picture as a model takes it, and what was done to it."""
+
+    pixels: NDArray[np.uint8]  # (H, W)
+    was_inverted: bool
+
+
+def find_background(images: NDArray[np.uint8]) -> str:
+    """`dark` or `light`: what images (N, H, W) have at their borders, by the median grey level."""
+    return "light" if _measure_border(images) >= _LIGHT else "dark"
+
+
+def _measure_border(images: NDArray[np.uint8]) -> float:
+    return float(np.median(np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])))
+
+
+def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> Photo:
+    """The picture in `file` as a model takes it: `read_grey`, with the model's background, `fit_picture`.
+
+    A picture that has the model's size, is grey and has its background comes through byte for byte.
+    image_size: height and width in pixels. background: `dark` or `light`.
+
+    Raises:
+        DataError: as `read_grey`.
+    """
+    grey = read_grey(file, name)
+    was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
+    if was_inverted:
+        grey = ImageOps.invert(grey)
+    return Photo(fit_picture(grey, image_size), was_inverted)
+
+
+def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -> Image.Image:
+    """The picture in `file`, upright as its EXIF data says, in 8 bits of grey; transparent parts are taken as white.
+
+    Time and memory have bounds, whatever is in the file: see `stages/lib/data/image_limits.py`.
+    kinds: Pillow's names of the file formats that are taken, all that it knows by default.
+
+    Raises:
+        DataError: it is no picture, is cut off, damaged, animated, too large, or has values beyond 16 bits.
+    """
+    try:
+        return _read_grey(file, name, kinds)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        got = f"cannot identify it as {', '.join(kinds) if kinds else 'a kind that is known'}"
+    except Exception as error:  # noqa: BLE001  (Pillow's readers raise any kind on damaged files)
+        told = isinstance(error, (OSError, ValueError, SyntaxError))
+        got = str(error) if told else f"{type(error).__name__} {error}".strip()
+    raise _refuse(name, "a whole picture", got, "name another")
+
+
+def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Image.Image:
+    content = read_bounded(file, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on metadata, which do not name the file
+        image = Image.open(CountedBytes(content), formats=kinds)
+        require_bounded(image, name)
+        if not _is_alone(image):
+            raise _refuse(name, "one picture", "several in one file", "name one that has one")
+        if isinstance(image, TiffImageFile):
+            _load_tiff(image, name)
+        image.load()
+        require_bounded(image, name)  # a PNG's EXIF data may come last
+        return _to_grey(ImageOps.exif_transpose(image), name)
+
+
+def _is_alone(image: Image.Image) -> bool:
+    """Whether there is no second frame or page; to count them takes, of a TIFF, time that grows by their square."""
+    if image.format == "MPO":
+        return True  # a JPEG with others behind it: the first is the one that every viewer shows
+    try:
+        image.seek(1)
+    except EOFError:
+        return True
+    return False
+
+
+def _load_tiff(image: TiffImageFile, name: str) -> None:
+    """Load the pixels; libtiff goes on after what it finds damaged, and says so on standard error alone."""
+    failure = None
+    with hold_back_stderr() as read_diary:
+        try:
+            image.load()
+        except Exception as error:  # noqa: BLE001  (as above; raised where nothing is held back any more)
+            failure = error
+        diary = read_diary()
+    if diary:
+        raise _refuse(name, "a whole picture", diary, "name another")
+    if failure:
+        raise failure
+
+
+def _refuse(name: str, expected: str, got: str, do: str) -> DataError:
+    # Texts of decoders may hold bytes of the file.
+    shown = "".join(letter if letter.isprintable() else " " for letter in got)[:_MAX_TOLD]
+    return DataError(name, expected=expected, got=shown, do=do)
+
+
+def fit_picture(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture resized to (H, W) with its proportions kept, at least a pixel wide and high, uint8.
+
+    Pillow's bicubic filter on bytes computes in integers: the same bytes on every processor.
+    """
+    height, width = image_size
+    # Padded with what surrounds the drawing, so that no edge appears that was not there.
+    level = int(_measure_border(np.asarray(grey)[np.newaxis]))
+    # Of a line, ImageOps.pad would leave nothing.
+    scale = min(width / grey.width, height / grey.height)
+    if round(scale * min(grey.size)) == 0:
+        grey = grey.resize((max(1, round(scale * grey.width)), max(1, round(scale * grey.height))), _FILTER)
+    return np.asarray(ImageOps.pad(grey, (width, height), _FILTER, color=level))
+
+
+def _to_grey(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("F", "I"):
+        raise DataError(name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", do="convert the picture")
+    if not image.has_transparency_data:
+        return image.convert("L")
+    grey = Image.new("L", image.size)
+    # Some rows at a time: all in four channels and twice would take a gigabyte.
+    for top in range(0, image.height, _STRIP_ROWS):
+        rgba = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))).convert("RGBA")
+        grey.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L"), (0, top))
+    return grey

@@ -1,0 +1,303 @@
+"""A folder of pictures, one subfolder for each class: what is in it, and what of that is no picture."""
+
+import os
+import re
+import stat
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.lib.core.arrays import Split, allocate, take_rows
+from stages.lib.core.errors import CONTROLS, DataError
+from stages.lib.data.image_decoding import fit_picture, read_grey
+from stages.lib.data.splits import split_stratified
+
+# Pillow's names. A file's content decides, not its name.
+KINDS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+# Files that systems leave in any folder; so are those whose names begin with a dot.
+_LEFT_BY_SYSTEMS = {"Thumbs.db", "desktop.ini"}
+_SPLITS = ("train", "test")
+# Subfolders that are all called so are splits, not classes.
+_SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
+_PROGRESS_SECONDS = 5
+# A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
+# CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
+_FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
+_TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
+
+
+class Picture(NamedTuple):
+    """One file of a class."""
+
+    path: Path
+    name: str  # relative to the folder, with slashes
+    split: str  # train, test, or empty where the folder leaves that to a seed
+    class_name: str
+
+
+class Pictures(NamedTuple):
+    """A folder's pictures as arrays."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    files: dict[str, list[str]]  # the name of each image's file, by split
+    sizes: dict[str, NDArray[np.int32]]  # (N, 2), height and width of each upright picture in pixels, by split
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether the folder has subfolders, as one with classes does, or cannot be looked into."""
+    try:
+        return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
+    except OSError:
+        return True  # `read_pictures` says why
+
+
+def load_pictures(
+    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+) -> Pictures:
+    """All that `read_pictures` gives, of a folder without a fault.
+
+    Raises:
+        DataError: naming each file that is no sound picture, and all else that is wrong with the folder.
+    """
+    pictures, faults = read_pictures(folder, shown, image_size, test_fraction, seed, heading)
+    if faults or not pictures:
+        raise DataError.join(faults)
+    return pictures
+
+
+def read_pictures(
+    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+) -> tuple[Pictures | None, list[DataError]]:
+    """The sound pictures of a folder, grey and of one size, their classes by the subfolders' names, and every fault.
+
+    Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
+    images that are the same pixel by pixel stay in one split. Where fewer than two classes have a sound picture there
+    are none, and a fault says so.
+
+    shown: the folder as a person named it. heading: what stands before each line of progress.
+    """
+    listed, faults = list_pictures(folder, shown)
+    images = allocate((len(listed), *image_size), np.uint8)
+    sizes = np.zeros((len(listed), 2), np.int32)
+    sound: list[int] = []
+    told = time.monotonic()
+    for row, picture in enumerate(listed):
+        try:
+            with picture.path.open("rb") as file:
+                grey = read_grey(file, _show(picture.path, folder, shown), KINDS)
+            images[row], sizes[row] = fit_picture(grey, image_size), (grey.height, grey.width)
+            sound.append(row)
+        except OSError as error:
+            got = str(error.strerror)
+            faults.append(_tell(picture.path, folder, shown, "a file that can be read", got, "allow it"))
+        except DataError as fault:
+            faults.append(fault)
+        if time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"{heading}: {row + 1:,} of {len(listed):,} pictures", flush=True)
+    class_names = tuple(sorted({listed[row].class_name for row in sound}))
+    if len(class_names) < 2:
+        expected, do = "a subfolder for each of two or more classes", "sort the pictures into one folder a class"
+        faults.append(DataError(shown, expected=expected, got=", ".join(class_names) or "none", do=do))
+        return None, sorted(faults, key=str)
+    pictures, rows = [listed[row] for row in sound], np.array(sound)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of[picture.class_name] for picture in pictures], np.min_scalar_type(len(class_names)))
+    chosen = dict(zip(_SPLITS, _choose(pictures, images, rows, labels, test_fraction, seed), strict=True))
+    for name, places in chosen.items():
+        absent = set(range(len(class_names))) - set(labels[places].tolist())
+        if absent:
+            # Too few for the share that is held out, or in one folder alone: `validate` refuses them.
+            print(f"{heading}: {shown}: no {name} image of {', '.join(class_names[label] for label in sorted(absent))}")
+    splits = {name: Split(take_rows(images, rows[places]), labels[places]) for name, places in chosen.items()}
+    read = Pictures(
+        train=splits["train"],
+        test=splits["test"],
+        class_names=class_names,
+        files={name: [pictures[place].name for place in places] for name, places in chosen.items()},
+        sizes={name: sizes[rows[places]] for name, places in chosen.items()},
+    )
+    return read, sorted(faults, key=str)
+
+
+def _choose(
+    pictures: Sequence[Picture],
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    labels: NDArray[np.unsignedinteger],
+    test_fraction: float,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places in `pictures` (train, test), both ascending. rows: the image of each picture."""
+    if pictures[0].split:
+        is_test = np.array([picture.split == "test" for picture in pictures])
+    else:
+        groups: dict[bytes, int] = {}
+        group = np.array([groups.setdefault(blake2b(images[row].tobytes()).digest(), len(groups)) for row in rows])
+        _, first = np.unique(group, return_index=True)
+        _, held_out = split_stratified(labels[first], test_fraction, seed)
+        is_test = np.isin(group, held_out)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def list_pictures(folder: Path, shown: str) -> tuple[list[Picture], list[DataError]]:
+    """Every file of every class, and what cannot be taken for one.
+
+    They come in the order of the files' own names, whatever their class: pictures numbered throughout keep that order.
+    Classes are the subfolders of `folder`, or of `train` and `test` in it where these two are all there is. Within a
+    class, folders may be nested. Files beside the classes count for nothing unless they are pictures.
+
+    shown: the folder as a person named it.
+    """
+    pictures: list[Picture] = []
+    faults: list[DataError] = []
+    class_dirs = _list_classes(folder, shown, faults)
+    for class_dir, split in class_dirs:
+        if not _is_utf8(class_dir.name):
+            faults.append(_tell(class_dir, folder, shown, "a name in UTF-8", "other bytes", "rename the folder"))
+            continue
+        count = len(pictures) + len(faults)
+        for path in _iterate_files(class_dir, folder, shown, faults):
+            fault = _find_fault(path, class_dir, folder, shown)
+            if fault:
+                faults.append(fault)
+            else:
+                name = path.relative_to(folder).as_posix()
+                pictures.append(Picture(path, name, split, _normalize(class_dir.name)))
+        if len(pictures) + len(faults) == count:
+            faults.append(_tell(class_dir, folder, shown, "a picture in it", "none", "remove the folder"))
+    faults += _find_name_faults([class_dir for class_dir, _ in class_dirs], folder, shown)
+    return sorted(pictures, key=lambda picture: (picture.path.name, picture.name)), faults
+
+
+def _list_classes(folder: Path, shown: str, faults: list[DataError]) -> list[tuple[Path, str]]:
+    """The folders of the classes, and the split that each is in."""
+    subfolders = _list_subfolders(folder, folder, shown, faults)
+    names = {subfolder.name for subfolder in subfolders}
+    if names == set(_SPLITS):
+        return [(path, split.name) for split in subfolders for path in _list_subfolders(split, folder, shown, faults)]
+    if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
+        got, do = ", ".join(sorted(names)), "name the two so and move what else there is away"
+        faults.append(DataError(shown, expected="classes, or train and test alone", got=got, do=do))
+    return [(subfolder, "") for subfolder in subfolders]
+
+
+def _list_subfolders(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[Path]:
+    subfolders = []
+    for entry in _scan(parent, folder, shown, faults):
+        path = parent / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            subfolders.append(path)
+        elif entry.is_symlink() and not path.is_file():
+            do = "copy the folder, or remove the link"
+            faults.append(_tell(path, folder, shown, "a folder of a class", "a link", do))
+        elif path.suffix.lower() in _SUFFIXES:
+            faults.append(_tell(path, folder, shown, "a folder of its class around it", "none", "move it into one"))
+    return subfolders
+
+
+def _iterate_files(class_dir: Path, folder: Path, shown: str, faults: list[DataError]) -> Iterator[Path]:
+    """All that is no folder, in whatever depth: os.walk would nest its calls as deep."""
+    waiting = [class_dir]
+    while waiting:
+        parent = waiting.pop()
+        for entry in _scan(parent, folder, shown, faults):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(parent / entry.name)
+            else:
+                yield parent / entry.name
+
+
+def _scan(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(parent) as entries:
+            kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
+    except OSError as error:
+        got = str(error.strerror)
+        faults.append(_tell(parent, folder, shown, "a folder that can be read", got, "allow it"))
+        return []
+    return sorted(kept, key=lambda entry: entry.name)
+
+
+def _is_left_by_systems(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
+
+
+def _find_fault(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
+    """What is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
+    name = str(path.relative_to(class_dir))
+    if not _is_utf8(name):
+        return _tell(path, folder, shown, "a name in UTF-8", "other bytes", "rename it")
+    if not _is_printable(name):
+        return _tell(path, folder, shown, "a name that can be printed", "control characters", "rename it")
+    try:
+        mode = path.stat().st_mode
+        # A loop of links fails above; `resolve` has another error for it in each version of Python.
+        is_astray = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+    except OSError as error:
+        return _tell(path, folder, shown, "a file that can be read", str(error.strerror), "remove it")
+    if is_astray:
+        return _tell(path, folder, shown, "a file of the folder", "a link out of it", "copy the file")
+    if not stat.S_ISREG(mode):
+        return _tell(path, folder, shown, "a file", "a link to a folder" if stat.S_ISDIR(mode) else "none", "remove it")
+    return None
+
+
+def _find_name_faults(class_dirs: Sequence[Path], folder: Path, shown: str) -> Iterator[DataError]:
+    """Classes that reports could not show by their names, and those that other systems would take for one."""
+    first: dict[str, Path] = {}
+    for class_dir in class_dirs:
+        name = _normalize(class_dir.name)
+        if not _is_utf8(name):
+            continue  # told above
+        if not _is_printable(name) or not _is_visible(name) or name != name.strip():
+            expected = "a class name that can be read, without blanks around it"
+            yield _tell(class_dir, folder, shown, expected, ascii(name), "rename the folder")
+        elif _FORMULA.match(name):
+            expected = "a class name that no spreadsheet takes for a formula"
+            yield _tell(class_dir, folder, shown, expected, f"one that begins with {name[0]}", "rename the folder")
+        elif _TAG.search(name):
+            yield _tell(class_dir, folder, shown, "a class name that is text", "a tag of HTML", "rename the folder")
+        other = first.setdefault(_normalize(name.lower()), class_dir)
+        if _normalize(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
+            expected = "a class name that is not another's but for upper case or the form of its accents"
+            got = f"that of {_show(other, folder, shown)}"
+            yield _tell(class_dir, folder, shown, expected, got, "rename one of the folders")
+
+
+def _normalize(name: str) -> str:
+    """The composed form of accents: systems differ in which they write."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_utf8(name: str) -> bool:
+    return not any(unicodedata.category(character) == "Cs" for character in name)
+
+
+def _is_printable(name: str) -> bool:
+    return not CONTROLS.search(name)
+
+
+def _is_visible(name: str) -> bool:
+    return any(unicodedata.category(letter)[0] not in "CZ" for letter in name)
+
+
+def _tell(path: Path, folder: Path, shown: str, expected: str, got: str, do: str) -> DataError:
+    return DataError(_show(path, folder, shown), expected=expected, got=got, do=do)
+
+
+def _show(path: Path, folder: Path, shown: str) -> str:
+    """The path as a person would write it; bytes that are no UTF-8 and what moves a terminal's cursor as escapes."""
+    if path == folder:
+        return shown
+    name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
+    return f"{shown}/" + "".join(c if _is_printable(c) else c.encode("unicode_escape").decode() for c in name)

@@ -1,0 +1,57 @@
+"""The digests of exported files, in a file beside them that `sha256sum --check` reads, too."""
+
+import hashlib
+from pathlib import Path
+
+from stages.lib.core.errors import ExportError
+
+CHECKSUMS_NAME = "SHA256SUMS"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every file in the folder and below, a line each, sorted by path."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.as_posix() for path in paths if path != Path(CHECKSUMS_NAME))
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (folder / CHECKSUMS_NAME).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of an exported file, which are those that were exported.
+
+    Raises:
+        ExportError: there is no such file, no digest of it beside it, or it has another digest.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ExportError(str(path), expected="a file", got="none", do="name another") from None
+    except OSError as error:
+        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="name another") from None
+    digests = _read_digests(path.parent / CHECKSUMS_NAME)
+    if path.name not in digests:
+        raise ExportError(
+            str(path),
+            expected=f"its SHA-256 in {CHECKSUMS_NAME} beside it",
+            got="none",
+            do="copy that file, too, from where the model came from: it tells whether the model is whole",
+        )
+    if (got := hashlib.sha256(content).hexdigest()) != digests[path.name]:
+        raise ExportError(
+            str(path),
+            expected=f"a whole model, SHA-256 {digests[path.name][:12]}…",
+            got=f"{got[:12]}… ({len(content)} bytes)",
+            do="copy it again, or `dvc checkout models/export --force`",
+        )
+    return content
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    """The digests in a list by the file's name; none of them if there is no list or it is no text."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    except OSError as error:
+        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="copy it again") from None
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

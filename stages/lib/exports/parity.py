@@ -1,0 +1,74 @@
+"""Does a model give the answers that the reference gives?"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from stages.lib.core.arrays import iterate_chunks
+from stages.lib.core.params import Section
+
+
+class Budget(Section):
+    """How far a model's answers may be from the reference's."""
+
+    max_abs_error: float = Field(gt=0, le=1, description="a difference of probabilities above 0, at most 1")
+    min_same_class: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_accuracy_drop: float = Field(ge=0, le=100, description="points of accuracy from 0 to 100")
+
+
+class Parity(NamedTuple):
+    """How one model's probabilities compare with the reference's on the same images."""
+
+    images: int
+    same_class: int
+    different: list[int]  # rows whose class differs, ties included
+    ties: int  # of these, rows whose two best classes the reference holds apart by at most twice the budget
+    accuracy: float  # of the model, 0..1
+    accuracy_drop: float  # points (hundredths) below the reference's accuracy; negative above it
+    max_abs_error: float  # largest |Δp|
+    within_budget: bool
+
+
+def compare(
+    reference: NDArray[np.floating], actual: NDArray[np.floating], labels: NDArray[np.integer], budget: Budget
+) -> Parity:
+    """Compare probabilities (N, classes) of a model with those of the reference; NaN is never within budget."""
+    different: list[int] = []
+    hits = reference_hits = 0
+    for chunk in iterate_chunks(len(reference)):
+        expected, got = reference[chunk].argmax(axis=1), actual[chunk].argmax(axis=1)
+        different += (chunk.start + np.flatnonzero(expected != got)).tolist()
+        hits += int((got == labels[chunk]).sum())
+        reference_hits += int((expected == labels[chunk]).sum())
+    best_two = np.sort(reference[different], axis=1)[:, -2:]
+    same_class = len(reference) - len(different)
+    accuracy_drop = 100 * (reference_hits - hits) / len(labels)
+    max_abs_error = _measure_distance(actual, reference)
+    return Parity(
+        images=len(reference),
+        same_class=same_class,
+        different=different,
+        ties=int((best_two[:, 1] - best_two[:, 0] <= 2 * budget.max_abs_error).sum()),
+        accuracy=hits / len(labels),
+        accuracy_drop=accuracy_drop,
+        max_abs_error=max_abs_error,
+        within_budget=(
+            max_abs_error <= budget.max_abs_error
+            and same_class >= budget.min_same_class * len(reference)
+            and accuracy_drop <= budget.max_accuracy_drop
+        ),
+    )
+
+
+def measure_steps(one: NDArray[np.floating], other: NDArray[np.floating], step: float) -> int:
+    """The largest difference of two models' quantized probabilities (N, classes), in steps of their scale."""
+    return int(np.rint(_measure_distance(one, other) / step))
+
+
+def _measure_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """The largest absolute difference, computed in float64; NaN if there is one."""
+    return float(
+        np.max([np.abs(one[rows].astype(np.float64) - other[rows]).max() for rows in iterate_chunks(len(one))])
+    )

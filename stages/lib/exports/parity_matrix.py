@@ -1,0 +1,229 @@
+"""Every export in every runtime against Keras, over the whole test split: counted, tabulated, drawn and judged."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.lib.core.arrays import Split
+from stages.lib.core.errors import ExportError
+from stages.lib.core.markdown import format_table
+from stages.lib.exports.parity import Budget, Parity, compare
+from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
+from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
+from stages.lib.model.prediction import predict_in_batches
+from stages.lib.plotting.charts import Cell, draw_heat_map, draw_images
+
+# TensorFlow Lite Micro has kernels for few types. A test holds that it refuses these files.
+NOT_FOR_MICRO = {
+    "model.tflite": "its CAST takes no uint8",
+    "model_float16.tflite": "its DEQUANTIZE takes no float16",
+    "model_dynamic_range.tflite": "its FULLY_CONNECTED takes no int8 weights with float32 activations",
+}
+_SHOWN_IMAGES = 25
+# Share of images with another class than Keras's that is drawn as red as can be.
+_RED = 0.05
+
+
+class Trial(NamedTuple):
+    """One export in one runtime for its kind."""
+
+    export: str  # the file's name
+    runtime: str
+    budget: Budget
+    obstacle: str  # why the runtime cannot run it; empty if it can
+    probabilities: NDArray[np.float32]  # (N, classes); (0, classes) if it was not run
+    parity: Parity | None  # with Keras; none if it was not run
+
+
+def try_exports(
+    contents: Mapping[str, bytes], budgets: Mapping[str, Budget], reference: NDArray[np.float32], test: Split
+) -> list[Trial]:
+    """Each export's bytes in each runtime for its kind, on raw test images.
+
+    reference: the network's exact probabilities for the same images, float32 (N, classes); Keras's own differ from them
+    by float32's rounding.
+    """
+    trials = []
+    for name, content in contents.items():
+        for runtime in find_runtimes(Path(name)):
+            obstacle = find_obstacle(name, runtime)
+            if obstacle:
+                trials.append(Trial(name, runtime, budgets[name], obstacle, reference[:0], None))
+                continue
+            probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
+            parity = compare(reference, probabilities, test.labels, budgets[name])
+            trials.append(Trial(name, runtime, budgets[name], "", probabilities, parity))
+    return trials
+
+
+def find_obstacle(name: str, runtime: str) -> str:
+    """Why a runtime cannot run an export of its kind; empty if it can."""
+    if runtime != "tflite_micro":
+        return ""
+    return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else MISSING_MICRO)
+
+
+def list_portable(trials: Sequence[Trial]) -> list[Trial]:
+    """Those of runtimes that every machine has: what is hashed must not tell on which one it was made."""
+    return [trial for trial in trials if RUNTIMES[trial.runtime].is_everywhere]
+
+
+def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Counts and verdicts by export, the worst runtime's at the top: the same on every machine for `list_portable`.
+
+    sizes: bytes of each file by its name.
+    """
+    return {
+        name: {
+            **_describe_parity(min((parity for _, parity in _list_run(group)), key=lambda parity: parity.same_class)),
+            "budget": group[0].budget.model_dump(),
+            "bytes": sizes[name],
+            "runtimes": _describe_runtimes(group),
+            "within_budget": all(parity.within_budget for _, parity in _list_run(group)),
+        }
+        for name, group in _iterate_exports(trials)
+    }
+
+
+def describe_others(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """The same counts, by export and runtime, of the runtimes that not every machine has."""
+    others = [trial for trial in trials if not RUNTIMES[trial.runtime].is_everywhere]
+    return {name: _describe_runtimes(group) for name, group in _iterate_exports(others)}
+
+
+def measure_errors(trials: Sequence[Trial]) -> dict[str, dict[str, float | None]]:
+    """The largest |Δp| by export and runtime, none if it is no number: it differs between machines in its last bits."""
+    return {
+        name: {
+            trial.runtime: parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
+            for trial, parity in _list_run(group)
+        }
+        for name, group in _iterate_exports(trials)
+    }
+
+
+def tabulate(trials: Sequence[Trial], *, is_measured: bool) -> list[str]:
+    """The matrix as a table and notes below it; what differs between machines is in it only if `is_measured`."""
+    rows, notes = [], []
+    for trial in trials:
+        parity = trial.parity
+        verdict, title = f"≤ {trial.budget.max_abs_error:g}", RUNTIMES[trial.runtime].title
+        if parity is None:
+            rows.append([trial.export, title, "not run", "", "", ""])
+            notes.append(f"{trial.export} is not run by {title}: {trial.obstacle}.")
+            continue
+        if is_measured:
+            verdict = f"{parity.max_abs_error:.1e} {verdict}"
+        rows.append(
+            [
+                trial.export,
+                title,
+                f"{parity.same_class} of {parity.images}",
+                f"{parity.ties} of {len(parity.different)}",
+                f"{parity.accuracy:.4f}",
+                verdict if parity.within_budget else "BEYOND BUDGET",
+            ]
+        )
+    header = ["export", "runtime", "Keras's class", "ties among others", "accuracy", "largest \\|Δp\\|"]
+    return [*format_table(header, rows), "", *notes]
+
+
+def draw_matrix(path: Path, trials: Sequence[Trial]) -> None:
+    """Draw the matrix as a heat map: the more test images get another class than from Keras, the redder."""
+    runtimes = [runtime for runtime in RUNTIMES if any(trial.runtime == runtime for trial in trials)]
+    cells = {}
+    for trial in trials:
+        if trial.parity is None:
+            cells[trial.export, trial.runtime] = Cell(None, "not run")
+            continue
+        verdict = f"|Δp| ≤ {trial.budget.max_abs_error:g}" if trial.parity.within_budget else "BEYOND BUDGET"
+        counts = f"{trial.parity.same_class} of {trial.parity.images}"
+        heat = len(trial.parity.different) / trial.parity.images / _RED
+        cells[trial.export, trial.runtime] = Cell(min(heat, 1), f"{counts}\n{verdict}")
+    exports = [name for name, _ in _iterate_exports(trials)]
+    draw_heat_map(
+        path,
+        "Test images that get Keras's class",
+        exports,
+        [RUNTIMES[runtime].title for runtime in runtimes],
+        [[cells.get((name, runtime), Cell(None, "")) for runtime in runtimes] for name in exports],
+    )
+
+
+def draw_disagreements(
+    path: Path, trials: Sequence[Trial], reference: NDArray[np.float32], test: Split, class_names: Sequence[str]
+) -> None:
+    """Draw the test images to which an export gives another class than Keras, with both answers."""
+
+    def describe(answer: NDArray[np.float32]) -> str:
+        return f"{class_names[int(answer.argmax())]} ({answer.max():.2f})"
+
+    first: dict[int, Trial] = {}  # the first trial that differs, by row
+    for trial, parity in _list_run(trials):
+        for row in parity.different:
+            first.setdefault(row, trial)
+    shown = sorted(first)[:_SHOWN_IMAGES]
+    captions = [
+        f"test[{row}], a {class_names[test.labels[row]]}\nKeras: {describe(reference[row])}\n"
+        f"{first[row].export}:\n{describe(first[row].probabilities[row])}"
+        for row in shown
+    ]
+    title = f"{len(first)} of {len(reference)} test images get another class from an export than from Keras"
+    more = f"; the first {len(shown)}" if len(first) > len(shown) else ""
+    draw_images(path, title + more, test.images[shown], captions)
+
+
+def require_parity(trials: Sequence[Trial]) -> None:
+    """Refuse exports that do not answer as Keras does.
+
+    Raises:
+        ExportError: naming each such file, its runtime and what is beyond the budget.
+    """
+    faults = [
+        ExportError(
+            f"{trial.export} in {RUNTIMES[trial.runtime].title}",
+            expected=(
+                f"|Δp| of at most {trial.budget.max_abs_error:g} against Keras, its class for at least "
+                f"{trial.budget.min_same_class:.2%}, at most {trial.budget.max_accuracy_drop:g} points of accuracy lost"
+            ),
+            got=(
+                f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
+                f"{parity.accuracy_drop:.2f} points"
+            ),
+            do="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
+        )
+        for trial, parity in _list_run(trials)
+        if not parity.within_budget
+    ]
+    if faults:
+        raise ExportError.join(faults)
+
+
+def _list_run(trials: Sequence[Trial]) -> list[tuple[Trial, Parity]]:
+    """The trials that were run, with their parity."""
+    return [(trial, trial.parity) for trial in trials if trial.parity]
+
+
+def _iterate_exports(trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]]]:
+    """Each export's name with its trials."""
+    for name, group in groupby(trials, key=lambda trial: trial.export):
+        yield name, list(group)
+
+
+def _describe_runtimes(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """The counts of each runtime, or why it was not run."""
+    return {
+        trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.obstacle}
+        for trial in trials
+    }
+
+
+def _describe_parity(parity: Parity) -> dict[str, Any]:
+    described = parity._asdict()
+    del described["max_abs_error"], described["accuracy_drop"]
+    return {**described, "accuracy": round(parity.accuracy, 4)}

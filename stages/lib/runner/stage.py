@@ -1,0 +1,68 @@
+"""How a stage is run from the command line: its section of params.yaml in, one line per fault out."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.lib.core.dvc_lock import require_sound_inputs
+from stages.lib.core.errors import PipelineError, describe_os_error
+from stages.lib.core.files import require_space
+from stages.lib.core.params import PARAMS_PATH, Section, load_params, take_section
+from stages.lib.runner.signals import end_when_told
+from stages.lib.runner.stage_lock import run_alone
+from stages.lib.runner.stage_times import record_times
+
+S = TypeVar("S", bound=Section)
+
+# What any stage writes beside data and models, which it says itself how large they will be: reports, pictures, times.
+_REPORTS_BYTES = 1 << 23
+
+
+def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequence[str] = ()) -> None:
+    """Run one stage with its section of params.yaml; exits with 1 and one line on anything a person caused.
+
+    also_reads: other sections that the stage's outputs depend on.
+    """
+    sections = {name, *also_reads}
+    try:
+        with end_when_told(name):
+            params = load_params()
+            before = _take_snapshot(sections, params)
+            own = take_section(params, name, section)
+            with run_alone(name), record_times(name, params):
+                if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
+                    require_sound_inputs(name)
+                require_space(Path("reports"), _REPORTS_BYTES)
+                run(own)
+                _require_unchanged(sections, before)
+    except PipelineError as error:
+        sys.exit(f"{name}: {error}")
+    except OSError as error:  # disk full, no permission, …
+        sys.exit(f"{name}: {describe_os_error(error)}")
+
+
+def _take_snapshot(sections: set[str], params: Mapping[str, Any]) -> dict[str, object]:
+    """What DVC takes for this stage's inputs beside its data: its params and the sources it has imported."""
+    sources = {
+        module.__file__: Path(module.__file__).read_bytes()
+        for name, module in list(sys.modules.items())
+        if (name == "__main__" or name.split(".")[0] == "stages") and module.__spec__ and module.__file__
+    }
+    return {**_name_sections(sections, params), **sources}
+
+
+def _name_sections(sections: set[str], params: Mapping[str, Any]) -> dict[str, object]:
+    return {f"{PARAMS_PATH}: {name}": params.get(name) for name in sorted(sections)}
+
+
+def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
+    """Refuse to end well when an input was edited midway: dvc.lock would record the new text for the old output."""
+    params_now = _name_sections(sections, load_params())
+    for source, was in before.items():
+        is_now = params_now[source] if source in params_now else Path(source).read_bytes()
+        if is_now != was:
+            raise PipelineError(
+                source, expected="no edit while the stage runs", got="an edit", do="run `dvc repro` again"
+            )

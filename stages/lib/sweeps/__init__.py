@@ -1,0 +1,1 @@
+"""Many trainings with different parameters: the plan, the trials and their results."""

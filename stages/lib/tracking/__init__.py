@@ -1,0 +1,1 @@
+"""MLflow's store: runs, registered models and which of them is promoted."""

@@ -1,0 +1,162 @@
+"""Images that are in the data twice: with the same pixels, or so alike that nobody would take both."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.lib.core.arrays import allocate, fill, find_rows, iterate_chunks, number_rows
+from stages.lib.validation.image_features import Measures, Rows
+
+# Of sorted rows, how many are looked at together: what is computed of them is held in memory.
+_WINDOW_ROWS = 1 << 18
+# A key is 32 bits by which rows are sorted, and the row in as many below them.
+_ROW_BITS, _ROW_MASK = np.uint64(32), np.uint64(2**32 - 1)
+# Bits of 256 in which the hashes of near-duplicates may differ, and their pixels' least correlation, which brightness
+# and contrast do not change. Measured on digits and MNIST: no test image is as near to a training image (0.9876 and
+# 0.9916 at most); of 1,000 training images saved as JPEG of quality 75, 991 and 997 are found, of 1,000 enlarged and
+# brought back all and 918.
+NEAR_BITS = 40
+NEAR_CORRELATION = 0.992
+# Of more images that share 32 bits of the hash, each is compared with as many as this.
+_COMPARED = 1024
+
+
+class Copies(NamedTuple):
+    """Which images are in the data before, by row."""
+
+    repeats: NDArray[np.bool_]  # (N,): the split has the same pixels at a lower index
+    leaks: NDArray[np.bool_]  # an earlier split has the same pixels
+    conflicts: NDArray[np.bool_]  # the same pixels are there under another label, before or after
+    near_leaks: NDArray[np.bool_]  # an earlier split has nearly the same
+    twins: NDArray[np.int64]  # the row of the image that it is like; -1 if there is none
+
+
+def find_copies(rows: Rows, measures: Measures) -> Copies:
+    """Images with the same pixels, and images of a later split that are nearly the same as one of an earlier.
+
+    Equal digests make candidates, of which the pixels decide.
+    """
+    repeats, leaks, conflicts, near_leaks = (fill((rows.total,), np.bool_, False) for _ in range(4))
+    copies = Copies(repeats, leaks, conflicts, near_leaks, fill((rows.total,), np.int64, -1))
+    for later, earlier in find_near(rows, measures):
+        copies.near_leaks[later] = True
+        copies.twins[later] = earlier
+    labels = rows.labels
+    for candidates in _iterate_candidates(_sort_rows(number_rows(rows.total), measures.digests)):
+        groups: dict[bytes, list[int]] = {}  # rows by their pixels
+        for row in candidates.tolist():
+            groups.setdefault(rows.read_image(row).tobytes(), []).append(row)
+        for group in groups.values():
+            _mark_group(copies, group, rows.find_splits(np.array(group)).tolist(), labels[group].tolist())
+    return copies
+
+
+def _mark_group(copies: Copies, group: list[int], splits: list[int], labels: list[int]) -> None:
+    """Mark images that are the same; rows ascending."""
+    # The first under another label than the first of all, if there is one.
+    other = next((row for row, label in zip(group, labels, strict=True) if label != labels[0]), None)
+    seen: set[int] = set()  # splits that the image was in before
+    for row, split, label in zip(group, splits, labels, strict=True):
+        copies.repeats[row] = split in seen
+        seen.add(split)
+        copies.leaks[row] = splits[0] < split
+        copies.conflicts[row] = other is not None
+        copies.near_leaks[row] &= not copies.leaks[row]
+        if other is not None:
+            copies.twins[row] = other if label == labels[0] else group[0]
+        elif row != group[0]:
+            copies.twins[row] = group[0]
+
+
+def _sort_rows(rows: NDArray[np.int64], values: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Keys of some of the rows of `values` (N,), by value and then by row."""
+    keys = allocate(rows.shape, np.uint64)
+    for chunk in iterate_chunks(len(rows)):
+        keys[chunk] = values[rows[chunk]].astype(np.uint64) << _ROW_BITS | rows[chunk].astype(np.uint64)
+    keys.sort()
+    return keys
+
+
+def _split_keys(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and the values of keys."""
+    return (keys & _ROW_MASK).astype(np.int64), (keys >> _ROW_BITS).astype(np.int64)
+
+
+def _iterate_candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Rows, ascending, that share a value with another, group by group; the keys are sorted."""
+    start = 0
+    for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
+        _, values = _split_keys(keys[chunk.start : chunk.stop + 1])
+        ends = chunk.start + 1 + np.flatnonzero(np.diff(values))
+        if chunk.stop == len(keys):
+            ends = np.append(ends, len(keys))
+        starts = np.concatenate([[start], ends[:-1]])[: len(ends)]
+        for first, end in zip(*(places[ends - starts > 1].tolist() for places in (starts, ends)), strict=True):
+            yield _split_keys(keys[first:end])[0]
+        start = int(ends[-1]) if len(ends) else start
+
+
+def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
+    """Rows of later splits, each with the row of an earlier split that is nearest to it, if it is near.
+
+    Two hashes that differ in few of 256 bits have, nearly always, 32 bits in a row in common: those that have are
+    compared, and of the nearest the pixels. An image without any structure, whose hash is all zeros, is like no other.
+    """
+    is_structured = allocate((rows.total,), np.bool_)
+    for chunk in iterate_chunks(rows.total):
+        is_structured[chunk] = measures.hashes[chunk].any(axis=1)
+    structured = find_rows(is_structured)
+    found = [
+        near
+        for bits in measures.hashes.T
+        for near in _iterate_near(_sort_rows(structured, bits), measures.hashes, rows)
+    ] or [(np.empty(0, np.int64),) * 3]
+    later, earlier, distance = (np.concatenate(values) for values in zip(*found, strict=True))
+    order = np.lexsort((earlier, distance, later))
+    later, earlier = later[order], earlier[order]
+    _, nearest = np.unique(later, return_index=True)
+    pairs = zip(later[nearest].tolist(), earlier[nearest].tolist(), strict=True)
+    return [
+        (row, other)
+        for row, other in pairs
+        if correlate(rows.read_image(row), rows.read_image(other)) >= NEAR_CORRELATION
+    ]
+
+
+def correlate(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Pearson's correlation of the pixels of two images, -1..1; 0 if they differ in size or one has one grey level.
+
+    Whole numbers until the last division: the same on every processor.
+    """
+    if image.shape != other.shape:
+        return 0.0
+    one, two = image.astype(np.int64).ravel(), other.astype(np.int64).ravel()
+    covariance, variance, other_variance = (
+        one.size * int(a @ b) - int(a.sum()) * int(b.sum()) for a, b in ((one, two), (one, one), (two, two))
+    )
+    spread = math.sqrt(variance) * math.sqrt(other_variance)
+    return covariance / spread if spread else 0.0
+
+
+def _iterate_near(
+    keys: NDArray[np.uint64], hashes: NDArray[np.uint32], rows: Rows
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Near pairs (later, earlier, distance) among the rows of sorted keys whose values agree."""
+    for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
+        order, shared = _split_keys(keys[chunk.start : chunk.stop + _COMPARED])
+        first = np.arange(chunk.stop - chunk.start)  # places in that order whose partner `gap` further on may agree
+        for gap in range(1, min(len(order), _COMPARED + 1)):
+            first = first[first + gap < len(order)]
+            first = first[shared[first] == shared[first + gap]]
+            if not len(first):
+                break
+            # Of two rows that agree, the first is the lower and, if their splits differ, in the earlier one.
+            earlier, later = order[first], order[first + gap]
+            across = rows.find_splits(earlier) != rows.find_splits(later)
+            earlier, later = earlier[across], later[across]
+            distance = np.bitwise_count(hashes[earlier] ^ hashes[later]).sum(axis=1, dtype=np.int64)
+            near = distance <= NEAR_BITS
+            yield later[near], earlier[near], distance[near]

@@ -1,0 +1,1 @@
+"""Whether outputs are what dvc.lock says, and whether another machine gives the same."""

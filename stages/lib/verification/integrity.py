@@ -1,0 +1,201 @@
+"""Whether the outputs on disk and in DVC's cache have the bytes that dvc.lock promises, each hashed anew.
+
+DVC itself takes a read-only cache object for sound, and a file for unchanged whose time and size it remembers.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from stages.lib.core.errors import DataError
+from stages.lib.core.hashing import hash_output
+
+
+class Output(NamedTuple):
+    """An output as dvc.lock has it."""
+
+    stage: str
+    path: str
+    md5: str  # of a folder, of its listing, with `.dir` behind it
+    is_cached: bool  # in DVC's cache, too
+
+
+class PromisedFile(NamedTuple):
+    """One file of an output."""
+
+    md5: str
+    source: Path | None  # where these bytes lie, on disk or in the cache
+
+
+class Audit(NamedTuple):
+    """What hashing everything found."""
+
+    faults: list[DataError]
+    files: dict[str, dict[str, PromisedFile]]  # by path of the output: by path; empty if a listing is not known
+    file_count: int  # of those that dvc.lock promises
+    object_count: int  # of DVC's cache
+
+
+class _Finding(NamedTuple):
+    """What hashing one output found."""
+
+    faults: list[DataError]
+    files: dict[str, PromisedFile]
+
+
+def read_outputs(lock_text: str, graph_text: str) -> list[Output]:
+    """The outputs in the texts of a dvc.lock and of its dvc.yaml, which alone says what is not cached.
+
+    Raises:
+        DataError: one of them is damaged.
+    """
+    uncached = {
+        path
+        for stage in _read_stages(graph_text, "dvc.yaml").values()
+        for kind in ("outs", "metrics", "plots")
+        for entry in stage.get(kind, [])
+        if isinstance(entry, dict)
+        for path, options in entry.items()
+        if options.get("cache") is False
+    }
+    return [
+        Output(name, str(out["path"]), str(out["md5"]), out["path"] not in uncached)
+        for name, stage in _read_stages(lock_text, "dvc.lock").items()
+        for out in stage.get("outs", [])
+    ]
+
+
+def read_stage_names(graph_text: str) -> list[str]:
+    """The names of the stages in the text of a dvc.yaml, in its order.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return list(_read_stages(graph_text, "dvc.yaml"))
+
+
+def _read_stages(text: str, name: str) -> Mapping[str, Any]:
+    try:
+        stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
+        _ = [out["md5"] for stage in stages.values() for out in stage.get("outs", []) if name == "dvc.lock"]
+    except Exception as error:  # noqa: BLE001  # whatever a damaged file holds in place of what DVC writes
+        got = f"{type(error).__name__}: {error}"
+        raise DataError(name, expected="what DVC writes", got=got, do=f"`git checkout {name}`") from None
+    return stages
+
+
+def audit(outputs: Sequence[Output], cache_dir: Path) -> Audit:
+    """Hash every output on disk, relative to the current folder, and its objects in DVC's cache."""
+    cached = [output for output in outputs if output.is_cached]  # git may hold the others
+    if cached and not any(Path(output.path).exists() or _locate(cache_dir, output.md5).exists() for output in cached):
+        got = "none, nor any in DVC's cache"
+        fault = DataError("dvc.lock", expected="its outputs on disk", got=got, do="run `dvc repro` or `dvc pull`")
+        return Audit([fault], {output.path: {} for output in outputs}, 0, 0)
+    objects: dict[Path, str] = {}  # what their hash is, so that what several outputs share is hashed and told of once
+    findings = {output.path: _examine(output, cache_dir, objects) for output in outputs}
+    files = {path: finding.files for path, finding in findings.items()}
+    faults = [fault for finding in findings.values() for fault in finding.faults]
+    return Audit(faults, files, sum(map(len, files.values())), len(objects))
+
+
+def list_files(output: Output, root: Path) -> dict[str, PromisedFile]:
+    """The files of an output as they lie below `root`, by their paths in the project."""
+    path = root / output.path
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {
+        file.relative_to(root).as_posix(): PromisedFile(hash_output(file), file) for file in found if file.is_file()
+    }
+
+
+def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Finding:
+    """Hash one output; `objects` is added to."""
+    on_disk = list_files(output, Path())
+    is_sound = hash_output(Path(output.path)) == output.md5
+    is_folder = output.md5.endswith(".dir")
+    faults: list[DataError] = []
+
+    def check(md5: str, name: str) -> Path | None:
+        """The object if it is sound; else a fault, the first time."""
+        path = _locate(cache_dir, md5)
+        is_known = path in objects
+        got = objects.setdefault(path, hash_output(path))
+        if got == md5.removesuffix(".dir"):
+            return path
+        if not is_known:
+            faults.append(_describe_object(path, name, md5, got, output.path if is_sound else None))
+        return None
+
+    listing = check(output.md5, output.path) if output.is_cached else None
+    if not is_folder:
+        promised = {output.path: output.md5}
+    elif listing:
+        entries = json.loads(listing.read_text(encoding="utf-8"))
+        promised = {f"{output.path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+    else:
+        promised = {path: file.md5 for path, file in on_disk.items()} if is_sound else {}
+    cached = {}
+    if output.is_cached:
+        cached = {path: check(md5, path) if is_folder else listing for path, md5 in promised.items()}
+    if not is_sound:
+        can_checkout = bool(cached) and None not in cached.values() and listing is not None
+        # After the cache's: DVC would fill the disk from there.
+        faults += _describe_disk(output, promised, on_disk, can_checkout=can_checkout)
+    return _Finding(
+        faults,
+        {
+            path: PromisedFile(md5, Path(path) if is_sound or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
+            for path, md5 in promised.items()
+        },
+    )
+
+
+def _locate(cache_dir: Path, md5: str) -> Path:
+    return cache_dir / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def _describe_object(path: Path, name: str, md5: str, got: str, sound_output: str | None) -> DataError:
+    """A cache object that is not there or not what its name says.
+
+    sound_output: the output that can fill the cache again.
+    """
+    is_there = got != "nothing"
+    remove = f"rm -f {shlex.quote(str(path))}"
+    if sound_output:
+        commit = f"dvc commit {shlex.quote(sound_output)}"
+        do = f"`{remove} && {commit}`" if is_there else f"`{commit}`"
+    else:
+        do = f"{f'`{remove}`, then ' if is_there else ''}`dvc fetch` if there is a remote, else `dvc repro`"
+    return DataError(f"{path} ({name})", expected=f"MD5 {md5.removesuffix('.dir')}", got=got, do=do)
+
+
+def _describe_disk(
+    output: Output, promised: Mapping[str, str], on_disk: Mapping[str, PromisedFile], *, can_checkout: bool
+) -> list[DataError]:
+    """The files of an output that are not there or others than dvc.lock promises; the folder if no file is known."""
+    command = "dvc repro"
+    if can_checkout:
+        # Several files of a folder may be wrong: without --force DVC asks about each of the others.
+        force = "--force " if output.md5.endswith(".dir") else ""
+        command = f"dvc checkout {force}{shlex.quote(output.path)}"
+    differing: Iterable[tuple[str, str, str]]
+    if promised and Path(output.path).exists():
+        pairs = {
+            path: (promised.get(path, "nothing"), on_disk[path].md5 if path in on_disk else "nothing")
+            for path in sorted(promised.keys() | on_disk.keys())
+        }
+        differing = [(path, *pair) for path, pair in pairs.items() if pair[0] != pair[1]]
+    else:
+        differing = [(output.path, output.md5, hash_output(Path(output.path)))]
+    return [
+        DataError(
+            path,
+            expected=f"MD5 {md5}" if md5 != "nothing" else md5,
+            got=got,
+            do=f"`{command}`" if got == "nothing" else f"`rm -rf {shlex.quote(path)} && {command}`",
+        )
+        for path, md5, got in differing
+    ]

@@ -1,0 +1,200 @@
+"""`pipeline check` lists everything that is wrong with images at once; `pipeline accept` takes them as they are."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from imports import ROOT
+from PIL import Image, ImageDraw, ImageOps
+from samples import list_files, write_idx, write_raw
+from stores import enter_root
+
+from stages.commands.main import main
+from stages.lib.core.files import read_csv, read_json, write_json
+
+SHAPES = ("circle", "cross", "square")
+SIDE = 80
+
+
+def draw(shape, generator):
+    """A picture of a shape, dark on light, of random place and size, with noise."""
+    picture = Image.new("L", (SIDE, SIDE), 235)
+    x, y, size = (int(generator.integers(*limits)) for limits in ((10, 35), (10, 35), (20, 38)))
+    pen = ImageDraw.Draw(picture)
+    if shape == "circle":
+        pen.ellipse((x, y, x + size, y + size), outline=20, width=5)
+    elif shape == "square":
+        pen.rectangle((x, y, x + size, y + size), outline=20, width=5)
+    else:
+        pen.line((x, y, x + size, y + size), fill=20, width=5)
+        pen.line((x, y + size, x + size, y), fill=20, width=5)
+    noisy = np.asarray(picture) + generator.normal(0, 4, (SIDE, SIDE))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A sound folder: 40 pictures of each of three classes."""
+    folder = tmp_path_factory.mktemp("images") / "shapes"
+    generator = np.random.default_rng(0)
+    for shape in SHAPES:
+        (folder / shape).mkdir(parents=True)
+        for number in range(40):
+            draw(shape, generator).save(folder / shape / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the committed params and nothing of a pipeline; the current folder."""
+    root = tmp_path / "project"
+    root.mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "data").mkdir()
+    write_json(root / "data/accepted.json", {})
+    return enter_root(root, monkeypatch)
+
+
+@pytest.fixture
+def spoilt(shapes, tmp_path):
+    """The folder with one fault of each kind."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(shapes, folder)
+    shutil.copy(folder / "circle/00.png", folder / "cross/copy.png")
+    shutil.copy(folder / "circle/01.png", folder / "circle/twice.png")
+    Image.new("L", (SIDE, SIDE), 200).save(folder / "square/blank.png")
+    ImageOps.invert(Image.open(folder / "circle/02.png")).save(folder / "circle/02.png")
+    Image.open(folder / "circle/03.png").resize((1200, SIDE)).save(folder / "circle/wide.png")
+    (folder / "square/notes.png").write_text("no picture", encoding="utf-8")
+    (folder / "square/cut.png").write_bytes((folder / "circle/04.png").read_bytes()[:200])
+    return folder
+
+
+def run(*arguments):
+    """What a subcommand gives in the current folder."""
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_sound_folder_has_nothing_to_say(project, shapes):
+    """A few hundred pictures of some classes pass with the committed params, and have no suspects."""
+    result = run("check", shapes)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "check: 120 images in 3 classes; 0 faults stop the pipeline, 0 warn, 0 suspects; see reports/check\n"
+    )
+    assert read_csv(project / "reports/check/suspects/suspects.csv") == []
+
+
+@pytest.mark.usefixtures("project")
+def test_all_faults_are_listed_at_once(spoilt):
+    """Files that are no pictures and pictures that break rules are told together, those that stop first."""
+    result = run("check", spoilt)
+    stops = [line for line in result.stdout.splitlines() if line.startswith("stops: ")]
+    warns = [line for line in result.stdout.splitlines() if line.startswith("warns: ")]
+
+    assert result.exit_code == 1
+    assert len(stops) == 4
+    assert f"stops: {spoilt}/square/cut.png: expected a whole picture" in stops[0]
+    assert f"stops: {spoilt}/square/notes.png: expected a whole picture" in stops[1]
+    assert "circle/00.png conflicts=1" in stops[2]
+    assert "cross/copy.png conflicts=1" in stops[2]
+    assert "square/blank.png contrast=0" in stops[3]
+    told = "\n".join(warns)
+    assert "circle/wide.png aspect_deviation=" in told
+    assert "circle/02.png other_polarity=1" in told
+    assert "repeats=1" in told
+    assert result.stdout.splitlines()[-1].startswith("check: 124 images in 3 classes; 4 faults stop the pipeline, ")
+
+
+def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
+    """The list names each suspect's file, class and reasons; the sheet of pictures is beside it."""
+    run("check", spoilt)
+    suspects = {row["file"]: row for row in read_csv(project / "reports/check/suspects/suspects.csv")}
+
+    assert suspects["square/blank.png"]["class"] == "square"
+    assert suspects["square/blank.png"]["stops"] == "true"
+    assert "contrast 0" in suspects["square/blank.png"]["reasons"]
+    assert suspects["circle/02.png"]["reasons"] == "background unlike most"
+    assert suspects["cross/copy.png"]["reasons"].endswith("circle/00.png, a circle")
+    assert Image.open(project / "reports/check/suspects/contact_sheet.png").width > 500
+
+
+def test_check_leaves_the_pipeline_alone(project, shapes):
+    """Nothing but the reports that it names is written, and no scratch data stays."""
+    before = list_files(project)
+    run("check", shapes, "--reports", "looked")
+    written = set(list_files(project)) - set(before)
+
+    assert {name.partition("/")[0] for name in written} == {"looked"}
+    assert list((project / ".cache").iterdir()) == []
+
+
+@pytest.mark.usefixtures("project")
+def test_folder_without_a_sound_picture_is_told(tmp_path):
+    """Where no data set can be made there is nothing to look at, and the reasons are listed all the same."""
+    for name in ("a", "b"):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "1.png").write_bytes(b"")
+    result = run("check", tmp_path / "broken")
+
+    assert result.exit_code == 1
+    assert result.stdout.count("expected a whole picture") == 2
+    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 faults stop the pipeline"
+
+
+@pytest.mark.usefixtures("project")
+def test_arrays_are_checked_as_pictures_are(tmp_path):
+    """IDX files are looked at by the same rules."""
+    result = run("check", write_idx(tmp_path / "arrays"))
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("check: 90 images in 3 classes; 0 faults stop")
+
+
+@pytest.mark.usefixtures("project")
+def test_without_a_folder_the_params_data_set_is_checked():
+    """`pipeline check` alone looks at what `dvc repro` would ingest."""
+    result = run("check")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("check: 1,797 images in 10 classes; 0 faults stop")
+
+
+@pytest.mark.usefixtures("project")
+def test_missing_folder_is_told_in_one_line():
+    """A mistyped name is no traceback."""
+    result = run("check", "nowhere")
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0].startswith("stops: nowhere: expected a folder, or an .npz file, got nothing")
+
+
+def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, tmp_path):
+    """After `pipeline accept` a version without one of the classes' pictures has drifted, and says how far."""
+    write_raw(project)
+    write_json(project / "reports/validation/validation.json", {"success": True})
+    accepted = run("accept")
+    profiles = read_json(project / "data/accepted.json")
+    # The same data set under its name: what was accepted was of other images.
+    shutil.copytree(shapes, tmp_path / "made up")
+    result = run("check", tmp_path / "made up")
+
+    assert accepted.stdout == ("accept: made up, 90 images in 3 classes; commit data/accepted.json, then `dvc repro`\n")
+    assert profiles["made up"]["classes"] == {"left": 30, "middle": 30, "right": 30}
+    assert result.exit_code == 0
+    assert "expected class_drift of at most 0.1, got 1 of 1 otherwise (class_drift=1.0)" in result.stdout
+    assert "or take them as they are with `pipeline accept`" in result.stdout
+
+
+def test_data_that_was_stopped_is_not_accepted(project):
+    """What breaks a rule that stops the pipeline cannot become what others are measured by."""
+    write_raw(project)
+    write_json(project / "reports/validation/validation.json", {"success": False})
+    result = run("accept")
+
+    assert result.exit_code == 1
+    assert "expected data that passed, got broken rules; correct the data first" in result.stderr
+    assert json.loads((project / "data/accepted.json").read_text(encoding="utf-8")) == {}

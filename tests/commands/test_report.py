@@ -1,0 +1,463 @@
+"""`pipeline report`: what a person or a pull request reads about a change."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from imports import ROOT
+from ruamel.yaml import YAML
+
+from stages.commands.main import main
+from stages.lib.core.files import write_json
+from stages.lib.core.hashing import hash_output
+
+HEAVY_PACKAGES = {"great_expectations", "keras", "matplotlib", "mlflow", "onnx", "pandas", "sklearn", "tensorflow"}
+
+PARAMS = {
+    "train": {"epochs": 20, "hidden_units": [20]},
+    "evaluate": {"min_accuracy": 0.94},
+    "export": {"budgets": {"onnx_float32": {"max_abs_error": 1e-5}}},
+}
+METRICS = {
+    "accepted": True,
+    "accuracy": 0.95,
+    "classes": {
+        name: {"f1": 0.9, "images": 9, "precision": 0.9, "recall": recall}
+        for name, recall in (("0", 1.0), ("1", 0.9), ("2", 0.8), ("3", 0.7), ("4", 0.6))
+    },
+    "expected_calibration_error": 0.05,
+    "images": 45,
+    "loss": 0.16,
+}
+PARITY = {
+    name: {
+        "accuracy": 0.95,
+        "budget": {"max_abs_error": budget, "min_same_class": 0.98, "max_accuracy_drop": 1.0},
+        "bytes": size,
+        "different": [],
+        "images": 45,
+        "same_class": 45,
+        "ties": 0,
+        "within_budget": True,
+    }
+    for name, budget, size in (("model.onnx", 1e-5, 64000), ("model_int8.tflite", 0.35, 19000))
+}
+
+
+def unpad(text):
+    """Text with runs of spaces as one: a table's cells without their padding."""
+    return re.sub(" +", " ", text)
+
+
+class Repository:
+    """A git repository with what the report reads, and the changes that the pipeline would make to it."""
+
+    def __init__(self, root):
+        self.root = root
+        self.params, self.metrics, self.parity = (copy.deepcopy(value) for value in (PARAMS, METRICS, PARITY))
+        self.network = "a" * 32  # MD5 of models/model.keras
+        self.data = "b" * 32 + ".dir"
+
+    def git(self, *arguments):
+        """What git prints, run as somebody whom every machine knows."""
+        identity = ("-c", "user.name=A Tester", "-c", "user.email=tester@example.invalid", "-c", "commit.gpgsign=false")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=self.root, check=True, capture_output=True, text=True).stdout
+
+    def write_params(self):
+        """Write params.yaml."""
+        with (self.root / "params.yaml").open("w", encoding="utf-8") as file:
+            YAML(typ="safe", pure=True).dump(self.params, file)
+
+    def reproduce(self):
+        """Write params.yaml, the reports and a dvc.lock that goes with them."""
+        self.write_params()
+        for name, report in (("metrics", self.metrics), ("parity", self.parity)):
+            write_json(self.root / f"reports/{name}.json", report)
+        outs = {
+            "ingest": {"data/raw": self.data},
+            "train": {"models/model.keras": self.network},
+            "evaluate": {"reports/metrics.json": hash_output(self.root / "reports/metrics.json")},
+            "export": {"reports/parity.json": hash_output(self.root / "reports/parity.json")},
+        }
+        stages = {
+            name: {
+                "cmd": f"python -m stages.{name}",
+                "params": {"params.yaml": {name: self.params[name]}} if name in self.params else {},
+                "outs": [{"path": path, "md5": md5} for path, md5 in paths.items()],
+            }
+            for name, paths in outs.items()
+        }
+        lock = json.dumps({"schema": "2.0", "stages": stages})  # JSON is YAML, too
+        (self.root / "dvc.lock").write_text(lock, encoding="utf-8")
+
+    def commit(self, message="A state"):
+        """Commit all that is there."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+
+    def report(self, *arguments):
+        """What `pipeline report` gives."""
+        return CliRunner().invoke(main, ["report", *arguments])
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A repository with one commit that holds nothing; the tests' current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    repository = Repository(tmp_path)
+    repository.git("init", "--quiet", "--initial-branch=main")
+    repository.commit("Nothing yet")
+    return repository
+
+
+@pytest.fixture
+def repository(empty):
+    """The same with a second commit that holds a reproduced pipeline."""
+    empty.reproduce()
+    empty.commit()
+    return empty
+
+
+def test_identical_revision_differs_in_nothing(repository):
+    """Against the revision that is checked out the report says that nothing differs, and exits with 0."""
+    result = repository.report()
+
+    assert result.exit_code == 0
+    assert "No parameter differs." in result.output
+    assert "| accuracy | 0.9500 | 0.9500 | 0 |" in unpad(result.output)
+    assert "No output differs." in result.output
+
+
+def test_first_line_is_the_verdict(repository):
+    """The first line says accepted or not, the accuracy, and that the exports are within their budgets."""
+    result = repository.report()
+
+    assert result.output.splitlines()[0] == (
+        "**Accepted**: test accuracy 0.9500 (at least 0.94 is wanted); every export is within its budget."
+    )
+
+
+def test_changed_added_and_removed_params_are_listed(repository):
+    """Each param that differs is named by its dotted path with its value then and now."""
+    repository.params["train"] = {"epochs": 3, "dropout": 0.5}
+    repository.params["export"]["budgets"]["onnx_float32"]["max_abs_error"] = 1e-4
+    repository.reproduce()
+    result = repository.report()
+
+    assert "| `train.epochs` | `20` | `3` |" in unpad(result.output)
+    assert "| `train.dropout` | not there | `0.5` |" in unpad(result.output)
+    assert "| `train.hidden_units` | `[20]` | not there |" in unpad(result.output)
+    assert "| `export.budgets.onnx_float32.max_abs_error` | `1e-05` | `0.0001` |" in unpad(result.output)
+    assert "min_accuracy`" not in result.output
+
+
+def test_param_cannot_break_the_table(repository):
+    """A value with the table's own characters stays one cell of code."""
+    repository.params["train"]["note"] = "a | `b`\n| **c** |"
+    repository.reproduce()
+    result = repository.report()
+
+    assert '| `train.note` | not there | `` "a \\| `b`\\n\\| **c** \\|" `` |' in unpad(result.output)
+
+
+def test_changed_metrics_show_their_difference(repository):
+    """Metrics are shown then, now and as a signed difference."""
+    repository.metrics |= {"accuracy": 0.9612, "loss": 0.15}
+    repository.reproduce()
+    result = repository.report()
+
+    assert "| accuracy | 0.9500 | 0.9612 | +0.0112 |" in unpad(result.output)
+    assert "| loss | 0.1600 | 0.1500 | -0.0100 |" in unpad(result.output)
+    assert "| expected_calibration_error | 0.0500 | 0.0500 | 0 |" in unpad(result.output)
+
+
+def test_recalls_that_changed_most_are_shown(repository):
+    """Of the classes' recalls only the few that changed most are shown, the largest change first."""
+    for name, recall in (("0", 0.99), ("1", 0.6), ("2", 0.9), ("4", 0.8)):
+        repository.metrics["classes"][name]["recall"] = recall
+    repository.reproduce()
+    rows = [line for line in unpad(repository.report().output).splitlines() if line.startswith("| recall")]
+
+    assert rows == [
+        "| recall of `1` | 0.9000 | 0.6000 | -0.3000 |",
+        "| recall of `4` | 0.6000 | 0.8000 | +0.2000 |",
+        "| recall of `2` | 0.8000 | 0.9000 | +0.1000 |",
+    ]
+
+
+def test_changed_data_warns_that_metrics_do_not_compare(repository):
+    """Where data/raw is another, the report says that the metrics may be of other images."""
+    repository.data = "c" * 32 + ".dir"
+    repository.reproduce()
+    result = repository.report()
+
+    assert "data/raw differs: if these are other test images, the metrics do not compare." in result.output
+
+
+def test_exports_show_parity_and_its_change(repository):
+    """Each export is one row: same class, ties, accuracy, bytes, budget, verdict, and what changed."""
+    repository.parity["model_int8.tflite"] |= {"same_class": 44, "different": [7], "ties": 1, "bytes": 18500}
+    repository.reproduce()
+    result = repository.report()
+
+    assert "| `model.onnx` | 45 of 45 | 0 | 0.9500 | 64000 | ≤ 1e-05 | yes | 0 | 0 |" in unpad(result.output)
+    assert "| `model_int8.tflite` | 44 of 45 | 1 | 0.9500 | 18500 | ≤ 0.35 | yes | -1 | -500 |" in unpad(result.output)
+
+
+def test_export_that_is_gone_is_named(repository):
+    """An export that the revision has and the working tree has not is not passed over."""
+    del repository.parity["model.onnx"]
+    repository.reproduce()
+    result = repository.report()
+
+    assert "No longer exported: `model.onnx`." in result.output
+
+
+def test_changed_outputs_are_listed_by_stage(repository):
+    """Outputs with another MD5 are listed under their stage, the others not at all."""
+    repository.network = "d" * 32
+    repository.metrics["loss"] = 0.2
+    repository.reproduce()
+    lines = repository.report().output.splitlines()
+
+    assert lines[-2:] == ["- train: `models/model.keras`", "- evaluate: `reports/metrics.json`"]
+
+
+def test_older_revision_can_be_chosen(repository):
+    """REV may be any name that git understands, and the report says which commit that is."""
+    repository.params["train"]["epochs"] = 3
+    repository.reproduce()
+    repository.commit()
+    result = repository.report("HEAD~1")
+
+    assert "Compared with `HEAD~1 (" in result.output
+    assert "| `train.epochs` | `20` | `3` |" in unpad(result.output)
+
+
+def test_sha_is_named_once(repository):
+    """A commit given by its SHA is named by the short one alone."""
+    sha = repository.git("rev-parse", "HEAD").strip()
+
+    assert f"Compared with `{sha[:7]}`." in repository.report(sha).output
+
+
+def test_rejected_network_exits_with_one(repository):
+    """A network below evaluate.min_accuracy fails the report, which says so first and is complete."""
+    repository.metrics |= {"accepted": False, "accuracy": 0.81}
+    repository.reproduce()
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.output.startswith("**NOT accepted**: test accuracy 0.8100 (at least 0.94 is wanted); every export")
+    assert "### Outputs" in result.output
+    assert result.stderr == ""
+
+
+def test_export_outside_its_budget_exits_with_one(repository):
+    """An export that does not answer as Keras does fails the report and is named in the first line."""
+    repository.parity["model_int8.tflite"]["within_budget"] = False
+    repository.reproduce()
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.output.splitlines()[0].endswith("; **outside its budget**: `model_int8.tflite`.")
+    assert "| ≤ 0.35 | **NO** |" in unpad(result.output)
+
+
+def test_empty_revision_compares_with_nothing(repository):
+    """A revision from before the pipeline is no error: the report says what it lacks and shows what is there now."""
+    result = repository.report("HEAD~1")
+
+    assert result.exit_code == 0
+    assert "no params.yaml and no reports/metrics.json and no reports/parity.json and no dvc.lock" in result.output
+    assert "there is nothing to compare with" in result.output
+    assert "| accuracy | - | 0.9500 | - |" in unpad(result.output)
+    assert result.output.count("Nothing to compare with.") == 2
+
+
+def test_revision_without_reports_still_compares_params(empty):
+    """Where only the reports are missing, the rest is compared, and the report says what is missing."""
+    empty.write_params()
+    empty.commit()
+    empty.reproduce()
+    result = empty.report()
+
+    assert "which has no reports/metrics.json and no reports/parity.json and no dvc.lock." in result.output
+    assert "No parameter differs." in result.output
+
+
+def test_edited_params_warn_that_reports_are_stale(repository):
+    """Params that dvc.lock was not written for give one line of warning that says what to do."""
+    repository.params["train"]["epochs"] = 3
+    repository.write_params()
+    result = repository.report()
+
+    assert [line for line in result.output.splitlines() if "Warning" in line] == [
+        "> **Warning:** dvc.lock does not match `params.yaml: train`: stale reports, run `dvc repro`."
+    ]
+
+
+def test_report_of_another_state_warns_that_it_is_stale(repository):
+    """A report that is not the one that dvc.lock names gives the same warning."""
+    write_json(repository.root / "reports/metrics.json", repository.metrics | {"loss": 0.3})
+    result = repository.report()
+
+    assert "does not match `reports/metrics.json`: stale reports" in result.output
+
+
+@pytest.mark.parametrize("revision", ["nonsense", "HEAD:params.yaml", "--all"])
+def test_unknown_revision_is_one_line(repository, revision):
+    """What names no commit ends as one line on standard error that says where, expected, got and what to do."""
+    result = repository.report("--", revision)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"report: REV: expected a commit, branch or tag of this repository, got {revision!r}; "
+        "choose from `git log --all --oneline`, or `git fetch` first\n"
+    )
+
+
+def test_damaged_lock_in_the_revision_is_one_line(repository):
+    """A file that cannot be parsed at the revision is named together with it."""
+    (repository.root / "dvc.lock").write_text("<<<<<<< ours\nschema: '2.0'\n", encoding="utf-8")
+    repository.commit()
+    repository.reproduce()
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert ":dvc.lock: expected a sound file, got " in result.stderr
+    assert result.stderr.endswith("; choose another revision\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_subfolder_is_one_line(repository, monkeypatch):
+    """In another folder of the project the report says where to run."""
+    monkeypatch.chdir(repository.root / "reports")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr == "report: params.yaml: expected a file, got none; run from the project's root folder\n"
+
+
+def test_folder_outside_git_is_one_line(repository):
+    """Without a git repository there is nothing to compare with, and the report says so."""
+    (repository.root / ".git").rename(repository.root / "moved")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
+
+
+def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkeypatch):
+    """Git opens no repository of another user's; that is not the same as none, and git says what to do."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "report: this folder: expected a git repository, got git's refusal: fatal: detected dubious ownership in "
+        f"repository at '{repository.root}' To add an exception for this directory, call: git config --global --add "
+        f"safe.directory {repository.root}; do what it says and run again\n"
+    )
+
+
+def test_machine_without_git_is_told(repository, monkeypatch):
+    """Without git there is nobody to ask, and the report says so."""
+    monkeypatch.setenv("PATH", str(repository.root))
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "report: this folder: expected a git repository, got no `git` on PATH; install git and run again\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages: 3",
+        "[3]",
+        "stages: {train: 3}",
+        "stages: {train: {outs: [{path: a}]}}",
+        "stages: {evaluate: {params: {params.yaml: {evaluate: 5}}}}",
+    ],
+)
+def test_lock_that_is_something_else_is_one_line(repository, text):
+    """Valid YAML that no DVC wrote ends in one line that names dvc.lock, not in a traceback."""
+    (repository.root / "dvc.lock").write_text(text, encoding="utf-8")
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("report: dvc.lock: expected a sound file, got ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["dvc.lock", "reports/metrics.json", "reports/parity.json"])
+def test_missing_report_is_one_line(repository, missing):
+    """Before the first `dvc repro` the report says what is missing and what makes it."""
+    (repository.root / missing).unlink()
+    result = repository.report()
+
+    assert result.exit_code == 1
+    assert result.stderr == f"report: {missing}: expected a file, got none; run `dvc repro`\n"
+
+
+def test_project_in_a_folder_of_a_repository_is_compared(empty, monkeypatch):
+    """The project's root need not be the repository's."""
+    project = Repository(empty.root / "project")
+    project.root.mkdir()
+    project.reproduce()
+    empty.commit()
+    project.params["train"]["epochs"] = 3
+    project.reproduce()
+    monkeypatch.chdir(project.root)
+
+    assert "| `train.epochs` | `20` | `3` |" in project.report().output
+
+
+@pytest.mark.parametrize("argument", ["--help", "report --help"])
+def test_help_imports_no_heavy_package(argument):
+    """Help comes at once: TensorFlow, MLflow and their like are not imported for it."""
+    program = (
+        "import json, sys\n"
+        "from stages.commands.main import main\n"
+        f"main({argument.split()!r}, standalone_mode=False)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(json.loads(done.stdout.splitlines()[-1]))
+
+    assert "report" in done.stdout
+    assert "click" in imported
+    assert imported & HEAVY_PACKAGES == set()
+
+
+def test_help_names_the_subcommands_without_importing_them():
+    """The first page of help does not depend on what a subcommand imports."""
+    program = (
+        "import sys\n"
+        "from stages.commands.main import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print(sorted({'stages.commands.predict', 'stages.commands.report'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert " report Compare params, metrics, parity and outputs with a revision.\n" in unpad(done.stdout)
+    assert " predict Classify pictures with an exported model.\n" in unpad(done.stdout)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_unknown_subcommand_is_a_usage_error():
+    """What is no subcommand ends with click's own exit code for a wrong call."""
+    result = CliRunner().invoke(main, ["nonsense"])
+
+    assert result.exit_code == 2
+    assert "No such command 'nonsense'" in result.stderr

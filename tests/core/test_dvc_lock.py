@@ -1,0 +1,139 @@
+"""The state in a dvc.lock, and what no DVC wrote in place of one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.lib.core.dvc_lock import load_state, read_state, require_sound_inputs
+from stages.lib.core.errors import DataError
+from stages.lib.core.hashing import hash_output
+
+LOCK = """\
+schema: '2.0'
+stages:
+  train:
+    cmd: python -m stages.train
+    params:
+      params.yaml:
+        train:
+          epochs: 20
+    outs:
+    - path: models/model.keras
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+      size: 1
+  track:
+    outs:
+    - path: reports/state.json
+      md5: fedcba9876543210fedcba9876543210
+"""
+
+
+def test_state_is_params_and_outputs_of_all_stages_but_track():
+    """A state has the sections and the outputs of the stages that make something; telling of it is no part of it."""
+    state = read_state(LOCK)
+
+    assert state.params == {"train": {"epochs": 20}}
+    assert state.outputs == {"models/model.keras": "0123456789abcdef0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: [", "while parsing a flow node"),
+        ("5", "Input should be a valid dictionary"),
+        ("stages: [1, 2]", "stages: Input should be a valid dictionary"),
+        ("stages:", "stages: Input should be a valid dictionary"),
+        ("stages: {train: 5}", "stages.train: Input should be a valid dictionary"),
+        ("stages: {train: {outs: {a: b}}}", "stages.train.outs: Input should be a valid list"),
+        ("stages: {train: {outs: [{path: a}]}}", "stages.train.outs.0.md5: Field required"),
+        ("stages: {train: {outs: [{path: 5, md5: b}]}}", "stages.train.outs.0.path: Input should be a valid string"),
+        ("stages: {train: {params: [a]}}", "stages.train.params: Input should be a valid dictionary"),
+        (
+            "stages: {train: {params: {params.yaml: {train: 5}}}}",
+            "stages.train.params.params.yaml.train: Input should be a valid dictionary",
+        ),
+        (
+            "stages: {train: {params: {params.yaml: {train: {day: 2026-01-01}}}}}",
+            "Object of type date is not JSON serializable",
+        ),
+    ],
+)
+def test_lock_that_no_dvc_wrote_is_told_in_one_line(tmp_path, monkeypatch, text, fault):
+    """Valid YAML of another shape, or none, gives the place and what should be there, and how the file comes back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as refusal:
+        load_state()
+
+    assert str(refusal.value).startswith(f"dvc.lock: expected what DVC writes, got {fault}")
+    assert str(refusal.value).endswith("; `git checkout dvc.lock`")
+
+
+def test_lock_that_is_not_there_is_told(tmp_path, monkeypatch):
+    """Before the first `dvc repro` there is no dvc.lock, and that is what to do."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"dvc\.lock: expected a file, got none; run `dvc repro`"):
+        load_state()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with a folder `data` as output, of which the stage `evaluate` reads `test` and `train` all."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("test/a", "train/b"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True)
+        (tmp_path / "data" / name).write_text(name, encoding="utf-8")
+    md5 = hash_output(Path("data"))
+    graph = "stages: {evaluate: {deps: [stages/evaluate.py, data/test]}, train: {deps: [data]}}"
+    (tmp_path / "dvc.yaml").write_text(graph, encoding="utf-8")
+    (tmp_path / "dvc.lock").write_text(f"stages: {{make: {{outs: [{{path: data, md5: {md5}}}]}}}}", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def listing(folder):
+    """The listing of `data` in DVC's cache."""
+    entries = [{"md5": hash_output(folder / "data" / name), "relpath": name} for name in ("test/a", "train/b")]
+    md5 = hash_output(folder / "data")
+    path = folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(entries, sort_keys=True), encoding="utf-8")
+    return path
+
+
+def test_damaged_input_is_named_by_its_file(folder, listing):  # noqa: ARG001
+    """Where DVC's cache lists the folder's files, the one that the stage would have read damaged is named."""
+    require_sound_inputs("evaluate")
+    (folder / "data/test/a").write_text("damaged", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^data/test/a: expected MD5 \w{32} as in dvc.lock, got \w{32}; "):
+        require_sound_inputs("evaluate")
+
+
+def test_stage_does_not_wait_for_what_it_does_not_read(folder, listing):  # noqa: ARG001
+    """A file of the folder that is damaged beside the stage's inputs is for the stage that reads it to refuse."""
+    (folder / "data/train/b").write_text("damaged", encoding="utf-8")
+
+    require_sound_inputs("evaluate")
+    with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir as in dvc.lock, got \w{32}.dir; "):
+        require_sound_inputs("train")
+
+
+@pytest.mark.parametrize("kind", ["none", "damaged"])
+def test_without_its_listing_the_whole_folder_is_looked_at(folder, listing, kind):
+    """The cache may be elsewhere, or damaged: what cannot be told file by file is told of all of them."""
+    listing.unlink() if kind == "none" else listing.write_text("[]", encoding="utf-8")
+    (folder / "data/test/a").write_text("damaged", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir"):
+        require_sound_inputs("evaluate")
+
+
+def test_damaged_lock_is_told_before_a_stage_begins(folder):
+    """In the same words as where its state is read."""
+    (folder / "dvc.lock").write_text("a: [", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"^dvc.lock: expected what DVC writes, got while parsing a flow"):
+        require_sound_inputs("evaluate")

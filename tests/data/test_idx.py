@@ -1,0 +1,120 @@
+"""IDX files are read whole, or refused with what is wrong."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from stages.lib.core.errors import DataError
+from stages.lib.data.idx import open_idx, parse_idx
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def format_idx(array, type_code=8):
+    """The array as the format's description has it."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, type_code, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("array", [IMAGES, IMAGES.ravel(), IMAGES[:0]], ids=["images", "labels", "empty"])
+def test_array_comes_back(array):
+    """Values, shape and type are those written, also where there is no image."""
+    parsed = parse_idx(format_idx(array), array.ndim, "x")
+
+    np.testing.assert_array_equal(parsed, array, strict=True)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("array", [IMAGES, IMAGES.ravel(), IMAGES[:0]], ids=["images", "labels", "empty"])
+def test_array_comes_back_from_a_file(tmp_path, array, pack):
+    """A file is read the same whether it is compressed or not."""
+    path = tmp_path / "x"
+    path.write_bytes(pack(format_idx(array)))
+    opened = open_idx(path, array.ndim)
+
+    np.testing.assert_array_equal(np.array(opened), array, strict=True)
+
+
+def test_plain_file_stays_on_disk_until_it_is_looked_at(tmp_path):
+    """Images that are not compressed are memory-mapped, and cannot be written to."""
+    path = tmp_path / "x"
+    path.write_bytes(format_idx(IMAGES))
+    opened = open_idx(path, 3)
+
+    assert isinstance(opened, np.memmap)
+    assert not opened.flags.writeable
+
+
+DAMAGED = pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (format_idx(IMAGES, type_code=9), "expected an IDX header that starts with 00000803, got 00000903"),
+        (format_idx(IMAGES.ravel()), "expected an IDX header that starts with 00000803, got 00000801"),
+        (b"<html><head><title>", "expected an IDX header that starts with 00000803, got 3c68746d"),
+        (format_idx(IMAGES)[:15], "expected an IDX header that starts with 00000803, got 00000803"),
+        (b"", "expected an IDX header that starts with 00000803, got nothing"),
+        (format_idx(IMAGES)[:-1], r"expected 24 bytes of values for the shape \(2, 3, 4\), got 23"),
+        (format_idx(IMAGES) + b"\0", r"expected 24 bytes of values for the shape \(2, 3, 4\), got 25"),
+        (format_idx(IMAGES)[:16], r"expected 24 bytes of values for the shape \(2, 3, 4\), got 0"),
+    ],
+    ids=["type", "dimensions", "html", "cut header", "nothing", "truncated", "trailing", "header alone"],
+)
+
+
+@DAMAGED
+def test_damaged_file_is_refused_with_what_is_wrong(content, told):
+    """A header of another kind and values that are fewer or more than promised are faults of the data."""
+    with pytest.raises(DataError, match=f"train-images: {told}; fetch the file again"):
+        parse_idx(content, 3, "train-images")
+
+
+@DAMAGED
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_damaged_file_on_disk_is_refused_with_what_is_wrong(tmp_path, content, told, pack):
+    """The same faults are told of a file, and its path."""
+    path = tmp_path / "x"
+    path.write_bytes(pack(content))
+
+    told = told.replace("got 25", "got (at least )?25")
+    with pytest.raises(DataError, match=f"{path}: {told}; fetch the file again"):
+        open_idx(path, 3)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_huge_promise_is_refused_before_memory_is_allocated(tmp_path, pack):
+    """A header that promises more than the file can hold, unpacked or not, costs nothing."""
+    path = tmp_path / "x"
+    path.write_bytes(pack(struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**16, 2**16)))
+
+    with pytest.raises(
+        DataError, match=r"expected 18446744069414584320 bytes of values .+, got (0|at most \d+); fetch"
+    ):
+        open_idx(path, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda packed: packed[:-9], "Compressed file ended before"),
+        (lambda packed: packed + b"more", "Not a gzipped file"),
+        (lambda packed: packed[:-8] + bytes(8), "CRC check failed"),
+    ],
+    ids=["cut off", "followed by something else", "other bytes than were packed"],
+)
+def test_damaged_gzip_is_refused(tmp_path, damage, told):
+    """What gzip itself finds wrong is a fault of the data."""
+    path = tmp_path / "x"
+    path.write_bytes(damage(gzip.compress(format_idx(IMAGES))))
+
+    with pytest.raises(DataError, match=f"expected a whole gzip file, got {told}.*; fetch the file again"):
+        open_idx(path, 3)
+
+
+def test_second_member_of_a_gzip_is_refused(tmp_path):
+    """What follows the promised values is not left unread."""
+    path = tmp_path / "x"
+    path.write_bytes(gzip.compress(format_idx(IMAGES)) + gzip.compress(b"more"))
+
+    with pytest.raises(DataError, match=r"expected 24 bytes of values .+, got at least 28"):
+        open_idx(path, 3)

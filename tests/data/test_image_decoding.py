@@ -1,0 +1,220 @@
+"""Pictures of any size and kind come out as the raw pixels that a model takes."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from stages.lib.core.errors import DataError
+from stages.lib.data.image_decoding import find_background, read_photo
+
+# Height and width differ, so that a mix-up shows.
+SIZE = (20, 30)
+# Grey levels that JPEG and resampling may move: both are lossy.
+LOSS = 12
+
+
+def draw():
+    """A bright block left of the centre on a dark ground, uint8 (20, 30)."""
+    pixels = np.zeros(SIZE, np.uint8)
+    pixels[5:15, 6:14] = 240
+    return pixels
+
+
+def encode(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def read(file, background="dark"):
+    return read_photo(file, "a picture", SIZE, background)
+
+
+def test_picture_of_the_models_kind_comes_through_byte_for_byte():
+    """Grey, of the right size and with the model's background: nothing is done to it."""
+    photo = read(encode(Image.fromarray(draw())))
+
+    assert np.array_equal(photo.pixels, draw())
+    assert photo.pixels.dtype == np.uint8
+    assert not photo.was_inverted
+
+
+@pytest.mark.parametrize(("ground", "background"), [(0, "dark"), (255, "light")])
+def test_background_is_the_median_of_the_borders(ground, background):
+    """What the middle of an image shows does not count."""
+    images = np.full((2, *SIZE), ground, np.uint8)
+    images[:, 1:-1, 1:-1] = 255 - ground
+
+    assert find_background(images) == background
+
+
+def test_other_polarity_is_inverted_and_said():
+    """Dark on light becomes light on dark for a model of dark backgrounds, and stays for one of light ones."""
+    picture = ImageOps.invert(Image.fromarray(draw()))
+
+    assert np.array_equal(read(encode(picture)).pixels, draw())
+    assert read(encode(picture)).was_inverted
+    assert np.array_equal(read(encode(picture), "light").pixels, 255 - draw())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda image: image.resize((300, 200), Image.Resampling.NEAREST), "PNG"),
+        (lambda image: image.convert("RGB"), "JPEG"),
+        (lambda image: image.convert("CMYK"), "TIFF"),
+        (lambda image: image.convert("P"), "GIF"),
+        (lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 257), "PNG"),
+    ],
+    ids=["ten times the size", "colour", "CMYK", "palette", "16 bits"],
+)
+def test_any_kind_of_picture_is_taken(change, kind):
+    """Size, colour and depth of the picture do not matter."""
+    photo = read(encode(change(Image.fromarray(draw())), kind, quality=95))
+    inner = photo.pixels[7:13, 8:12].astype(int)
+
+    assert photo.pixels.shape == SIZE
+    assert np.abs(inner - 240).max() <= LOSS
+    assert photo.pixels[[0, -1]].max() <= LOSS
+
+
+def test_transparent_parts_are_white():
+    """A dark drawing on a transparent ground is one on white paper."""
+    drawing = Image.new("RGBA", (30, 20), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (6, 5, 14, 15))
+    photo = read(encode(drawing))
+
+    assert photo.was_inverted
+    assert photo.pixels[10, 10] == 255
+    assert photo.pixels[0, 0] == 0
+
+
+def test_exif_rotation_is_honoured():
+    """A camera's note that the picture lies on its side is followed."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    lying = Image.fromarray(draw()).transpose(Image.Transpose.ROTATE_90)
+
+    assert np.array_equal(read(encode(lying, exif=exif)).pixels, draw())
+
+
+def test_other_aspect_is_padded_not_stretched():
+    """A square picture keeps its proportions; its ground goes on at the sides."""
+    square = np.zeros((20, 20), np.uint8)
+    square[5:15, 5:15] = 240
+    pixels = read(encode(Image.fromarray(square))).pixels
+
+    assert np.array_equal(pixels[:, 5:25], square)
+    assert pixels[:, :5].max() == pixels[:, 25:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cannot identify"),
+        (b"this is text\n" * 50, "cannot identify"),
+        (encode(Image.fromarray(draw()).resize((300, 200))).getvalue()[:150], "truncated"),
+        (encode(Image.fromarray(draw().astype(np.float32)), "TIFF").getvalue(), "got mode F"),
+        (encode(Image.new("1", (20_000, 10_000))).getvalue(), "decompression bomb"),
+    ],
+    ids=["empty", "text", "cut off", "float", "bomb"],
+)
+def test_what_is_no_sound_picture_is_refused_in_one_line(content, told):
+    """Each broken file gets one line that names it."""
+    with pytest.raises(DataError) as refusal:
+        read(io.BytesIO(content))
+
+    assert str(refusal.value).startswith("a picture: expected ")
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_exif_orientation_is_honoured(orientation):
+    """All eight ways in which a camera may lie, against the turn that makes up for each (Exif 2.3, table 6)."""
+    turn = Image.Transpose
+    lay = [None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM]
+    lay += [turn.TRANSPOSE, turn.ROTATE_90, turn.TRANSVERSE, turn.ROTATE_270]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(draw())
+    lying = image.transpose(lay[orientation - 1]) if orientation > 1 else image
+
+    for kind in ("PNG", "TIFF"):
+        assert np.array_equal(read(encode(lying, kind, exif=exif)).pixels, draw())
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (1, 1)])
+def test_line_and_dot_leave_something(size):
+    """A bright line on the picture's width, however thin, is at least a pixel wide."""
+    pixels = read(encode(Image.new("L", size, 200)), "light").pixels
+
+    assert pixels.shape == SIZE
+    assert pixels.max() == 200
+
+
+def test_big_endian_16_bits_keep_their_grey_levels():
+    """The high byte of each value, as in a PNG: Pillow alone would make all but the darkest white."""
+    deep = Image.frombytes("I;16B", SIZE[::-1], (draw().astype(">u2") * 257).astype(">u2").tobytes())
+
+    assert np.array_equal(read(encode(deep, "TIFF")).pixels, draw())
+
+
+def test_first_picture_of_several_behind_a_jpeg_is_taken():
+    """Telephones put a smaller one, or a map of depth, behind the picture."""
+    image, other = Image.fromarray(draw()), Image.new("L", (30, 20), 255)
+    photo = read(encode(image, "MPO", quality=95, save_all=True, append_images=[other]))
+
+    assert np.abs(photo.pixels.astype(int) - draw()).max() <= LOSS
+
+
+def add_scans():
+    """A progressive JPEG whose last scan comes thirty times."""
+    content = encode(Image.fromarray(draw()), "JPEG", progressive=True).getvalue()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 30 + content[-2:]
+
+
+def format_tiff(*tags):
+    """A TIFF of one grey pixel, and these tags beside: number, type, count, value."""
+    plain = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 1)]
+    entries = sorted([*plain, *tags])
+    return (
+        b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4)
+    )
+
+
+def format_png(*chunks):
+    """A PNG of one grey pixel, and these chunks before it."""
+    listed = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)), *chunks, (b"IDAT", zlib.compress(b"\0\0"))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in [*listed, (b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (encode(Image.new("1", (8193, 8192))).getvalue(), "at most 67,108,864 pixels, got 8193 x 8192"),
+        (encode(Image.new("1", (1, 65_536))).getvalue(), "at most 65,535 pixels a side, got 1 x 65536"),
+        (format_png() + bytes(1 << 26), "a file of at most 67,108,864 bytes, got more"),
+        (format_png(*[(b"abCd", b"")] * 140_000), "a whole picture, got more than 262,144 pieces"),
+        (format_png((b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21)))), "a whole picture, got Decompressed data too"),
+        (format_png((b"eXIf", b"II*\0" + bytes(1 << 21))), "at most 1,048,576 bytes of EXIF data, got more"),
+        (add_scans(), "a JPEG of at most 20 scans, got more"),
+        (format_tiff((322, 4, 1, 30_000), (323, 4, 1, 30_000)), "tiles of at most 67,108,864 pixels, got more"),
+        (format_tiff((256, 4, 1, 30_000)), "each TIFF tag once, got one twice"),
+        (format_tiff((40_000, 4, 1 << 30, 8)), "at most 262,144 values of TIFF tags, got more"),
+        (format_tiff((259, 3, 1, 7)) + b"\xff\xc2", "baseline JPEG in a TIFF, got a progressive one"),
+    ],
+    ids=["pixels", "side", "bytes", "chunks", "text", "EXIF", "scans", "tile", "twice", "values", "JPEG in TIFF"],
+)
+def test_what_would_take_memory_or_minutes_is_refused_before(content, told):
+    """Small files that unpack to gigabytes, or are gone through again and again, are told for what they are."""
+    with pytest.raises(DataError, match=told):
+        read(io.BytesIO(content))

@@ -1,0 +1,149 @@
+"""The test split is measured, and what the network got wrong is shown."""
+
+import math
+
+import numpy as np
+import pytest
+from samples import CLASS_NAMES, IMAGE_SIZE, list_files, write_normalized
+
+from stages import evaluate, train
+from stages.evaluate import EvaluateParams, find_misclassified, measure
+from stages.lib.core.arrays import load_split
+from stages.lib.core.errors import TrainingError
+from stages.lib.core.files import read_csv, read_json
+from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.network import build_network
+from stages.train import EarlyStoppingParams, TrainParams
+
+PROBABILITIES = np.array(
+    [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.9, 0.0]], np.float32
+)
+LABELS = np.array([0, 1, 1, 2, 0], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with normalized data and a network that is not yet good."""
+    root = tmp_path_factory.mktemp("trained")
+    params = TrainParams(
+        hidden_units=[8],
+        epochs=4,
+        batch_size=16,
+        learning_rate=0.01,
+        optimizer="adam",
+        seed=0,
+        early_stopping=EarlyStoppingParams(monitor="val_loss", patience=0),
+    )
+    train.run(params, write_normalized(root), root / "model.keras", root / "history.csv")
+    return root
+
+
+def run(trained, reports_dir, min_accuracy=0.5):
+    """Evaluate the trained network: the metrics that are reported."""
+    params = EvaluateParams(min_accuracy=min_accuracy)
+    evaluate.run(params, trained / "data/normalized", trained / "model.keras", reports_dir)
+    return read_json(reports_dir / "metrics.json")
+
+
+def predict(trained):
+    """The probabilities of the test split."""
+    network = keras.saving.load_model(trained / "model.keras", compile=False)
+    return network(np.array(load_split(trained / "data/normalized/test").images)).numpy()
+
+
+def test_measure_counts_by_hand():
+    """Two of five are right; metrics have four decimals, a class that is never predicted zeros."""
+    metrics = measure(PROBABILITIES, LABELS, CLASS_NAMES, min_accuracy=0.4)
+    loss = -sum(map(math.log, (0.9, 0.8, 0.2, 0.1, 0.1))) / 5
+
+    assert metrics == {
+        "accepted": True,
+        "accuracy": 0.4,
+        "classes": {
+            "left": {"images": 2, "precision": 0.3333, "recall": 0.5, "f1": 0.4},
+            "middle": {"images": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5},
+            "right": {"images": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0},
+        },
+        # Bins of a fifteenth: 0.5 (wrong), 0.7 (wrong), 0.8 (right), and both of 0.9 (one right).
+        "expected_calibration_error": pytest.approx((0.5 + 0.7 + 0.2 + abs(1 - 1.8)) / 5),
+        "images": 5,
+        "loss": round(loss, 4),
+    }
+
+
+@pytest.mark.parametrize(("min_accuracy", "accepted"), [(0.0, True), (0.4, True), (0.4001, False), (1.0, False)])
+def test_accuracy_at_the_floor_is_accepted(min_accuracy, accepted):
+    """The floor is the lowest accuracy that is accepted; it is not compared with a rounded one."""
+    assert measure(PROBABILITIES, LABELS, CLASS_NAMES, min_accuracy)["accepted"] is accepted
+
+
+def test_most_confident_mistake_comes_first():
+    """Wrong rows alone, by the probability of the wrong class."""
+    assert find_misclassified(PROBABILITIES, LABELS).tolist() == [4, 2, 3]
+
+
+def test_no_mistake_is_no_row():
+    """A network that is always right has no misclassified image."""
+    assert find_misclassified(PROBABILITIES, PROBABILITIES.argmax(axis=1)).tolist() == []
+
+
+def test_run_writes_the_four_reports(trained, tmp_path):
+    """Metrics, predictions and both pictures, and nothing else."""
+    run(trained, tmp_path)
+
+    assert sorted(list_files(tmp_path)) == ["confusion.png", "metrics.json", "misclassified.png", "predictions.csv"]
+
+
+def test_run_measures_the_networks_own_answers(trained, tmp_path):
+    """The metrics are those of the saved network's probabilities on the test split."""
+    labels = load_split(trained / "data/normalized/test").labels
+
+    assert run(trained, tmp_path) == measure(predict(trained), labels, list(CLASS_NAMES), 0.5)
+
+
+def test_predictions_are_by_class_name(trained, tmp_path):
+    """One row per test image, with its true and its predicted class's name."""
+    run(trained, tmp_path)
+    labels = load_split(trained / "data/normalized/test").labels
+    rows = read_csv(tmp_path / "predictions.csv")
+
+    assert [row["actual"] for row in rows] == [CLASS_NAMES[label] for label in labels]
+    assert [row["predicted"] for row in rows] == [CLASS_NAMES[label] for label in predict(trained).argmax(axis=1)]
+
+
+def test_network_below_the_floor_is_reported(trained, tmp_path, capsys):
+    """A network that is not accepted is measured all the same, and the line says so."""
+    metrics = run(trained, tmp_path, min_accuracy=1.0)
+
+    assert metrics["accuracy"] < 1.0
+    assert metrics["accepted"] is False
+    assert "NOT accepted (at least 1.0 is wanted)" in capsys.readouterr().out
+
+
+def test_reports_are_the_same_bytes_again(trained, tmp_path):
+    """Evaluating again writes the same files."""
+    run(trained, tmp_path / "one")
+    run(trained, tmp_path / "two")
+
+    assert list_files(tmp_path / "one") == list_files(tmp_path / "two")
+
+
+def test_network_without_a_mistake_is_drawn(trained, tmp_path):
+    """Where no test image is misclassified the picture is still there."""
+    test = load_split(trained / "data/normalized/test")
+    probabilities = np.eye(3, dtype=np.float32)[test.labels]
+    evaluate.draw_misclassified(tmp_path / "none.png", test.images, test.labels, probabilities, CLASS_NAMES)
+
+    assert (tmp_path / "none.png").stat().st_size > 0
+
+
+def test_network_that_answers_nan_is_refused(trained, tmp_path):
+    """A network whose weights training has blown up is a fault of training, in one line."""
+    network = build_network(IMAGE_SIZE, [], len(CLASS_NAMES), "softmax")
+    network.set_weights([np.full_like(weights, 3e38) for weights in network.get_weights()])
+    network.save(tmp_path / "model.keras")
+    params = EvaluateParams(min_accuracy=0.5)
+
+    with pytest.raises(TrainingError, match=r"expected probabilities, got NaN; lower train\.learning_rate"):
+        evaluate.run(params, trained / "data/normalized", tmp_path / "model.keras", tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()

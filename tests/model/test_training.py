@@ -1,0 +1,467 @@
+"""Training is repeatable to the bit, is what plain Keras does step by step, and never ends in nonsense."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python, write_normalized
+
+from stages import train
+from stages.lib.core.arrays import Split, load_split
+from stages.lib.core.errors import ParamsError, TrainingError
+from stages.lib.core.files import read_csv
+from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.network import build_network
+from stages.lib.model.optimizers import OPTIMIZERS
+from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_to_grid
+from stages.lib.model.order_free_network import compute_logits
+from stages.lib.model.order_free_optimizers import apply_gradients, create_optimizer
+from stages.lib.model.shuffling import MEMORY_BUDGET, MemoryBudget, draw_groups
+from stages.lib.model.training import Schedule, fit
+from stages.train import EarlyStoppingParams, TrainParams, train_network, write_history
+
+PARAMS = TrainParams(
+    hidden_units=[8],
+    epochs=4,
+    batch_size=16,
+    learning_rate=0.01,
+    optimizer="adam",
+    seed=0,
+    early_stopping=EarlyStoppingParams(monitor="val_loss", patience=0),
+)
+# Classes of keras.optimizers that no params.yaml can name, and why.
+LEFT_OUT = {
+    "optimizer": "the base class",
+    "adafactor": "NaN, see below",
+    "ftrl": "forgets the first weights, see below",
+    "lossscaleoptimizer": "wraps another optimizer, for half precision",
+    "multioptimizer": "takes other optimizers and no learning rate",
+}
+# Blocks of 3 images in groups of 4 blocks: 50 images are 5 groups.
+SMALL_BUDGET = MemoryBudget(block_bytes=3 * 4 * 6 * 8, group_bytes=12 * 4 * 6 * 8)
+# float32 rounds each of some dozen additions to 2^-24, about 6e-8, of the sum.
+SUM_RTOL = 1e-6
+# Sums of a batch are rounded before they are added up, sums of a group are not.
+FLOAT64_RTOL = 1e-14
+# Of how far four steps lead: factors are rounded to 21 bits of the largest, and an optimizer such as adam divides by
+# gradients that may be close to 0.
+STEPS_RTOL = 0.01
+# 1 - 0.999 in float32 is off by 1.3e-5 of itself: adam's second moment by as much, its root by half of it.
+ADAM_RTOL = 2e-5
+
+
+def make_features(count, seed):
+    """A split as `normalize` makes it."""
+    images, labels = make_split(count, seed)
+    return Split(images.astype(np.float32) / np.float32(255), labels)
+
+
+# 50 images in batches of 16: the last batch has 2.
+TRAIN, VALIDATION = make_features(50, seed=1), make_features(20, seed=2)
+
+
+def train_samples(tmp_path, **changes):
+    """A network trained on the shared samples, its epochs, and the one whose weights it has."""
+    return train_network(PARAMS.model_copy(update=changes), write_normalized(tmp_path), len(CLASS_NAMES))
+
+
+def list_weights(network):
+    """All weights as bytes."""
+    return [weights.tobytes() for weights in network.get_weights()]
+
+
+def create_network():
+    """A network with two hidden layers that ends in logits, the same at every call."""
+    keras.utils.set_random_seed(0)
+    return build_network(IMAGE_SIZE, [8, 4], len(CLASS_NAMES), "linear")
+
+
+def fit_network(optimizer_name="adam", *, validation=VALIDATION, epochs=3, batch_size=16, seed=0, budget=MEMORY_BUDGET):
+    """A new network after `fit`, and its epochs."""
+    network, history = create_network(), []
+    optimizer = create_optimizer(optimizer_name, PARAMS.learning_rate)
+    schedule = Schedule(epochs=epochs, batch_size=batch_size, seed=seed)
+    fit(network, optimizer, TRAIN, validation, schedule, on_epoch_end=history.append, budget=budget)
+    return network, history
+
+
+def list_batches(number, batch_size, seed, budget):
+    """The rows of each batch of an epoch."""
+    if budget == MEMORY_BUDGET:
+        orders = [np.random.default_rng([seed, number]).permutation(len(TRAIN.labels))]
+    else:
+        row_bytes = TRAIN.images[0].nbytes
+        groups = draw_groups(len(TRAIN.labels), row_bytes, seed=seed, epoch=number, budget=budget)
+        orders = [np.concatenate([np.arange(50)[block] for block in blocks])[order] for blocks, order in groups]
+    return [order[start : start + batch_size] for order in orders for start in range(0, len(order), batch_size)]
+
+
+def fit_step_by_step(optimizer_name, *, epochs, batch_size, seed, budget=MEMORY_BUDGET):
+    """The same steps one by one, without a compiled function: the network and each epoch's mean loss."""
+    network, losses = create_network(), []
+    optimizer = create_optimizer(optimizer_name, PARAMS.learning_rate)
+    optimizer.build(network.trainable_variables)
+    images = round_to_grid(TRAIN.images, TRAIN.images.max(), VALUE_BITS)
+    for number in range(1, epochs + 1):
+        loss_sum = 0.0
+        for rows in list_batches(number, batch_size, seed, budget):
+            labels = TRAIN.labels[rows]
+            with tf.GradientTape() as tape:
+                logits = compute_logits(network, tf.constant(images[rows], tf.float64), batch_size)
+            slopes = compute_slopes(logits, tf.constant(labels, tf.int32))
+            gradients = tape.gradient(logits, network.trainable_variables, output_gradients=slopes)
+            apply_gradients(optimizer, gradients, network.trainable_variables)
+            loss_sum += measure_cross_entropy(logits.numpy(), labels)[0]
+        losses.append(loss_sum / len(TRAIN.labels))
+    return network, losses
+
+
+def fit_in_keras(optimizer_name, *, epochs, batch_size):
+    """The same with Keras's own layers, loss, gradient and optimizer in float32."""
+    network = create_network()
+    names = {name.lower(): optimizer for name, optimizer in vars(keras.optimizers).items()}
+    optimizer = names[optimizer_name](learning_rate=PARAMS.learning_rate)
+    labels = TRAIN.labels.astype(np.int32)
+    for number in range(1, epochs + 1):
+        for rows in list_batches(number, batch_size, 0, MEMORY_BUDGET):
+            with tf.GradientTape() as tape:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels[rows], network(TRAIN.images[rows]))
+                loss = tf.reduce_mean(losses)
+            optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+    return network
+
+
+def test_same_seed_gives_the_same_bytes():
+    """Two fits from one seed give the same weights and the same history."""
+    (first, first_epochs), (second, second_epochs) = fit_network(), fit_network()
+
+    assert list_weights(first) == list_weights(second)
+    assert first_epochs == second_epochs
+
+
+def test_seed_decides_the_order_of_images():
+    """From the same first weights, another seed of the order leads elsewhere."""
+    assert list_weights(fit_network(seed=0)[0]) != list_weights(fit_network(seed=1)[0])
+
+
+def test_seed_of_params_decides_all(tmp_path):
+    """`train.seed` alone tells two trainings apart."""
+    first, again = train_samples(tmp_path / "a"), train_samples(tmp_path / "b")
+    other = train_samples(tmp_path / "c", seed=1)
+
+    assert list_weights(first.network) == list_weights(again.network)
+    assert first.epochs == again.epochs
+    assert list_weights(first.network) != list_weights(other.network)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_fit_is_the_same_steps_one_by_one(optimizer_name):
+    """The compiled epoch gives, bit for bit, the weights and the loss of its steps taken one by one."""
+    network, history = fit_network(optimizer_name)
+    expected, losses = fit_step_by_step(optimizer_name, epochs=3, batch_size=16, seed=0)
+
+    assert list_weights(network) == list_weights(expected)
+    assert [epoch.loss for epoch in history] == pytest.approx(losses, rel=FLOAT64_RTOL)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_fit_is_what_keras_does(optimizer_name):
+    """Apart from rounding, each optimizer leads where Keras's layers, gradient and optimizer lead."""
+    network, _ = fit_network(optimizer_name, epochs=1)
+    expected = fit_in_keras(optimizer_name, epochs=1, batch_size=16)
+
+    first = create_network()
+    for ours, theirs, before in zip(*(each.get_weights() for each in (network, expected, first)), strict=True):
+        assert np.abs(ours - theirs).max() < STEPS_RTOL * np.abs(theirs - before).max()
+
+
+def test_every_optimizer_of_keras_can_be_named():
+    """Params may name each optimizer of Keras, apart from those that are left out for a reason."""
+    optimizers = {
+        name.lower()
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type) and issubclass(value, keras.Optimizer)
+    }
+
+    assert set(OPTIMIZERS) == optimizers - set(LEFT_OUT)
+
+
+def test_adafactor_of_keras_ends_in_nan():
+    """It is left out for what it does with a pixel that is always black and a unit that is never active."""
+    weights = keras.Variable(np.ones((2, 2), np.float32))
+    optimizer = keras.optimizers.Adafactor()
+    optimizer.apply([tf.constant([[0.0, 0.0], [0.0, 1.0]])], [weights])
+
+    assert np.isnan(weights.numpy()[0, 0])
+
+
+def test_ftrl_of_keras_forgets_the_first_weights():
+    """It is left out for what its first step does, even one without a gradient."""
+    weights = keras.Variable(np.ones((2, 2), np.float32))
+    keras.optimizers.Ftrl().apply([tf.zeros((2, 2))], [weights])
+
+    assert not weights.numpy().any()
+
+
+def test_adam_is_the_adam_of_keras():
+    """Its one op takes the same steps as Keras's dozen, apart from rounding."""
+    start, gradients = make_features(1, seed=3).images, make_features(100, seed=4).images - np.float32(0.3)
+    ours, keras_own = keras.Variable(start), keras.Variable(start)
+    for optimizer, weights in ((create_optimizer("adam", 0.01), ours), (keras.optimizers.Adam(0.01), keras_own)):
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient[None])], [weights])
+
+    np.testing.assert_allclose(ours.numpy(), keras_own.numpy(), rtol=ADAM_RTOL, atol=ADAM_RTOL)
+    assert np.abs(ours.numpy() - start).min() > 100 * ADAM_RTOL
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 1000])
+def test_every_batch_size_takes_every_image_once(batch_size):
+    """One image, a smaller last batch, batches that come out even, and one larger than the split."""
+    network, _ = fit_network(batch_size=batch_size, epochs=1)
+    expected, _ = fit_step_by_step("adam", batch_size=batch_size, epochs=1, seed=0)
+
+    assert list_weights(network) == list_weights(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_groups_of_images_are_the_same_steps_one_after_the_other(batch_size):
+    """Where not all images are in memory at a time, the steps are those of each group in turn, bit for bit."""
+    network, history = fit_network(batch_size=batch_size, budget=SMALL_BUDGET)
+    expected, losses = fit_step_by_step("adam", epochs=3, batch_size=batch_size, seed=0, budget=SMALL_BUDGET)
+
+    assert list_weights(network) == list_weights(expected)
+    assert [epoch.loss for epoch in history] == pytest.approx(losses, rel=FLOAT64_RTOL)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(tmp_path, optimizer_name):
+    """Each optimizer that params.yaml may name learns: every epoch is better than the first."""
+    epochs = train_samples(tmp_path, optimizer=optimizer_name).epochs
+
+    assert max(epoch.loss for epoch in epochs[1:]) < epochs[0].loss
+    assert epochs[-1].val_loss < epochs[0].val_loss
+
+
+def test_epoch_tells_loss_and_accuracy_of_the_validation_split():
+    """After an epoch, validation is measured with the weights as they then are."""
+    network, history = fit_network(epochs=2)
+    logits = network(VALIDATION.images).numpy().astype(np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    loss = -log_probabilities[np.arange(20), VALIDATION.labels].mean()
+
+    assert history[-1].val_loss == pytest.approx(loss, rel=SUM_RTOL)
+    assert history[-1].val_accuracy == (logits.argmax(axis=1) == VALIDATION.labels).mean()
+    assert [epoch.number for epoch in history] == [1, 2]
+
+
+def test_tiny_classes_are_learnt(tmp_path):
+    """Classes that are easy to tell apart are told apart."""
+    epochs = train_samples(tmp_path, epochs=40).epochs
+
+    assert (epochs[-1].accuracy, epochs[-1].val_accuracy) == (1.0, 1.0)
+
+
+def test_validation_does_not_change_the_training():
+    """Weights are the same with a validation split, with another one and without."""
+    empty = Split(VALIDATION.images[:0], VALIDATION.labels[:0])
+    other = make_features(20, seed=9)
+    weights = [list_weights(fit_network(validation=split)[0]) for split in (VALIDATION, other, empty)]
+
+    assert weights[0] == weights[1] == weights[2]
+
+
+def test_empty_validation_split_is_not_a_number():
+    """Without a validation split there is no loss and no accuracy of it."""
+    _, (epoch,) = fit_network(validation=Split(VALIDATION.images[:0], VALIDATION.labels[:0]), epochs=1)
+
+    assert math.isnan(epoch.val_loss)
+    assert math.isnan(epoch.val_accuracy)
+    assert math.isfinite(epoch.loss)
+
+
+@pytest.mark.parametrize("batch_size", [16, 1000], ids=["many steps", "one step"])
+def test_loss_that_is_not_finite_stops_without_output(tmp_path, batch_size):
+    """Too high a learning rate ends in one line, with neither a network nor a history; one step is enough for it."""
+    params = PARAMS.model_copy(update={"learning_rate": 1e30, "epochs": 1, "batch_size": batch_size})
+
+    with pytest.raises(
+        TrainingError, match=r"^epoch 1: expected a finite loss and finite weights, got .*; lower train\.learning_rate$"
+    ):
+        train.run(params, write_normalized(tmp_path), tmp_path / "model.keras", tmp_path / "history.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "reports"]
+
+
+MEASURE_MEMORY = r"""
+import re, sys
+from pathlib import Path
+import numpy as np
+from stages.lib.core.arrays import Split
+from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.network import build_network
+from stages.lib.model.shuffling import MemoryBudget
+from stages.lib.model.training import Schedule, fit
+
+images = np.load("images.npy", mmap_mode="r")[: int(sys.argv[1])]
+split = Split(images, np.zeros(len(images), np.uint8))
+network = build_network(images.shape[1:], [2], 2, "linear")
+held = []  # MiB
+
+def measure(epoch=None):
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    held.append(int(found[1]) / 1024)
+
+measure()
+schedule, budget = Schedule(epochs=3, batch_size=64, seed=0), MemoryBudget(block_bytes=2**20, group_bytes=2**24)
+fit(network, keras.optimizers.SGD(), split, split, schedule, on_epoch_end=measure, budget=budget)
+print(max(held) - held[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's anonymous memory")
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """Of a mapped file, however large, no more than one group is held, in training and in validation."""
+    rows = 2**20 // (32 * 32 * 4)  # of a MiB
+    np.save(tmp_path / "images.npy", np.zeros((160 * rows, 32, 32), np.float32))
+    one_group, ten_groups = (
+        float(run_python("-c", MEASURE_MEMORY, str(mib * rows), cwd=tmp_path).stdout) for mib in (16, 160)
+    )
+
+    assert one_group > 16
+    # All images would be 144 MiB more.
+    assert ten_groups < one_group + 8
+
+
+# Learns fast, then overshoots now and then.
+JUMPY = {"learning_rate": 0.5, "epochs": 30}
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("patience", [1, 3, 30])
+def test_early_stopping_ends_with_the_weights_of_the_best_epoch(tmp_path, monitor, patience):
+    """It stops once that many epochs were no new best; the network is the one that training up to the best gives."""
+    chosen = EarlyStoppingParams(monitor=monitor, patience=patience)
+    stopped = train_samples(tmp_path / "stopped", early_stopping=chosen, **JUMPY)
+    values = [getattr(epoch, monitor) for epoch in train_samples(tmp_path / "all", **JUMPY).epochs]
+    best = min(values[: len(stopped.epochs)]) if monitor == "val_loss" else max(values[: len(stopped.epochs)])
+    until_best = train_samples(tmp_path / "best", **(JUMPY | {"epochs": stopped.kept.number}))
+
+    assert [getattr(epoch, monitor) for epoch in stopped.epochs] == values[: len(stopped.epochs)]
+    assert stopped.kept.number == values.index(best) + 1
+    assert len(stopped.epochs) == min(30, stopped.kept.number + patience)
+    assert list_weights(stopped.network) == list_weights(until_best.network)
+
+
+def test_without_early_stopping_the_last_epoch_is_kept(tmp_path, capsys):
+    """A patience of 0 trains all epochs, as the lecture does, whatever validation says, and tells so."""
+    trained = train_samples(tmp_path, **JUMPY)
+
+    assert (len(trained.epochs), trained.kept) == (30, trained.epochs[-1])
+    assert min(trained.epochs, key=lambda epoch: epoch.val_loss) != trained.kept
+    assert capsys.readouterr().out.splitlines()[-1] == "train: kept the weights of epoch 30 (the last)"
+
+
+def test_kept_epoch_is_printed_and_marked_in_the_history(tmp_path, capsys):
+    """The last line printed names the epoch whose weights the network has; history.csv marks it, the same again."""
+    data_dir, texts = write_normalized(tmp_path), []
+    stopping = EarlyStoppingParams(monitor="val_loss", patience=2)
+    params = PARAMS.model_copy(update={**JUMPY, "early_stopping": stopping})
+    for name in ("one", "two"):
+        train.run(params, data_dir, tmp_path / name / "model.keras", tmp_path / name / "history.csv")
+        texts.append((tmp_path / name / "history.csv").read_bytes())
+    rows = read_csv(tmp_path / "one/history.csv")
+    (kept,) = [row for row in rows if row["kept"] == "1"]
+
+    assert texts[0] == texts[1]
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "kept"]
+    assert [row["kept"] for row in rows].count("0") == len(rows) - 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"train: kept the weights of epoch {kept['epoch']} (best val_loss of {len(rows)}, {kept['val_loss']})"
+    )
+
+
+def test_early_stopping_without_validation_is_refused_before_the_first_step(tmp_path, capsys):
+    """Nothing could tell the best epoch: one line says what to change, and nothing is written."""
+    data_dir = write_normalized(tmp_path, validation_fraction=0.0)
+    params = PARAMS.model_copy(update={"early_stopping": EarlyStoppingParams(monitor="val_loss", patience=3)})
+    capsys.readouterr()
+
+    with pytest.raises(ParamsError) as refusal:
+        train.run(params, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    assert str(refusal.value) == (
+        "train.early_stopping.patience: expected 0 where there is no validation split, got 3; "
+        "set it to 0, or raise normalize.validation_fraction"
+    )
+    assert capsys.readouterr().out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "reports"]
+
+
+@pytest.mark.parametrize("hidden_units", [[], [5], [8, 4]], ids=str)
+def test_network_has_the_layers_that_params_name(tmp_path, hidden_units):
+    """No hidden layer, one or several: the saved network loads in plain Keras and gives probabilities."""
+    data_dir = write_normalized(tmp_path)
+    params = PARAMS.model_copy(update={"hidden_units": hidden_units})
+    train.run(params, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    network = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    probabilities = network(np.array(load_split(data_dir / "test").images)).numpy()
+
+    assert [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)] == [*hidden_units, 3]
+    assert probabilities.shape == (30, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=SUM_RTOL)
+    assert (probabilities >= 0).all()
+
+
+def test_run_writes_the_same_bytes_again(tmp_path):
+    """Network and history are the same files at the second run."""
+    data_dir, contents = write_normalized(tmp_path), []
+    for name in ("one", "two"):
+        train.run(PARAMS, data_dir, tmp_path / name / "model.keras", tmp_path / name / "history.csv")
+        contents.append([(tmp_path / name / file).read_bytes() for file in ("model.keras", "history.csv")])
+
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    ("validation_fraction", "columns"),
+    [(0.2, ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]), (0.0, ["epoch", "loss", "accuracy"])],
+)
+def test_history_has_validation_columns_where_there_is_validation(tmp_path, validation_fraction, columns):
+    """One row per epoch; without a validation split its columns are left out."""
+    data_dir = write_normalized(tmp_path, validation_fraction=validation_fraction)
+    train.run(PARAMS, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    rows = read_csv(tmp_path / "history.csv")
+
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == columns
+
+
+def test_history_has_four_decimals(tmp_path):
+    """Decimals that differ between machines are left out."""
+    write_history(tmp_path / "history.csv", [train.Epoch(1, 0.123456, 0.5, 2.0, 1.0)])
+
+    assert (tmp_path / "history.csv").read_text(encoding="utf-8") == (
+        "epoch,loss,accuracy,val_loss,val_accuracy\n1,0.1235,0.5000,2.0000,1.0000\n"
+    )
+
+
+THREADS = """
+import sys
+from stages.lib.model.deterministic_tensorflow import tf
+from stages.train import choose_threads
+choose_threads(int(sys.argv[1]))
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(32, "1"), (512, "0")])
+def test_large_batches_alone_are_shared_among_cores(tmp_path, batch_size, threads):
+    """One thread where several would wait for each other; 0 stands for as many as there are cores."""
+    assert run_python("-c", THREADS, str(batch_size), cwd=tmp_path).stdout == f"{threads}\n"
+
+
+def test_threads_that_can_no_longer_be_chosen_stay():
+    """In a process where TensorFlow is at work, training goes on with what it has."""
+    tf.constant(0)
+    train.choose_threads(32)
+    train.choose_threads(512)

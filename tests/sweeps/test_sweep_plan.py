@@ -1,0 +1,215 @@
+"""The file of a sweep says what is tried; what it may not say is told in one line before anything starts."""
+
+import re
+
+import pytest
+from imports import ROOT
+from pydantic import Field
+
+from stages.lib.core.errors import ParamsError
+from stages.lib.core.params import Section, load_params
+from stages.lib.sweeps.params_editor import edit_params
+from stages.lib.sweeps.plan import apply_settings, describe_settings, read_plan
+
+
+class Net(Section):
+    """A section as a stage would have it."""
+
+    units: list[int] = Field(description="a list of whole numbers")
+    epochs: int = Field(ge=1, le=100, description="a whole number of epochs, 1 to 100")
+    rate: float = Field(gt=0, le=1, description="a number above 0, at most 1")
+    name: str = Field(description="a name")
+
+
+BASE = {"data": {"seed": 0}, "net": {"units": [20], "epochs": 20, "rate": 0.001, "name": "adam"}}
+METRICS = ["accuracy/test", "export_bytes/model_int8.tflite"]
+GRID = "search: grid\nmaximize: accuracy/test\n"
+RANDOM = "search: random\ntrials: 50\nseed: 3\nmaximize: accuracy/test\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a plan from the text of its file."""
+
+    def read(text):
+        (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+        return read_plan(tmp_path / "sweep.yaml", BASE, {"net": Net}, METRICS)
+
+    return read
+
+
+def test_grid_is_every_combination(read):
+    """A grid combines all lists, the last key's values changing first."""
+    plan = read(GRID + "params: {net.units: [[], [8, 4]], net.epochs: [5, 10]}")
+
+    assert plan.trials == [{"net.units": units, "net.epochs": epochs} for units in ([], [8, 4]) for epochs in (5, 10)]
+
+
+def test_repeated_trials_are_left_out(read):
+    """A trial is run once, however often the file asks for it, and how many were left out is known."""
+    plan = read(GRID + "params: {net.epochs: [5, 10, 5]}")
+
+    assert (plan.trials, plan.duplicates) == ([{"net.epochs": 5}, {"net.epochs": 10}], 1)
+
+
+def test_random_search_is_the_same_for_the_same_seed(read):
+    """The seed alone decides what is drawn, so that whoever runs the file tries the same."""
+    text = RANDOM + "params: {net.epochs: {min: 1, max: 100}, net.rate: {min: 1.0e-4, max: 1.0, log: true}}"
+    one, same, other = read(text), read(text), read(text.replace("seed: 3", "seed: 4"))
+
+    assert one == same
+    assert one.trials != other.trials
+    assert one.trials[:2] == [{"net.epochs": 24, "net.rate": 0.01503}, {"net.epochs": 37, "net.rate": 0.02604}]
+
+
+def test_drawn_numbers_are_of_the_keys_type_and_within(read):
+    """Whole numbers are drawn for a key that takes them, both ends included; others have four digits."""
+    plan = read(RANDOM + "params: {net.epochs: {min: 2, max: 5}, net.rate: {min: 1.0e-3, max: 1, log: true}}")
+    epochs = {trial["net.epochs"] for trial in plan.trials}
+    rates = [trial["net.rate"] for trial in plan.trials]
+
+    assert epochs == {2, 3, 4, 5}
+    assert all(type(epoch) is int for epoch in epochs)
+    assert all(type(rate) is float and 1e-3 <= rate <= 1 and rate == float(f"{rate:.4g}") for rate in rates)
+    assert 15 < sum(rate < 0.0316 for rate in rates) < 35  # half of them, as the logarithm has it
+
+
+def test_random_search_ends_where_there_is_nothing_new(read):
+    """A random search over few values has no more trials than there are."""
+    plan = read(RANDOM + "params: {net.epochs: [1, 2, 3]}")
+
+    assert sorted(trial["net.epochs"] for trial in plan.trials) == [1, 2, 3]
+
+
+def test_goal_is_told_in_a_line(read):
+    """What is wanted, with its bounds."""
+    plan = read(
+        "search: grid\nminimize: export_bytes/model_int8.tflite\nwhere: {accuracy/test: {min: 0.95}}\n"
+        "params: {net.epochs: [1]}"
+    )
+
+    assert plan.goal.describe() == "smallest export_bytes/model_int8.tflite with accuracy/test ≥ 0.95"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "params: {net.epoch: [1]}",
+            "params.net.epoch: expected a key of net in params.yaml, .* did you mean net.epochs?",
+        ),
+        ("params: {data.seed: [1]}", "params.data.seed: expected a key of net .* got 'data.seed'"),
+        ("params: {net: {epochs: [1]}}", "params.net: expected a key of net in params.yaml, with dots"),
+        ("params: {net.epochs: []}", r"params.net.epochs: expected a list of values to try .* got \[\]; name a value"),
+        ("params: {net.epochs: 5}", r"params.net.epochs: expected a list of values to try or a range .* got 5; write"),
+        ("params: {net.name: {min: 1, max: 2}}", "params.net.name: expected a list of values to try, got"),
+        ("params: {net.epochs: [0, 5]}", "net.epochs: expected a whole number of epochs, 1 to 100, got 0"),
+        ("params: {net.epochs: [1.5]}", "net.epochs: expected a whole number of epochs, 1 to 100, got 1.5"),
+        ("params: {net.units: [8]}", "net.units: expected a list of whole numbers, got 8"),
+        (
+            "params: {net.epochs: {min: 1, max: 5}}",
+            "params.net.epochs: expected a list, for this is a grid, got a range",
+        ),
+        ("params: {}", "params: expected a mapping of at least one dotted name"),
+        (
+            "params: {net.epochs: [1]}\nwhere: {accuracy: {min: 0}}",
+            "expected a metric of .* did you mean accuracy/test?",
+        ),
+        ("params: {net.epochs: [1]}\nwhere: {accuracy/test: {}}", "where.accuracy/test: expected min, max or both"),
+        (
+            "params: {net.epochs: [1]}\nwhere: {accuracy/test: {least: 0}}",
+            "where.accuracy/test.least: expected one of the keys max, min, got 'least'",
+        ),
+        ("params: {net.epochs: [1]}\nminimize: accuracy/test", "expected minimize or maximize, got both"),
+        ("params: {net.epochs: [1]}\ntrails: 5", "trails: expected one of the keys"),
+    ],
+)
+def test_fault_of_a_grid_is_told_in_one_line(read, text, told):
+    """Each fault names where it is, what is expected, what is there and what to do."""
+    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}" if "expected a metric" not in told else told) as fault:
+        read(GRID + text)
+
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("net.epochs: {min: 5, max: 2}", "params.net.epochs: expected min at most max, .* got min 5, max 2"),
+        ("net.rate: {min: 0, max: 1, log: true}", "params.net.rate: expected min at most max, and above 0 with log"),
+        ("net.epochs: {min: 1, max: 101}", "net.epochs: expected a whole number of epochs, 1 to 100, got 101"),
+        ("net.epochs: {min: 1.5, max: 3}", "params.net.epochs: expected whole numbers, got 1.5, 3"),
+        ("net.rate: {min: 0.1}", "params.net.rate.max: expected a number, got no such key"),
+        ("net.rate: {min: 0.1, max: one}", "params.net.rate.max: expected a number, got 'one'"),
+    ],
+)
+def test_fault_of_a_range_is_told_in_one_line(read, text, told):
+    """A range is judged by its ends, whatever would be drawn from it."""
+    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}"):
+        read(RANDOM + f"params: {{{text}}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "search: grids\nparams: {net.epochs: [1]}\nmaximize: accuracy/test",
+            "search: expected grid or random, got 'grids'",
+        ),
+        ("params: {net.epochs: [1]}\nmaximize: accuracy/test", "search: expected grid or random, got no such key"),
+        (
+            "search: random\nparams: {net.epochs: [1]}\nmaximize: accuracy/test",
+            "trials: expected a whole number of trials",
+        ),
+        ("search: grid\nparams: {net.epochs: [1]}", "expected minimize or maximize, got neither"),
+        ("- 1", "expected search, params, and minimize or maximize, got"),
+    ],
+)
+def test_fault_of_the_file_is_told_in_one_line(read, text, told):
+    """A file must say what is searched, how, and for what."""
+    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}"):
+        read(text)
+
+
+def test_same_fault_of_many_trials_is_told_once(read):
+    """A value that is wrong in every trial is one fault."""
+    with pytest.raises(ParamsError) as fault:
+        read(GRID + "params: {net.epochs: [0], net.rate: [0.1, 0.2, 0.3]}")
+
+    assert str(fault.value).count("expected") == 1
+
+
+def test_settings_leave_the_params_they_are_applied_to():
+    """A trial's params are a copy with its settings in it."""
+    params = apply_settings(BASE, {"net.units": [8], "net.rate": 0.5})
+
+    assert params["net"] == {"units": [8], "epochs": 20, "rate": 0.5, "name": "adam"}
+    assert BASE["net"]["units"] == [20]
+
+
+def test_settings_are_told_in_few_letters():
+    """Settings stand in a line without their sections."""
+    assert describe_settings({"net.units": [8, 4], "net.rate": 0.5}) == "units=[8,4] rate=0.5"
+
+
+def test_edited_params_file_keeps_comments_and_layout(tmp_path):
+    """Only the values change, lists stay in brackets, and what is there already stays as it was written."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    edit_params({"train.learning_rate": 1e-3, "train.hidden_units": [20]}, path)
+    unchanged = path.read_text(encoding="utf-8")
+    settings = {
+        "train.hidden_units": [16, 8],
+        "train.learning_rate": 1e-05,
+        "export.budgets.onnx_int8.max_abs_error": 0.5,
+    }
+    edit_params(settings, path)
+    edited = path.read_text(encoding="utf-8")
+    lines = [new for old, new in zip(text.splitlines(), edited.splitlines(), strict=True) if old != new]
+
+    assert unchanged == text
+    assert load_params(path) == apply_settings(load_params(ROOT / "params.yaml"), settings)
+    assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)
+    assert [line.strip().split()[0] for line in lines] == ["hidden_units:", "learning_rate:", "onnx_int8:"]
+    assert "[16, 8]" in lines[0]

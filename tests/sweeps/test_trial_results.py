@@ -1,0 +1,94 @@
+"""Results of trials are kept whole, ranked by the goal, and tabulated to the same bytes."""
+
+import pytest
+
+from stages.lib.sweeps.plan import Bounds, Goal
+from stages.lib.sweeps.trial_results import (
+    ACCURACY,
+    INT8_BYTES,
+    Result,
+    Scored,
+    find_front,
+    format_metric,
+    keep_result,
+    rank,
+    read_result,
+    write_table,
+)
+
+RESULT = Result("", {"models/model.keras": "a1"}, {"train": 1.5}, 0)
+SMALLEST = Goal(INT8_BYTES, False, {ACCURACY: Bounds(min=0.9)})
+
+
+def make_trial(number, accuracy, size, fault=""):
+    return Scored(
+        number, {"train.epochs": number}, RESULT._replace(fault=fault), {ACCURACY: accuracy, INT8_BYTES: size}
+    )
+
+
+def test_kept_result_is_read_again(tmp_path):
+    """A result comes back as it was, its reports beside it."""
+    keep_result(tmp_path / "key", RESULT, {"metrics.json": b"{}"})
+
+    assert read_result(tmp_path / "key") == RESULT
+    assert (tmp_path / "key" / "metrics.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fault": ""}'])
+def test_damaged_result_does_not_count(tmp_path, content):
+    """What cannot be read is no result: the trial runs again."""
+    if content is not None:
+        (tmp_path / "result.json").write_text(content, encoding="utf-8")
+
+    assert read_result(tmp_path) is None
+
+
+def test_best_is_the_smallest_that_is_accurate_enough():
+    """Those that meet the goal come first, then those that do not, then those that failed."""
+    trials = [
+        make_trial(1, 0.95, 3000),
+        make_trial(2, 0.80, 1000),
+        make_trial(3, 0.92, 2000),
+        make_trial(4, 0.99, 500, fault="it diverged"),
+        make_trial(5, 0.97, 3000),
+    ]
+
+    assert [trial.number for trial in rank(trials, SMALLEST)] == [3, 5, 1, 2, 4]
+
+
+def test_largest_is_the_best_where_that_is_wanted():
+    """A goal may be to maximize; a trial that did not measure it comes last of those that did not fail."""
+    trials = [make_trial(1, 0.95, 1), make_trial(2, 0.97, 1), Scored(3, {"train.epochs": 3}, RESULT, {})]
+    ranked = rank(trials, Goal(ACCURACY, True, {}))
+
+    assert [trial.number for trial in ranked] == [2, 1, 3]
+    assert not ranked[-1].meets(Goal(ACCURACY, True, {}))
+
+
+def test_front_has_no_point_that_another_beats():
+    """The Pareto front: from the cheapest on, each point is better than all that are cheaper."""
+    points = [(1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9), (1, 0.5)]
+
+    assert find_front(points) == [0, 2, 4]
+    assert find_front([]) == []
+
+
+def test_table_is_the_same_bytes_for_equal_trials(tmp_path):
+    """Neither seconds nor retries are in the table, so that equal sweeps have equal ones."""
+    trials = [make_trial(1, 0.95, 3000), make_trial(2, 0.5, 100, fault="it, diverged")]
+    slower = [
+        trial._replace(result=trial.result._replace(seconds={"train": 9.0}, retries=2)) for trial in reversed(trials)
+    ]
+    write_table(tmp_path / "one.csv", rank(trials, SMALLEST), SMALLEST, ["models/model.keras"])
+    write_table(tmp_path / "other.csv", rank(slower, SMALLEST), SMALLEST, ["models/model.keras"])
+
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+    assert (tmp_path / "one.csv").read_text(encoding="utf-8").splitlines()[1] == "1,1,finished,yes,3000,0.9500,,,a1,"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (20112.0, "20112"), (0.96, "0.9600"), (1.0, "1.0000"), (1234567.0, "1234567")]
+)
+def test_metric_is_told_in_few_letters(value, text):
+    """Counts and bytes are whole numbers, shares have four decimals."""
+    assert format_metric(value) == text

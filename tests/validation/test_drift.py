@@ -1,0 +1,72 @@
+"""A new version of a data set is compared with the one that was accepted."""
+
+import numpy as np
+import pytest
+
+from stages.lib.core.arrays import Split
+from stages.lib.core.errors import DataError
+from stages.lib.core.files import write_json
+from stages.lib.validation import drift
+from stages.lib.validation.drift import Drift, Profile, describe_profile, load_accepted, measure_drift, save_accepted
+
+PROFILE = Profile({"a": 30, "b": 10}, [60, 40] + [0] * 14)
+
+
+def test_profile_counts_images_by_class_and_pixels_by_sixteenths():
+    """All splits together; a class without images counts as one with none."""
+    train = Split(np.array([[[0, 15, 16, 255]], [[0, 0, 0, 0]]], np.uint8), np.array([0, 2], np.uint8))
+    test = Split(np.array([[[240, 239, 0, 0]]], np.uint8), np.array([2], np.uint8))
+
+    assert describe_profile({"train": train, "test": test}, ["a", "b", "c"]) == Profile(
+        {"a": 1, "b": 0, "c": 2}, [8, 1, *[0] * 12, 1, 2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (PROFILE, Drift(0.0, 0.0)),
+        (Profile({"a": 60, "b": 20}, [600, 400] + [0] * 14), Drift(0.0, 0.0)),
+        (Profile({"a": 10, "b": 30}, [0] * 14 + [40, 60]), Drift(0.5, 1.0)),
+        (Profile({"a": 20, "c": 20}, [50, 50] + [0] * 14), Drift(0.5, 0.1)),
+    ],
+    ids=["the same", "more of the same", "turned round", "another class"],
+)
+def test_drift_is_the_share_that_would_have_to_move(present, expected):
+    """The total variation distance, whatever the number of images."""
+    assert measure_drift(PROFILE, present) == expected
+    assert measure_drift(present, PROFILE) == expected
+
+
+def test_accepting_leaves_other_data_sets(tmp_path):
+    """Each data set has its own accepted version."""
+    path = tmp_path / "accepted.json"
+    write_json(path, {})
+    save_accepted("one", PROFILE, path)
+    save_accepted("two", PROFILE._replace(classes={"x": 1, "y": 1}), path)
+
+    assert load_accepted("one", path) == PROFILE
+    assert load_accepted("three", path) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [7, {}, {"classes": {"a": 1}}, {"classes": {"a": 1.5}, "grey_levels": [0] * 16}, PROFILE._asdict() | {"more": 1}],
+)
+def test_what_is_no_profile_is_refused(tmp_path, value):
+    """A file that was edited into something else is told with the way back."""
+    path = tmp_path / "accepted.json"
+    write_json(path, {"one": value})
+
+    with pytest.raises(DataError, match="`pipeline accept` writes it anew"):
+        load_accepted("one", path)
+
+
+def test_profile_does_not_depend_on_the_chunks(monkeypatch):
+    """Images are counted a bounded number at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
+    splits = {"train": Split(images, np.zeros(20, np.uint8))}
+    whole = describe_profile(splits, ["a"])
+    monkeypatch.setattr(drift, "CHUNK_ROWS", 3)
+
+    assert describe_profile(splits, ["a"]) == whole

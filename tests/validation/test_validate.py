@@ -1,0 +1,521 @@
+"""Bad data stops at `validate`: each rule is broken once, and the error says where."""
+
+import json
+import re
+import shutil
+from typing import get_args
+
+import numpy as np
+import pytest
+from imports import ROOT
+from samples import CLASS_NAMES, make_dataset, write_raw
+
+from stages.ingest import write_dataset
+from stages.lib.core.errors import DataError
+from stages.lib.core.files import read_json, write_csv, write_json
+from stages.lib.core.params import load_section
+from stages.lib.validation import drift, image_tables
+from stages.lib.validation import image_features as image_measures
+from stages.lib.validation.flagged_images import load_source
+from stages.validate import Rule, ValidateParams, run
+
+RULES = get_args(Rule)
+# All rules stop here, so that each can be seen to break.
+PARAMS = ValidateParams(
+    stops=list(RULES),
+    min_images_per_class=1,
+    max_class_ratio=2.0,
+    min_contrast=32,
+    min_ink_fraction=0.005,
+    max_ink_fraction=0.5,
+    max_duplicate_fraction=0.01,
+    max_leaked_fraction=0.0,
+    max_near_leaked_fraction=0.0,
+    max_conflicting_fraction=0.0,
+    max_deviation=1000.0,  # no deviation is larger
+    max_mixed_polarity_fraction=0.1,
+    max_mixed_resolution_fraction=0.0,
+    max_class_drift=0.1,
+    max_grey_level_drift=0.1,
+)
+
+
+def change_array(name, change):
+    """Break an array of data/raw: `change` may return another or edit it in place."""
+
+    def break_data(raw_dir):
+        path = raw_dir / name
+        array = np.load(path)
+        changed = change(array)
+        np.save(path, array if changed is None else changed)
+
+    return break_data
+
+
+def change_pixels(change):
+    """Break training images."""
+    return change_array("train/images.npy", change)
+
+
+def change_labels(change):
+    """Break training labels."""
+    return change_array("train/labels.npy", change)
+
+
+def assign(index, value):
+    """Put a value at an index of an array."""
+
+    def change(array):
+        array[index] = value
+
+    return change
+
+
+def make_gradient(contrast):
+    """An image of grey levels from 110 up; up to 127 it has no ink."""
+    return np.linspace(110, 110 + contrast, 48).astype(np.uint8).reshape(6, 8)
+
+
+def leak(raw_dir):
+    """Put a training image into the test split."""
+    images = np.load(raw_dir / "train/images.npy")
+    change_array("test/images.npy", assign(4, images[7]))(raw_dir)
+
+
+def repeat(images):
+    """Repeat an image of the training split."""
+    images[9] = images[3]
+
+
+def mislabel(images):
+    """Give an image of the training split to another class, too."""
+    images[10] = images[3]
+
+
+def invert(images):
+    """Make the background of ten images light."""
+    images[:10] = 255 - images[:10]
+
+
+def nearly_leak(raw_dir):
+    """Put a training image that is a little brighter into the test split, all images being four times as large."""
+    for split in ("train", "test"):
+        enlarge = change_array(f"{split}/images.npy", lambda images: images.repeat(4, axis=1).repeat(4, axis=2))
+        enlarge(raw_dir)
+    dataset = read_json(raw_dir / "dataset.json")
+    write_json(raw_dir / "dataset.json", {**dataset, "image_size": [24, 32]})
+    brighter = np.load(raw_dir / "train/images.npy")[7] + 1
+    change_array("test/images.npy", assign(4, brighter))(raw_dir)
+
+
+def turn_test_images(raw_dir):
+    """Swap height and width of the test images."""
+    change_array("test/images.npy", lambda images: images.transpose(0, 2, 1))(raw_dir)
+
+
+def promise_more(raw_dir):
+    """Promise one image more than there is."""
+    dataset = read_json(raw_dir / "dataset.json")
+    dataset["promised"]["test"] += 1
+    (raw_dir / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+
+
+def drop_last_image(raw_dir):
+    """Leave the last training image out of images and labels."""
+    for name in ("train/images.npy", "train/labels.npy"):
+        change_array(name, lambda array: array[:-1])(raw_dir)
+
+
+def empty_test_split(raw_dir):
+    """Leave no test image, as promised."""
+    for name in ("test/images.npy", "test/labels.npy"):
+        change_array(name, lambda array: array[:0])(raw_dir)
+    dataset = read_json(raw_dir / "dataset.json")
+    dataset["promised"]["test"] = 0
+    (raw_dir / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+
+
+# What is broken: how, and the table, what was expected of it and the rows that the error must name.
+BROKEN = {
+    "pixel type": (
+        change_pixels(lambda images: images.astype(np.float32)),
+        *("splits", "pixel_type uint8"),
+        "1 of 2 otherwise (train pixel_type=float32)",
+    ),
+    "image dimensions": (
+        change_pixels(lambda images: images[..., np.newaxis]),
+        *("splits", "image_dimensions 3"),
+        "1 of 2 otherwise (train image_dimensions=4)",
+    ),
+    "label dimensions": (
+        change_labels(lambda labels: labels[:, np.newaxis]),
+        *("splits", "label_dimensions 1"),
+        "1 of 2 otherwise (train label_dimensions=2)",
+    ),
+    "label kind": (
+        change_labels(lambda labels: labels.astype(np.float64)),
+        *("splits", "label_kind integer"),
+        "1 of 2 otherwise (train label_kind=other)",
+    ),
+    "label missing": (
+        change_labels(lambda labels: labels[:-1]),
+        *("splits", "as many images as labels"),
+        "1 of 2 otherwise (train images=60 labels=59)",
+    ),
+    "image missing": (
+        drop_last_image,
+        *("splits", "as many images as promised"),
+        "1 of 2 otherwise (train images=59 promised=60)",
+    ),
+    "more images promised": (
+        promise_more,
+        *("splits", "as many images as promised"),
+        "1 of 2 otherwise (test images=30 promised=31)",
+    ),
+    "class without images": (
+        change_labels(lambda labels: np.where(labels == 2, 1, labels)),
+        *("classes", "images of at least 1"),
+        "1 of 6 otherwise (train images=0 label=2)",
+    ),
+    "split without images": (
+        empty_test_split,
+        *("classes", "images of at least 1"),
+        "3 of 6 otherwise (test images=0 label=0; test images=0 label=1; test images=0 label=2)",
+    ),
+    "unbalanced classes": (
+        change_labels(assign(np.s_[0:36:3], 1)),
+        *("classes", "ratio_to_largest of at least 0.5"),
+        "1 of 6 otherwise (train ratio_to_largest=0.25 label=0)",
+    ),
+    "unknown class": (
+        change_labels(assign(5, 3)),
+        *("images", "label of 0 to 2"),
+        "1 of 90 otherwise (train[5] label=3)",
+    ),
+    "negative class": (
+        change_labels(lambda labels: np.where(np.arange(60) == 5, -1, labels.astype(int))),
+        *("images", "label of 0 to 2"),
+        "1 of 90 otherwise (train[5] label=-1)",
+    ),
+    "blank image": (
+        change_pixels(assign(3, 200)),
+        *("images", "contrast of at least 32"),
+        "1 of 90 otherwise (train[3] contrast=0)",
+    ),
+    "faint image": (
+        change_pixels(assign(3, make_gradient(31))),
+        *("images", "contrast of at least 32"),
+        "1 of 90 otherwise (train[3] contrast=31)",
+    ),
+    "image without ink": (
+        change_pixels(assign(3, make_gradient(32) - 50)),
+        *("images", "ink_fraction of at least 0.005"),
+        "1 of 90 otherwise (train[3] ink_fraction=0.0)",
+    ),
+    "inverted images": (
+        change_pixels(invert),
+        *("images", "other_polarity of at most 0 in 0.9 of all rows"),
+        "10 of 90 otherwise (train[0] other_polarity=1; train[1] other_polarity=1; train[2] other_polarity=1)",
+    ),
+    "image full of ink": (
+        change_pixels(assign(np.s_[4, :-1, 1:-1], 200)),
+        *("images", "ink_fraction of at most 0.5"),
+        "1 of 90 otherwise (train[4] ink_fraction=0.6666666666666666)",
+    ),
+    "image under another label": (
+        change_pixels(mislabel),
+        *("images", "conflicts of at most 0"),
+        "2 of 90 otherwise (train[3] conflicts=1; train[10] conflicts=1)",
+    ),
+    "repeated image": (
+        change_pixels(repeat),
+        *("images", "repeats of at most 0 in 0.99 of all rows"),
+        "1 of 90 otherwise (train[9] repeats=1)",
+    ),
+    "leaked image": (
+        leak,
+        *("images", "leaks of at most 0"),
+        "1 of 90 otherwise (test[4] leaks=1)",
+    ),
+    "other height": (
+        turn_test_images,
+        *("images", "height of 6"),
+        "30 of 90 otherwise (test[0] height=8; test[1] height=8; test[2] height=8)",
+    ),
+    "other width": (
+        turn_test_images,
+        *("images", "width of 8"),
+        "30 of 90 otherwise (test[0] width=6; test[1] width=6; test[2] width=6)",
+    ),
+}
+
+
+def accept(raw_dir, change):
+    """Have the data accepted as they were before a change of their profile."""
+    source = load_source(raw_dir, CLASS_NAMES)
+    profile = drift.describe_profile(source.rows.splits, CLASS_NAMES)
+    write_json(raw_dir.parent / "accepted.json", {"made up": change(profile)._asdict()})
+
+
+def write_sizes(raw_dir):
+    """Let the images have come as pictures, one of them of other proportions, every fifth of another size."""
+    for split, count in (("train", 60), ("test", 30)):
+        rows = [[f"{split}/{index}.png", 20, 20 if index % 5 else 80] for index in range(count)]
+        write_csv(raw_dir / split / "files.csv", ["file", "height", "width"], rows)
+
+
+# Above what noise does in these small images.
+LIMITS = {"max_deviation": 10.0}
+# How each rule is broken; a fault may break others, too.
+BREAKING = {
+    "min_images_per_class": change_labels(lambda labels: np.where(labels == 2, 1, labels)),
+    "max_class_ratio": BROKEN["unbalanced classes"][0],
+    "min_contrast": BROKEN["faint image"][0],
+    "min_ink_fraction": BROKEN["image without ink"][0],
+    "max_ink_fraction": BROKEN["image full of ink"][0],
+    "max_deviation": BROKEN["faint image"][0],
+    "max_mixed_polarity_fraction": change_pixels(invert),
+    "max_mixed_resolution_fraction": write_sizes,
+    "max_duplicate_fraction": change_pixels(repeat),
+    "max_leaked_fraction": leak,
+    "max_near_leaked_fraction": nearly_leak,
+    "max_conflicting_fraction": change_pixels(mislabel),
+    "max_class_drift": lambda raw_dir: accept(raw_dir, lambda old: old._replace(classes={"left": 70, "middle": 10})),
+    "max_grey_level_drift": lambda raw_dir: accept(
+        raw_dir, lambda old: old._replace(grey_levels=old.grey_levels[::-1])
+    ),
+}
+
+
+def validate(raw_dir, **thresholds):
+    """Validate data/raw, the reports beside it: what validation.json says."""
+    accepted_path = raw_dir.parent / "accepted.json"
+    if not accepted_path.exists():
+        write_json(accepted_path, {})
+    run(PARAMS.model_copy(update=thresholds), raw_dir, accepted_path, raw_dir.parent)
+    return read_json(raw_dir.parent / "validation.json")
+
+
+@pytest.mark.parametrize(("break_data", "table", "expected", "found"), BROKEN.values(), ids=BROKEN)
+def test_broken_data_is_refused_with_its_place(tmp_path, break_data, table, expected, found):
+    """The error names what was expected, how many are otherwise, and split, index and value of the first three."""
+    raw_dir = write_raw(tmp_path)
+    break_data(raw_dir)
+    with pytest.raises(DataError) as caught:
+        validate(raw_dir)
+    message = str(caught.value)
+
+    assert f"{raw_dir} {table}: expected {expected}, got {found}" in message
+    assert re.search(r"; correct the data( or validate\.\w+)?($|; also )", message)
+    assert len(message.splitlines()) == 1
+
+
+def test_broken_expectation_is_reported(tmp_path):
+    """The report has the verdict, and of the broken expectation how many and which images break it."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(assign(np.s_[3:15], 200))(raw_dir)
+    with pytest.raises(DataError):
+        validate(raw_dir, stops=["min_contrast"])
+    report = read_json(tmp_path / "data/validation.json")
+    (broken,) = [finding for finding in report["expectations"] if finding["stops"] and not finding["holds"]]
+
+    assert report["success"] is False
+    assert report["statistics"] == {"broken": 5, "checked": 24, "stopping": 1, "suspects": 12}
+    assert broken["rule"] == "min_contrast"
+    assert (broken["table"], broken["arguments"]) == ("images", {"column": "contrast", "min_value": 32.0})
+    assert (broken["checked"], broken["unexpected"]) == (90, 12)
+    assert broken["first_unexpected"] == [{"contrast": 0, "index": index, "split": "train"} for index in range(3, 13)]
+
+
+def test_several_broken_expectations_are_told_in_one_line(tmp_path):
+    """All that is wrong is said at once."""
+    raw_dir = write_raw(tmp_path)
+    change_labels(assign(5, 3))(raw_dir)
+    change_pixels(assign(3, 200))(raw_dir)
+
+    with pytest.raises(DataError, match=r"contrast=0.+; also .+ink_fraction=0.0.+; also .+label=3"):
+        validate(raw_dir)
+
+
+def test_arrays_of_another_kind_are_not_looked_into(tmp_path):
+    """Where an array itself is wrong, its images are not asked about."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(lambda images: images.astype(np.float32))(raw_dir)
+    with pytest.raises(DataError):
+        validate(raw_dir)
+
+    assert {finding["table"] for finding in read_json(tmp_path / "data/validation.json")["expectations"]} == {"splits"}
+
+
+def test_sound_data_passes(tmp_path):
+    """Of sound data every expectation holds."""
+    report = validate(write_raw(tmp_path))
+
+    assert report["success"] is True
+    assert report["statistics"] == {"broken": 0, "checked": 24, "stopping": 0, "suspects": 0}
+    assert {finding["unexpected"] for finding in report["expectations"]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("break_data", "thresholds"),
+    [
+        (change_pixels(assign(3, make_gradient(32))), {"min_contrast": 32}),
+        (change_pixels(repeat), {"max_duplicate_fraction": 1 / 90}),
+        (leak, {"max_leaked_fraction": 1 / 90}),
+        (change_labels(assign(np.s_[0:36:3], 1)), {"max_class_ratio": 4.0}),
+        (change_pixels(mislabel), {"max_conflicting_fraction": 2 / 90, "max_duplicate_fraction": 1.0}),
+        (change_pixels(invert), {"max_mixed_polarity_fraction": 10 / 90}),
+        (change_pixels(assign(np.s_[4, :-1, 1:-1], 200)), {"max_ink_fraction": 2 / 3}),
+        (change_pixels(assign(3, make_gradient(32) - 50)), {"min_ink_fraction": 0.0}),
+        (lambda _: None, {"min_images_per_class": 10}),
+    ],
+    ids=[
+        "contrast",
+        "repeats",
+        "leaks",
+        "class ratio",
+        "conflicts",
+        "polarity",
+        "much ink",
+        "little ink",
+        "images per class",
+    ],
+)
+def test_data_at_the_threshold_passes(tmp_path, break_data, thresholds):
+    """A threshold is what is still allowed."""
+    raw_dir = write_raw(tmp_path)
+    break_data(raw_dir)
+
+    assert validate(raw_dir, **thresholds)["success"] is True
+
+
+def test_one_image_less_than_the_threshold_is_refused(tmp_path):
+    """A class of ten images is too small where eleven are wanted."""
+    with pytest.raises(DataError, match=r"images of at least 11, got 3 of 6 otherwise \(test images=10 label=0"):
+        validate(write_raw(tmp_path), min_images_per_class=11)
+
+
+def test_report_is_the_same_bytes_again(tmp_path):
+    """Neither ids nor times of a run are in the report."""
+    reports = []
+    for name in ("one", "two"):
+        validate(write_raw(tmp_path / name))
+        reports.append((tmp_path / name / "data/validation.json").read_bytes())
+
+    assert reports[0] == reports[1]
+
+
+def test_chunk_size_does_not_change_the_report(tmp_path, monkeypatch):
+    """Images are read a bounded number at a time, and the findings are the same."""
+    raw_dir = write_raw(tmp_path, make_dataset(61, 29))
+    whole = validate(raw_dir)
+    for module in (image_measures, drift):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+
+    assert validate(raw_dir) == whole
+
+
+def test_image_that_an_earlier_chunk_has_is_a_repetition(tmp_path, monkeypatch):
+    """Copies are found however far apart they are."""
+    monkeypatch.setattr(image_measures, "CHUNK_ROWS", 4)
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+
+    with pytest.raises(DataError, match=r"train\[9\] repeats=1"):
+        validate(raw_dir)
+
+
+@pytest.mark.parametrize("rows", [7, 30, 89])
+def test_table_that_is_checked_in_parts_gives_the_same_report(tmp_path, monkeypatch, rows):
+    """However many images Great Expectations sees at a time, its findings together are those of the whole."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+    change_pixels(assign(np.s_[3:13], 0))(raw_dir)
+    leak(raw_dir)
+    reports = []
+    for table_rows in (image_tables.TABLE_ROWS, rows):
+        monkeypatch.setattr(image_tables, "TABLE_ROWS", table_rows)
+        with pytest.raises(DataError):
+            validate(raw_dir)
+        reports.append((tmp_path / "data/validation.json").read_bytes())
+
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("allowed", [1 / 91, 1 / 90, 1 / 89])
+def test_share_that_is_allowed_is_that_of_all_parts(tmp_path, monkeypatch, allowed):
+    """One repeated image of 90 is judged against all 90, not against those of its part."""
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+    verdicts = []
+    for table_rows in (image_tables.TABLE_ROWS, 10):
+        monkeypatch.setattr(image_tables, "TABLE_ROWS", table_rows)
+        try:
+            verdicts.append(validate(raw_dir, max_duplicate_fraction=allowed)["success"])
+        except DataError:
+            verdicts.append(False)
+
+    assert verdicts == [allowed >= 1 / 90] * 2
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_stops_or_warns_as_params_say(tmp_path, capsys, rule):
+    """A broken rule that is not among those that stop is told, and the data goes on."""
+    raw_dir = write_raw(tmp_path)
+    BREAKING[rule](raw_dir)
+    with pytest.raises(DataError, match=rf"validate\.{rule}\b"):
+        validate(raw_dir, stops=[rule], **LIMITS)
+    refused = read_json(tmp_path / "data/validation.json")
+    report = validate(raw_dir, stops=[], **LIMITS)
+    told = capsys.readouterr().out
+
+    assert refused["success"] is False
+    assert report["success"] is True
+    assert re.search(rf"validate: warning: .+validate\.{rule}\b", told)
+    assert {f["rule"]: f["stops"] for f in report["expectations"] if not f["holds"]}[rule] is False
+
+
+def test_default_rules_pass_what_only_warns(tmp_path):
+    """With the committed params, what does not make a model wrong goes on: repetitions, imbalance, inverted images."""
+    params = load_section("validate", ValidateParams, ROOT / "params.yaml")
+    raw_dir = write_raw(tmp_path)
+    change_pixels(repeat)(raw_dir)
+    change_pixels(invert)(raw_dir)
+    report = validate(raw_dir, **params.model_dump())
+
+    assert report["success"] is True
+    assert {f["rule"] for f in report["expectations"] if not f["holds"]} == {
+        "max_duplicate_fraction",
+        "max_mixed_polarity_fraction",
+    }
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_sound_data_sets_have_no_suspects(tmp_path, request, name):
+    """The committed params find nothing in what people drew one by one, and no drift from what was accepted."""
+    params = load_section("validate", ValidateParams, ROOT / "params.yaml")
+    raw_dir = tmp_path / "data/raw"
+    write_dataset(request.getfixturevalue(name), name, raw_dir)
+    shutil.copy(ROOT / "data/accepted.json", tmp_path / "data")
+    report = validate(raw_dir, **params.model_dump())
+
+    assert report["statistics"] == {"broken": 0, "checked": 26, "stopping": 0, "suspects": 0}
+
+
+def test_accepted_version_of_another_data_set_is_not_compared(tmp_path):
+    """Drift is measured from what was accepted under the same name, if anything was."""
+    raw_dir = write_raw(tmp_path)
+    write_json(tmp_path / "data/accepted.json", {"another": {}})
+
+    assert "drift" not in {finding["table"] for finding in validate(raw_dir)["expectations"]}
+
+
+def test_damaged_accepted_version_is_refused(tmp_path):
+    """A profile that was edited by hand into something else is named with the way back."""
+    raw_dir = write_raw(tmp_path)
+    write_json(tmp_path / "data/accepted.json", {"made up": {"classes": {"left": -1}, "grey_levels": []}})
+
+    with pytest.raises(
+        DataError, match=r"accepted\.json: made up: expected counts .+; `pipeline accept` writes it anew"
+    ):
+        validate(raw_dir)
