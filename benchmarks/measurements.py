@@ -54,7 +54,7 @@ def write_result(name: str, result: Mapping[str, Any], output_path: Path | None 
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print to standard output for as long as somebody reads: `… | head` is no fault."""
+    """Print to standard output for as long as somebody reads: `… | head` is no error."""
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
@@ -71,6 +71,6 @@ def run_benchmark() -> Iterator[None]:
     except PipelineError as error:
         sys.exit(f"bench: {error}")
     except OSError as error:  # disk full, no permission, …
-        sys.exit(f"bench: {error.filename or 'input or output'}: {error.strerror or error}; put it right, run again")
+        sys.exit(f"bench: {error.filename or 'input or output'}: {error.strerror or error}; fix it, run again")
     except KeyboardInterrupt:
         sys.exit("bench: interrupted; nothing was written")

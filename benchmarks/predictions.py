@@ -4,7 +4,7 @@ Reads   params.yaml (which files are exported), models/model.keras, models/expor
         data/raw/test/images.npy
 Writes  benchmarks/results/predictions-YYYY-MM-DD.json, and prints the same as a table
 
-An answer is from raw pixels to probabilities: the exports normalize inside, Keras's contenders before they predict.
+An answer is from raw pixels to probabilities: the exports normalize inside, Keras's challengers before they predict.
 All compute in one thread.
 """
 
@@ -48,23 +48,23 @@ KERAS_TITLES = {"keras_predict": "Keras predict", "keras_call": "Keras call"}
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-class Contender(NamedTuple):
+class Challenger(NamedTuple):
     """A model file and what runs it."""
 
     path: Path
     runtime: str  # a key of stages.lib.exports.runtimes.RUNTIMES or of KERAS_TITLES
 
 
-KERAS_PREDICT = Contender(MODEL_PATH, "keras_predict")
-KERAS_CALL = Contender(MODEL_PATH, "keras_call")
+KERAS_PREDICT = Challenger(MODEL_PATH, "keras_predict")
+KERAS_CALL = Challenger(MODEL_PATH, "keras_call")
 
 
 class Effort(NamedTuple):
     """How much is measured."""
 
     rounds: int
-    calls: int  # with one image, by contender and round, at most
-    seconds: float  # for these calls, by contender and round; a slow contender gets fewer of them
+    calls: int  # with one image, by challenger and round, at most
+    seconds: float  # for these calls, by challenger and round; a slow challenger gets fewer of them
 
 
 THOROUGH = Effort(rounds=20, calls=100, seconds=0.25)
@@ -72,26 +72,26 @@ QUICK = Effort(rounds=1, calls=5, seconds=0.25)
 
 
 class Times(NamedTuple):
-    """What was measured of one contender, in seconds."""
+    """What was measured of one challenger, in seconds."""
 
     single: list[float]  # of each call with one image
     batch: list[float]  # of each call with BATCH images
 
 
-def list_contenders() -> tuple[dict[Contender, float], list[str]]:
+def list_contenders() -> tuple[dict[Challenger, float], list[str]]:
     """Keras and each exported file in each runtime that can run it, and in words what is not run, and why.
 
-    With each contender comes the smallest share of images, 0..1, to which it must give Keras's class.
+    With each challenger comes the smallest share of images, 0..1, to which it must give Keras's class.
 
     Raises:
         DataError: there are no models.
     """
     for path in (MODEL_PATH, EXPORT_DIR):  # told at once, not after TensorFlow's import
         if not path.exists():
-            raise DataError(str(path), expected="the pipeline's output", got="none", do="run `dvc repro`")
+            raise DataError(str(path), expected="the pipeline's output", got="none", hint="run `dvc repro`")
     from stages.export import FILES, ExportParams
     from stages.lib.core.params import load_section
-    from stages.lib.exports.parity_matrix import find_obstacle
+    from stages.lib.exports.parity_matrix import find_unsupported_reason
     from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
 
     params = load_section("export", ExportParams)
@@ -99,32 +99,32 @@ def list_contenders() -> tuple[dict[Contender, float], list[str]]:
     for kind in params.artifacts:
         path = EXPORT_DIR / FILES[kind]
         for runtime in find_runtimes(path):
-            if obstacle := find_obstacle(path.name, runtime):
-                not_run.append(f"{path.name} is not run by {RUNTIMES[runtime].title}: {obstacle}.")
+            if unsupported_reason := find_unsupported_reason(path.name, runtime):
+                not_run.append(f"{path.name} is not run by {RUNTIMES[runtime].title}: {unsupported_reason}.")
             else:
-                contenders[Contender(path, runtime)] = getattr(params.budgets, kind).min_same_class
+                contenders[Challenger(path, runtime)] = getattr(params.budgets, kind).min_same_class
     return contenders, not_run
 
 
-def load_contender(contender: Contender) -> Predictor:
+def load_contender(challenger: Challenger) -> Predictor:
     """A function from raw pixels to probabilities.
 
     Raises:
         PipelineError: the file is missing or damaged, or the runtime cannot run it.
     """
-    if contender.runtime in KERAS_TITLES:
-        return load_keras(contender)
+    if challenger.runtime in KERAS_TITLES:
+        return load_keras(challenger)
     from stages.lib.exports.runtimes import load_predictor
 
-    return load_predictor(contender.path, contender.runtime)
+    return load_predictor(challenger.path, challenger.runtime)
 
 
-def load_keras(contender: Contender) -> Predictor:
+def load_keras(challenger: Challenger) -> Predictor:
     """Keras by its `predict` or by a direct call, normalization included."""
     from stages.lib.model.deterministic_tensorflow import keras, tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    network = keras.saving.load_model(contender.path, compile=False, safe_mode=True)
+    network = keras.saving.load_model(challenger.path, compile=False, safe_mode=True)
     normalization = read_normalization(read_json(Path("data/normalized/dataset.json")))
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -137,7 +137,7 @@ def load_keras(contender: Contender) -> Predictor:
     def call(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray(network(normalization.apply(images)))
 
-    return predict if contender == KERAS_PREDICT else call
+    return predict if challenger == KERAS_PREDICT else call
 
 
 def load_images() -> NDArray[np.uint8]:
@@ -148,50 +148,50 @@ def load_images() -> NDArray[np.uint8]:
 
 
 def count_same_class(
-    answers: Mapping[Contender, NDArray[np.float32]], min_shares: Mapping[Contender, float]
-) -> dict[Contender, int]:
-    """How many images get Keras's class from each contender.
+    answers: Mapping[Challenger, NDArray[np.float32]], min_shares: Mapping[Challenger, float]
+) -> dict[Challenger, int]:
+    """How many images get Keras's class from each challenger.
 
     answers: probabilities (N, classes). min_shares: the least that is let pass, 0..1: what wrong answers cost is of no
     interest.
 
     Raises:
-        ExportError: a contender's answers are not probabilities of that shape, or too many are of another class.
+        ExportError: a challenger's answers are not probabilities of that shape, or too many are of another class.
     """
     reference = answers[KERAS_PREDICT]
     same_class = {}
-    for contender, answer in answers.items():
-        is_sound = answer.shape == reference.shape and np.isfinite(answer).all()
-        same = int((answer.argmax(axis=1) == reference.argmax(axis=1)).sum()) if is_sound else 0
-        if same < min_shares[contender] * len(reference):
+    for challenger, answer in answers.items():
+        is_valid = answer.shape == reference.shape and np.isfinite(answer).all()
+        same = int((answer.argmax(axis=1) == reference.argmax(axis=1)).sum()) if is_valid else 0
+        if same < min_shares[challenger] * len(reference):
             raise ExportError(
-                f"{contender.path.name} in {get_title(contender)}",
-                expected=f"Keras's class for at least {min_shares[contender]:.2%} of {len(reference)} images",
+                f"{challenger.path.name} in {get_title(challenger)}",
+                expected=f"Keras's class for at least {min_shares[challenger]:.2%} of {len(reference)} images",
                 got=f"{same / len(reference):.2%}",
-                do="run `dvc repro`: it compares all answers",
+                hint="run `dvc repro`: it compares all answers",
             )
-        same_class[contender] = same
+        same_class[challenger] = same
     return same_class
 
 
-def get_title(contender: Contender) -> str:
+def get_title(challenger: Challenger) -> str:
     """The name of what runs it, for people."""
-    if contender.runtime in KERAS_TITLES:
-        return KERAS_TITLES[contender.runtime]
+    if challenger.runtime in KERAS_TITLES:
+        return KERAS_TITLES[challenger.runtime]
     from stages.lib.exports.runtimes import RUNTIMES
 
-    return RUNTIMES[contender.runtime].title
+    return RUNTIMES[challenger.runtime].title
 
 
 def time_in_turn(
-    predictors: Mapping[Contender, Predictor], images: NDArray[np.uint8], effort: Effort
-) -> dict[Contender, Times]:
-    """The times of each contender, which take turns, so that a noisy moment hits all of them."""
-    times = {contender: Times([], []) for contender in predictors}
+    predictors: Mapping[Challenger, Predictor], images: NDArray[np.uint8], effort: Effort
+) -> dict[Challenger, Times]:
+    """The times of each challenger, which take turns, so that a noisy moment hits all of them."""
+    times = {challenger: Times([], []) for challenger in predictors}
     for _ in range(effort.rounds):
-        for contender, predict in predictors.items():
-            times[contender].single.extend(time_single_calls(predict, images, effort))
-            times[contender].batch.append(time_call(predict, images))
+        for challenger, predict in predictors.items():
+            times[challenger].single.extend(time_single_calls(predict, images, effort))
+            times[challenger].batch.append(time_call(predict, images))
     return times
 
 
@@ -225,40 +225,40 @@ def warm_up(predict: Predictor, images: NDArray[np.uint8]) -> None:
         predict(images)
 
 
-def measure_memory(contenders: Sequence[Contender]) -> dict[Contender, int | None]:
-    """The bytes that each contender needs in a process of its own, see `measure_own_memory`."""
+def measure_memory(contenders: Sequence[Challenger]) -> dict[Challenger, int | None]:
+    """The bytes that each challenger needs in a process of its own, see `measure_own_memory`."""
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         return dict(zip(contenders, executor.map(measure_memory_apart, contenders), strict=True))
 
 
-def measure_memory_apart(contender: Contender) -> int | None:
+def measure_memory_apart(challenger: Challenger) -> int | None:
     """`measure_own_memory` in a fresh process.
 
     Raises:
         ExportError: that process failed.
     """
-    command = [sys.executable, "-m", "benchmarks.predictions", "--memory-of", contender.runtime, str(contender.path)]
+    command = [sys.executable, "-m", "benchmarks.predictions", "--memory-of", challenger.runtime, str(challenger.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (this module itself)
     if done.returncode != 0:
         last_line = "".join(done.stderr.splitlines()[-1:])
         raise ExportError(
-            f"memory of {contender.path.name} in {get_title(contender)}",
+            f"memory of {challenger.path.name} in {get_title(challenger)}",
             expected="a process that answers",
             got=f"exit code {done.returncode} {last_line}",
-            do="see to that first",
+            hint="see to that first",
         )
     measured: int | None = json.loads(done.stdout)
     return measured
 
 
-def measure_own_memory(contender: Contender) -> int | None:
+def measure_own_memory(challenger: Challenger) -> int | None:
     """Bytes that this process takes to load the runtime and the model and to answer one image, then BATCH images.
 
     It is what the process holds afterwards above what it held before; none where that cannot be told.
     """
     images = load_images()
     before = read_anonymous_memory()
-    predict = load_contender(contender)
+    predict = load_contender(challenger)
     predict(images[:1])
     predict(images)
     after = read_anonymous_memory()
@@ -279,35 +279,35 @@ def read_anonymous_memory() -> int | None:
 
 
 def describe_costs(
-    times: Mapping[Contender, Times],
-    memory: Mapping[Contender, int | None],
-    same_class: Mapping[Contender, int],
+    times: Mapping[Challenger, Times],
+    memory: Mapping[Challenger, int | None],
+    same_class: Mapping[Challenger, int],
 ) -> list[dict[str, Any]]:
-    """What a prediction costs each contender; `times_as_fast_as_…` are ratios to Keras's own medians."""
-    single = {contender: median(measured.single) for contender, measured in times.items()}
-    batch = {contender: median(measured.batch) for contender, measured in times.items()}
+    """What a prediction costs each challenger; `times_as_fast_as_…` are ratios to Keras's own medians."""
+    single = {challenger: median(measured.single) for challenger, measured in times.items()}
+    batch = {challenger: median(measured.batch) for challenger, measured in times.items()}
     return [
         {
-            "file": contender.path.name,
-            "runtime": contender.runtime,
-            "title": get_title(contender),
-            "bytes": contender.path.stat().st_size,
-            "memory_bytes": memory[contender],
-            "same_class": same_class[contender],
+            "file": challenger.path.name,
+            "runtime": challenger.runtime,
+            "title": get_title(challenger),
+            "bytes": challenger.path.stat().st_size,
+            "memory_bytes": memory[challenger],
+            "same_class": same_class[challenger],
             "single": {
                 "calls": len(measured.single),
-                "median_us": round(1e6 * single[contender], 2),
+                "median_us": round(1e6 * single[challenger], 2),
                 "p99_us": round(1e6 * float(np.percentile(measured.single, 99)), 2),
-                "times_as_fast_as_predict": round(single[KERAS_PREDICT] / single[contender], 2),
-                "times_as_fast_as_call": round(single[KERAS_CALL] / single[contender], 2),
+                "times_as_fast_as_predict": round(single[KERAS_PREDICT] / single[challenger], 2),
+                "times_as_fast_as_call": round(single[KERAS_CALL] / single[challenger], 2),
             },
             "batch": {
-                "images_per_second": round(BATCH / batch[contender]),
-                "times_as_fast_as_predict": round(batch[KERAS_PREDICT] / batch[contender], 2),
-                "times_as_fast_as_call": round(batch[KERAS_CALL] / batch[contender], 2),
+                "images_per_second": round(BATCH / batch[challenger]),
+                "times_as_fast_as_predict": round(batch[KERAS_PREDICT] / batch[challenger], 2),
+                "times_as_fast_as_call": round(batch[KERAS_CALL] / batch[challenger], 2),
             },
         }
-        for contender, measured in times.items()
+        for challenger, measured in times.items()
     ]
 
 
@@ -355,8 +355,8 @@ def run(effort: Effort, output_path: Path | None) -> None:
     """Measure, print and write, by default to the day's file."""
     images = load_images()
     min_shares, not_run = list_contenders()
-    predictors = {contender: load_contender(contender) for contender in min_shares}
-    answers = {contender: predict_in_batches(predict, images) for contender, predict in predictors.items()}
+    predictors = {challenger: load_contender(challenger) for challenger in min_shares}
+    answers = {challenger: predict_in_batches(predict, images) for challenger, predict in predictors.items()}
     same_class = count_same_class(answers, min_shares)
     memory = measure_memory(list(min_shares))
     times = time_in_turn(predictors, images, effort)
@@ -381,7 +381,7 @@ def main() -> None:
     with threadpool_limits(limits=1), run_benchmark():  # NumPy's matrix products, under the ONNX reference evaluator
         if options.memory_of:
             runtime, path = options.memory_of
-            print(json.dumps(measure_own_memory(Contender(Path(path), runtime))))
+            print(json.dumps(measure_own_memory(Challenger(Path(path), runtime))))
         else:
             run(QUICK if options.quick else THOROUGH, options.output)
 

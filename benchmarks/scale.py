@@ -34,7 +34,7 @@ from benchmarks.clones import DVC, clone_head, make_clean_environment
 from benchmarks.measurements import STAGES, describe_machine, print_lines, run_benchmark, tell_machine, write_result
 from stages.lib.core.arrays import Split, iterate_chunks
 from stages.lib.core.errors import PipelineError
-from stages.lib.core.files import read_json, require_space, write_whole
+from stages.lib.core.files import atomic_write, read_json, require_space
 from stages.lib.core.markdown import format_table
 from stages.lib.data.datasets import load_mnist
 
@@ -137,7 +137,7 @@ def watch(command: Sequence[str], root: Path, environment: Mapping[str, str]) ->
             " ".join(command),
             expected="exit code 0",
             got=f"{process.returncode}: {log_path.read_text(encoding='utf-8')[-1000:]}",
-            do="put it right, run again",
+            hint="fix it, run again",
         )
     return Watched(processor_seconds, disk_seconds or 0.0, memory)
 
@@ -250,7 +250,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     panels[1].axhline(1536, color="black", linestyle=":")
     panels[1].annotate("1.5 GiB", (images[0], 1536), xytext=(0, 3), textcoords="offset points")
     panels[0].legend(fontsize=8)
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
 
 

@@ -5,7 +5,7 @@ Writes  benchmarks/results/training-YYYY-MM-DD.json, and prints the same as a ta
 
 Each trains the lecture's network (Flatten, Dense 20 relu, Dense 10 softmax; adam, batches of 32) in a process of its
 own, and they take turns. All but the lecture's begin with the same weights and see the images in the same order, so
-that their losses must agree: a contender that computes something else is refused.
+that their losses must agree: a challenger that computes something else is refused.
 """
 
 # RUF001: the table's multiplication sign is no x.
@@ -50,7 +50,7 @@ LECTURE, PIPELINE = "lecture", "pipeline"
 LOSS_RTOL = 2e-3
 
 
-class Contender(NamedTuple):
+class Challenger(NamedTuple):
     """Something that trains."""
 
     title: str
@@ -59,7 +59,7 @@ class Contender(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a contender measured of itself in one process."""
+    """What a challenger measured of itself in one process."""
 
     seconds: list[float]  # of each epoch; the first compiles
     processor_seconds: list[float]  # the same, of all threads together, without what other programs took
@@ -97,26 +97,26 @@ def write_start(seed: int, epochs: int, image_shape: Sequence[int], count: int, 
     np.save(folder / "orders.npy", np.stack(orders), allow_pickle=False)
 
 
-def list_contenders(dataset: Dataset, folder: Path) -> tuple[dict[str, Contender], list[str]]:
+def list_contenders(dataset: Dataset, folder: Path) -> tuple[dict[str, Challenger], list[str]]:
     """All that can be run here by name, and in words what cannot, and why."""
     python = [sys.executable, "-m"]
     contenders = {
-        LECTURE: Contender("the lecture's `fit`", [*python, "benchmarks.training_lecture"], {}),
-        PIPELINE: Contender("the pipeline", [*python, "benchmarks.training_pipeline"], {}),
+        LECTURE: Challenger("the lecture's `fit`", [*python, "benchmarks.training_lecture"], {}),
+        PIPELINE: Challenger("the pipeline", [*python, "benchmarks.training_pipeline"], {}),
     }
     not_run = []
     if find_spec("jax"):
         jax = [*python, "benchmarks.training_jax"]
         one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        contenders["jax"] = Contender("JAX scan", jax, {"JAX_PLATFORMS": "cpu"})
-        contenders["jax_one_thread"] = Contender(
+        contenders["jax"] = Challenger("JAX scan", jax, {"JAX_PLATFORMS": "cpu"})
+        contenders["jax_one_thread"] = Challenger(
             "JAX scan, one thread", jax, {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one_thread, "NPROC": "1"}
         )
     else:
         not_run.append("JAX is not run: it is not installed (`pip install -r benchmarks/requirements.txt`).")
     if compiler := shutil.which("cc"):
         program = compile_c(compiler, dataset, folder)
-        contenders["c"] = Contender("plain C, one thread", [str(program)], {})
+        contenders["c"] = Challenger("plain C, one thread", [str(program)], {})
     else:
         not_run.append("C is not run: there is no compiler `cc`.")
     return contenders, not_run
@@ -156,15 +156,15 @@ def run_apart(command: Sequence[str], environment: Mapping[str, str]) -> str:
             " ".join(command[:3]),
             expected="exit code 0",
             got=f"{done.returncode} {''.join(done.stderr.splitlines()[-1:])}",
-            do="see to that first",
+            hint="see to that first",
         )
     return done.stdout
 
 
 def take_turns(
-    contenders: Mapping[str, Contender], dataset: Dataset, folder: Path, seeds: int, epochs: int
+    contenders: Mapping[str, Challenger], dataset: Dataset, folder: Path, seeds: int, epochs: int
 ) -> dict[str, list[Turn]]:
-    """A turn of each contender for each seed.
+    """A turn of each challenger for each seed.
 
     Raises:
         TrainingError: one failed, or computed something else than the pipeline.
@@ -173,9 +173,9 @@ def take_turns(
     image_shape, count = dataset.train.images.shape[1:], len(dataset.train.labels)
     for seed in range(seeds):
         write_start(seed, epochs, image_shape, count, folder)
-        for name, contender in contenders.items():
+        for name, challenger in contenders.items():
             arguments = [str(folder), str(epochs), *([] if name == "c" else [str(seed)])]
-            printed = run_apart([*contender.command, *arguments], contender.environment)
+            printed = run_apart([*challenger.command, *arguments], challenger.environment)
             turns[name].append(Turn(**json.loads(printed.splitlines()[-1])))
         require_same_arithmetic({name: taken[-1] for name, taken in turns.items()})
     return turns
@@ -194,12 +194,12 @@ def require_same_arithmetic(turns: Mapping[str, Turn]) -> None:
                 name,
                 expected=f"the pipeline's mean loss of the first epoch, {expected:.6f}",
                 got=f"{turn.losses[0]:.6f}",
-                do="find out which of the two is wrong",
+                hint="find out which of the two is wrong",
             )
 
 
-def describe_turns(contenders: Mapping[str, Contender], turns: Mapping[str, list[Turn]]) -> list[dict[str, Any]]:
-    """What each contender took and gave; `times_as_fast_as_…` are ratios within a round."""
+def describe_turns(contenders: Mapping[str, Challenger], turns: Mapping[str, list[Turn]]) -> list[dict[str, Any]]:
+    """What each challenger took and gave; `times_as_fast_as_…` are ratios within a round."""
     epoch_seconds = {name: [median(turn.seconds[1:]) for turn in taken] for name, taken in turns.items()}
     return [
         {
@@ -229,14 +229,14 @@ def tabulate(result: Mapping[str, Any]) -> list[str]:
     ]
     rows = [
         [
-            contender["title"],
-            *(f"{contender['epochs_per_second'][key]:.2f}" for key in ("median", "min", "max")),
-            *(f"{contender[f'times_as_fast_as_{name}']['median']:.2f}" for name in ("lecture", "pipeline")),
-            *(f"{contender['epoch_processor_seconds'][key]:.3f}" for key in ("median", "min")),
-            f"{contender['first_epoch_seconds']['median']:.2f}",
-            describe_accuracy(contender["test_accuracy"]),
+            challenger["title"],
+            *(f"{challenger['epochs_per_second'][key]:.2f}" for key in ("median", "min", "max")),
+            *(f"{challenger[f'times_as_fast_as_{name}']['median']:.2f}" for name in ("lecture", "pipeline")),
+            *(f"{challenger['epoch_processor_seconds'][key]:.3f}" for key in ("median", "min")),
+            f"{challenger['first_epoch_seconds']['median']:.2f}",
+            describe_accuracy(challenger["test_accuracy"]),
         ]
-        for contender in result["contenders"]
+        for challenger in result["contenders"]
     ]
     return [
         tell_machine(result, PACKAGES),
@@ -297,7 +297,7 @@ def main() -> None:
     """Run from the command line; exits with 1 and one line on anything a person caused."""
     parser = argparse.ArgumentParser(prog="benchmarks.training", description="Measure how fast training is.")
     parser.add_argument("--dataset", choices=["mnist", "digits"], default="mnist", help="digits: to see that it works")
-    parser.add_argument("--seeds", type=read_count, default=5, metavar="N", help="turns of each contender (5)")
+    parser.add_argument("--seeds", type=read_count, default=5, metavar="N", help="turns of each challenger (5)")
     parser.add_argument("--epochs", type=read_epochs, default=4, metavar="N", help="in each turn, at least 2 (4)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the result, as JSON")
     options = parser.parse_args()

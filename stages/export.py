@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from stages.lib.core.arrays import count_scratch_bytes, load_array, load_split
-from stages.lib.core.files import read_json, require_space, write_json, write_text, write_whole
+from stages.lib.core.files import atomic_write, read_json, require_space, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
 from stages.lib.data.image_decoding import find_background
@@ -199,7 +199,7 @@ def write_reports(reports_dir: Path, report: dict[str, Any], measured: dict[str,
 
 def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
     """Write all exports or none, and the digests of them."""
-    with write_whole(export_dir) as partial_dir:
+    with atomic_write(export_dir) as partial_dir:
         partial_dir.mkdir()
         for name, content in models.items():
             (partial_dir / name).write_bytes(content)

@@ -3,8 +3,8 @@
 Reads   ${ingest.path}                     a person's own images, with ingest.dataset: folder
 Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
         data/raw/{train,test}/labels.npy   uint8 (N,), class ids
-        data/raw/{train,test}/files.csv    the file that each image was and its height and width in pixels, of pictures
-        data/raw/dataset.json              name, class names, promised counts, image size, source hashes
+        data/raw/{train,test}/files.csv    the file that each image was and its height and width in pixels, of a folder
+        data/raw/dataset.json              name, class names, expected counts, image size, source hashes
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.lib.core.arrays import save_array
-from stages.lib.core.files import require_space, write_csv, write_json, write_whole
+from stages.lib.core.files import atomic_write, require_space, write_csv, write_json
 from stages.lib.core.params import Section
 from stages.lib.data.datasets import Dataset, load_digits, load_folder, load_mnist
 from stages.lib.runner.stage import main
@@ -65,7 +65,7 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
             "class_names": dataset.class_names,
             "image_size": dataset.train.images.shape[1:],
             "name": name,
-            "promised": dataset.promised,
+            "expected": dataset.expected,
             "sources": dataset.sources,
         },
     )
@@ -76,7 +76,7 @@ def run(params: IngestParams, target_dir: Path = Path("data/raw")) -> None:
     dataset = load_dataset(params)
     name = name_dataset(params)
     require_space(target_dir, dataset.train.images.size + dataset.test.images.size)
-    with write_whole(target_dir) as partial_dir:
+    with atomic_write(target_dir) as partial_dir:
         write_dataset(dataset, name, partial_dir)
     print(f"ingest: {name}: {len(dataset.train.labels)} training and {len(dataset.test.labels)} test images")
 

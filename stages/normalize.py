@@ -18,7 +18,7 @@ from pydantic import Field
 
 from stages.lib.core.arrays import Split, iterate_chunks, load_split, number_rows, save_array, take_rows, write_array
 from stages.lib.core.errors import DataError
-from stages.lib.core.files import read_json, require_space, write_json, write_whole
+from stages.lib.core.files import atomic_write, read_json, require_space, write_json
 from stages.lib.core.params import Section
 from stages.lib.data.normalization import Normalization
 from stages.lib.data.splits import split_stratified
@@ -56,7 +56,7 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
         total_of_squares += int(np.square(pixels).sum())
     variance = (count * total_of_squares - total**2) / count**2
     if variance == 0:
-        raise DataError("data/raw/train", expected="pixels that differ", got="one grey level", do="check the data")
+        raise DataError("data/raw/train", expected="pixels that differ", got="one grey level", hint="check the data")
     return Normalization(shift=total / count, divisor=math.sqrt(variance))
 
 
@@ -88,7 +88,7 @@ def run(
             str(validation_report_path),
             expected="valid data",
             got="broken expectations",
-            do="run `dvc repro`",
+            hint="run `dvc repro`",
         )
     train, test = load_split(raw_dir / "train"), load_split(raw_dir / "test")
     train_rows, validation_rows = split_stratified(train.labels, params.validation_fraction, params.seed)
@@ -97,12 +97,12 @@ def run(
             "normalize.validation_fraction",
             expected="images to be left to train on",
             got=f"all {len(validation_rows)} set aside",
-            do="lower it",
+            hint="lower it",
         )
     require_space(target_dir, (train.images.size + test.images.size) * np.dtype(np.float32).itemsize)
     normalization = compute_normalization(params.method, train.images, train_rows)
     dataset = read_json(raw_dir / "dataset.json")
-    with write_whole(target_dir) as partial_dir:
+    with atomic_write(target_dir) as partial_dir:
         partial_dir.mkdir()
         write_split(train, train_rows, normalization, partial_dir / "train")
         write_split(train, validation_rows, normalization, partial_dir / "validation")

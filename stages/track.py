@@ -22,7 +22,7 @@ from stages.lib.runner.stage import main
 from stages.lib.runner.stage_times import describe_times, read_times
 from stages.lib.runner.tested_machines import find_untested_here
 from stages.lib.tracking.manifest import describe_environment
-from stages.lib.tracking.promotion import PREDICTIONS_PATH, Contender, Criteria, read_predictions
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria, read_predictions
 from stages.lib.tracking.tracking import (
     UNKNOWN,
     ModelRecord,
@@ -104,10 +104,10 @@ def collect_history(reports_dir: Path) -> dict[str, list[float]]:
     return {name: [float(row[column]) for row in rows] for column, name in names.items() if column in rows[0]}
 
 
-def find_kept_epoch(reports_dir: Path) -> dict[str, float]:
+def find_best_epoch(reports_dir: Path) -> dict[str, float]:
     """The number of the epoch whose weights early stopping kept, as a metric; none without early stopping."""
-    kept = [float(row["epoch"]) for row in read_csv(reports_dir / "history.csv") if row.get("kept") == "1"]
-    return {"kept_epoch/train": kept[0]} if kept else {}
+    best = [float(row["epoch"]) for row in read_csv(reports_dir / "history.csv") if row.get("best") == "1"]
+    return {"best_epoch/train": best[0]} if best else {}
 
 
 def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -132,7 +132,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
         params=flatten_params(state.params),
-        metrics=collect_metrics(_REPORTS_DIR) | find_kept_epoch(_REPORTS_DIR) | describe_times(times),
+        metrics=collect_metrics(_REPORTS_DIR) | find_best_epoch(_REPORTS_DIR) | describe_times(times),
         history=collect_history(_REPORTS_DIR),
         datasets={
             "training": (dataset_name, state.outputs["data/normalized"].removesuffix(".dir")),
@@ -158,7 +158,7 @@ def describe_model() -> ModelRecord:
         onnx_path=onnx_path,
         example=np.reshape(images, (-1, *golden["image_size"])),
         probabilities=np.array(golden["probabilities"][:_EXAMPLE_IMAGES], np.float32),
-        contender=Contender(
+        challenger=Challenger(
             accuracy=metrics["accuracy"],
             test_data=hash_output(_RAW_TEST_DIR),
             accepted=metrics["accepted"],
@@ -195,10 +195,10 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
         experiment_id = ensure_experiment(store, params.experiment)
         known = find_run(store, experiment_id, params.registered_model, state.digest)
         own = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
-        logged, version = register(store, experiment_id, params.registered_model, own, model.contender)
+        logged, version = register(store, experiment_id, params.registered_model, own, model.challenger)
         is_new = known is None and logged.info.run_id == own.info.run_id
         add_commit(store, logged, find_commit())
-        decision = promote(store, logged, version, model.contender, Criteria(params.significance, params.min_recall))
+        decision = promote(store, logged, version, model.challenger, Criteria(params.significance, params.min_recall))
     write_json(state_path, state._asdict())
     print(
         f"track: run {logged.info.run_name!r} {'logged' if is_new else 'was already there'}; "

@@ -63,7 +63,7 @@ class Trained(NamedTuple):
 
     network: keras.Model  # ends in probabilities
     epochs: list[Epoch]  # how each of them went
-    kept: Epoch  # whose weights the network has
+    best: Epoch  # whose weights the network has
 
 
 def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trained:
@@ -80,7 +80,7 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trai
             "train.early_stopping.patience",
             expected="0 where there is no validation split",
             got=str(stopping.patience),
-            do="set it to 0, or raise normalize.validation_fraction",
+            hint="set it to 0, or raise normalize.validation_fraction",
         )
     image_size = train.images.shape[1:]
     keras.utils.set_random_seed(params.seed)
@@ -100,11 +100,11 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trai
         early_stopping=EarlyStopping(stopping.monitor, stopping.patience) if stopping.patience else None,
     )
     optimizer = create_optimizer(params.optimizer, params.learning_rate)
-    kept = fit(network, optimizer, train, validation, schedule, on_epoch_end=report)
-    print(describe_kept(kept, len(epochs), schedule.early_stopping), flush=True)
+    best = fit(network, optimizer, train, validation, schedule, on_epoch_end=report)
+    print(describe_best(best, len(epochs), schedule.early_stopping), flush=True)
     classifier = build_network(image_size, params.hidden_units, class_count, "softmax")
     classifier.set_weights(network.get_weights())
-    return Trained(classifier, epochs, kept)
+    return Trained(classifier, epochs, best)
 
 
 def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:
@@ -119,10 +119,10 @@ def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:
     )
 
 
-def describe_kept(kept: Epoch, epochs: int, stopping: EarlyStopping | None) -> str:
+def describe_best(best: Epoch, epochs: int, stopping: EarlyStopping | None) -> str:
     """Which epoch's weights the network has, and why, for people."""
-    why = f"best {stopping.monitor} of {epochs}, {getattr(kept, stopping.monitor):.4f}" if stopping else "the last"
-    return f"train: kept the weights of epoch {kept.number} ({why})"
+    why = f"best {stopping.monitor} of {epochs}, {getattr(best, stopping.monitor):.4f}" if stopping else "the last"
+    return f"train: kept the weights of epoch {best.number} ({why})"
 
 
 def choose_threads(batch_size: int) -> None:
@@ -132,16 +132,16 @@ def choose_threads(batch_size: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(0 if batch_size >= _LARGE_BATCH else 1)
 
 
-def write_history(path: Path, epochs: list[Epoch], kept: Epoch | None = None) -> None:
+def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) -> None:
     """Write one row per epoch; the validation columns are left out where there was no validation split.
 
     kept: the epoch to mark in a column of its own.
     """
     columns = [name for name in Epoch._fields[1:] if not math.isnan(getattr(epochs[0], name))]
-    marks = [[int(epoch == kept)] if kept else [] for epoch in epochs]
+    marks = [[int(epoch == best)] if best else [] for epoch in epochs]
     write_csv(
         path,
-        ["epoch", *columns, *(["kept"] if kept else [])],
+        ["epoch", *columns, *(["best"] if best else [])],
         [
             [epoch.number, *(f"{getattr(epoch, column):.4f}" for column in columns), *mark]
             for epoch, mark in zip(epochs, marks, strict=True)
@@ -170,7 +170,7 @@ def run(
     require_space(model_path, estimate_size(params, dataset["image_size"], class_count))
     trained = train_network(params, data_dir, class_count)
     save_keras(trained.network, model_path)
-    write_history(history_path, trained.epochs, trained.kept if params.early_stopping.patience else None)
+    write_history(history_path, trained.epochs, trained.best if params.early_stopping.patience else None)
 
 
 if __name__ == "__main__":

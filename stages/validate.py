@@ -1,14 +1,14 @@
 """Look at every ingested image: bad data stops here, doubtful data is named.
 
 Great Expectations checks tables that say of each image, class and split what there is to know. A rule that is broken
-stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks makes it a suspect.
+stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks makes it a flagged image.
 
 Reads   data/raw
         data/accepted.json   the data sets as they were accepted, of which this one may have drifted
 Writes  reports/validation/validation.json   each expectation, whether it holds, and the first images that break it
         reports/validation/data_docs         the same as Great Expectations' pages for people; begin with index.html
-        reports/validation/suspects          suspects.csv: every suspect with its reasons; contact_sheet.png: the first
-                                             of them, if there are any
+        reports/validation/flagged_images    flagged_images.csv: every flagged image with its reasons;
+                                             contact_sheet.png: the first of them, if there are any
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,13 +28,13 @@ from stages.lib.validation.expectations import Expectation, Finding, check, gxe
 from stages.lib.validation.flagged_images import (
     STRUCTURE,
     Bounds,
+    FlaggedImage,
     Offender,
     Source,
-    Suspect,
     load_source,
-    name_suspects,
+    name_flagged_images,
     note_offenders,
-    write_suspects,
+    write_flagged_images,
 )
 from stages.lib.validation.image_tables import (
     DEVIATIONS,
@@ -55,15 +55,15 @@ Rule = Literal[
     "min_images_per_class",
     "max_class_ratio",
     "min_contrast",
-    "min_ink_fraction",
-    "max_ink_fraction",
-    "max_deviation",
+    "min_foreground_fraction",
+    "max_foreground_fraction",
+    "max_robust_z",
     "max_mixed_polarity_fraction",
     "max_mixed_resolution_fraction",
     "max_duplicate_fraction",
     "max_leaked_fraction",
     "max_near_leaked_fraction",
-    "max_conflicting_fraction",
+    "max_label_conflict_fraction",
     "max_class_drift",
     "max_grey_level_drift",
 ]
@@ -72,19 +72,19 @@ Rule = Literal[
 class ValidateParams(Section):
     """The `validate` section of params.yaml."""
 
-    stops: list[Rule] = Field(description="a list of the names of this section's thresholds")
+    fail_on: list[Rule] = Field(description="a list of the names of this section's thresholds")
     min_images_per_class: int = Field(ge=1, description="a whole number of images, at least 1")
     max_class_ratio: float = Field(ge=1, description="a ratio of image counts, at least 1")
     min_contrast: int = Field(ge=1, le=255, description="a whole number of grey levels from 1 to 255")
-    min_ink_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
-    max_ink_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
-    max_deviation: float = Field(gt=0, description="a number of robust standard deviations above 0")
+    min_foreground_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
+    max_foreground_fraction: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
+    max_robust_z: float = Field(gt=0, description="a number of robust standard deviations above 0")
     max_mixed_polarity_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_mixed_resolution_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_duplicate_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_leaked_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_near_leaked_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
-    max_conflicting_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
+    max_label_conflict_fraction: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_class_drift: float = Field(ge=0, le=1, description="a share of images from 0 to 1")
     max_grey_level_drift: float = Field(ge=0, le=1, description="a share of pixels from 0 to 1")
 
@@ -93,7 +93,7 @@ class Validation(NamedTuple):
     """All that was found in a data set."""
 
     findings: list[Finding]
-    suspects: list[Suspect]
+    flagged_images: list[FlaggedImage]
     source: Source
 
     @property
@@ -123,14 +123,14 @@ def list_image_rules(params: ValidateParams, image_size: tuple[int, int], class_
         Bounds(STRUCTURE, "width", width, width),
         Bounds(STRUCTURE, "label", 0, class_count - 1),
         Bounds("min_contrast", "contrast", least=params.min_contrast),
-        Bounds("max_conflicting_fraction", "conflicts", most=0, allowed=params.max_conflicting_fraction),
+        Bounds("max_label_conflict_fraction", "label_conflicts", most=0, allowed=params.max_label_conflict_fraction),
         Bounds("max_leaked_fraction", "leaks", most=0, allowed=params.max_leaked_fraction),
         Bounds("max_near_leaked_fraction", "near_leaks", most=0, allowed=params.max_near_leaked_fraction),
         Bounds("max_duplicate_fraction", "repeats", most=0, allowed=params.max_duplicate_fraction),
         Bounds("max_mixed_polarity_fraction", "other_polarity", most=0, allowed=params.max_mixed_polarity_fraction),
-        Bounds("min_ink_fraction", "ink_fraction", least=params.min_ink_fraction),
-        Bounds("max_ink_fraction", "ink_fraction", most=params.max_ink_fraction),
-        *(Bounds("max_deviation", f"{what}_deviation", most=params.max_deviation) for what in DEVIATIONS),
+        Bounds("min_foreground_fraction", "foreground_fraction", least=params.min_foreground_fraction),
+        Bounds("max_foreground_fraction", "foreground_fraction", most=params.max_foreground_fraction),
+        *(Bounds("max_robust_z", f"{what}_robust_z", most=params.max_robust_z) for what in DEVIATIONS),
         Bounds(
             "max_mixed_resolution_fraction", "other_resolution", most=0, allowed=params.max_mixed_resolution_fraction
         ),
@@ -154,35 +154,35 @@ def expect_of_splits() -> list[Expectation]:
         gxe.ExpectColumnValuesToBeInSet(column="label_dimensions", value_set=[1], **must),
         gxe.ExpectColumnValuesToBeInSet(column="label_kind", value_set=["integer"], **must),
         gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="labels", **must),
-        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="promised", **must),
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="images", column_B="expected", **must),
     ]
 
 
-def expect_within(bounds: Bounds, stops: Sequence[str]) -> Expectation:
+def expect_within(bounds: Bounds, fail_on: Sequence[str]) -> Expectation:
     """The bounds as an expectation; it is critical if its rule is one of those that stop the pipeline."""
     limits = {"min_value": bounds.least, "max_value": bounds.most, "mostly": 1 - bounds.allowed}
     return gxe.ExpectColumnValuesToBeBetween(
         column=bounds.column,
         **{name: limit for name, limit in limits.items() if limit is not None},
-        severity="critical" if bounds.rule in (STRUCTURE, *stops) else "warning",
+        severity="critical" if bounds.rule in (STRUCTURE, *fail_on) else "warning",
         meta={"rule": bounds.rule},
     )
 
 
 def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPTED_PATH) -> Validation:
-    """Every expectation's finding, and the suspects; images are looked at only once their arrays are sound.
+    """Every expectation's finding, and the flagged images; images are looked at only once their arrays are valid.
 
     Raises:
         DataError: a file of `raw_dir`, or the accepted profiles, cannot be read.
     """
 
     def check_within(name: str, tables: Iterable[pd.DataFrame], rules: list[Bounds], key: list[str]) -> list[Finding]:
-        return check(name, tables, [expect_within(bounds, params.stops) for bounds in rules], key)
+        return check(name, tables, [expect_within(bounds, params.fail_on) for bounds in rules], key)
 
     dataset = read_json(raw_dir / "dataset.json")
     source = load_source(raw_dir, dataset["class_names"])
     splits, class_count = source.rows.splits, len(source.class_names)
-    findings = check("splits", [describe_splits(splits, dataset["promised"])], expect_of_splits(), ["split"])
+    findings = check("splits", [describe_splits(splits, dataset["expected"])], expect_of_splits(), ["split"])
     if not all(finding.holds for finding in findings):
         return Validation(findings, [], source)
     classes = describe_classes(splits, class_count)
@@ -199,8 +199,10 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
         drift = measure_drift(accepted, describe_profile(splits, source.class_names))
         findings += check_within("drift", [describe_drift(drift)], list_drift_rules(params), ["since"])
     broken = {(finding.rule, finding.arguments.get("column")) for finding in findings if not finding.holds}
-    suspected = {bounds: rows for bounds, rows in offenders.items() if (bounds.rule, bounds.column) in broken}
-    return Validation(findings, name_suspects(suspected, source, facts.copies.twins, params.stops), source)
+    flagged = {bounds: rows for bounds, rows in offenders.items() if (bounds.rule, bounds.column) in broken}
+    return Validation(
+        findings, name_flagged_images(flagged, source, facts.duplicates.duplicate_of, params.fail_on), source
+    )
 
 
 def explain(finding: Finding, where: Path | str) -> DataError:
@@ -216,7 +218,7 @@ def explain(finding: Finding, where: Path | str) -> DataError:
         f"{where} {finding.table}",
         expected=_state(finding.arguments),
         got=f"{finding.unexpected} of {finding.checked} otherwise ({rows})",
-        do=f"correct the data{remedy}",
+        hint=f"correct the data{remedy}",
     )
 
 
@@ -245,10 +247,10 @@ def _name_row(row: Mapping[str, Any]) -> str:
 
 
 def point_to(validation: Validation, reports_dir: Path) -> str:
-    """Where a person sees the suspects, as the end of a sentence; nothing if there are none."""
-    if not validation.suspects:
+    """Where a person sees the flagged images, as the end of a sentence; nothing if there are none."""
+    if not validation.flagged_images:
         return ""
-    return f"; {len(validation.suspects):,} suspects in {reports_dir / 'suspects'}"
+    return f"; {len(validation.flagged_images):,} flagged images in {reports_dir / 'flagged_images'}"
 
 
 def write_reports(validation: Validation, reports_dir: Path) -> None:
@@ -262,12 +264,12 @@ def write_reports(validation: Validation, reports_dir: Path) -> None:
                 "broken": len(validation.stopping) + len(validation.warnings),
                 "checked": len(findings),
                 "stopping": len(validation.stopping),
-                "suspects": len(validation.suspects),
+                "flagged_images": len(validation.flagged_images),
             },
             "success": not validation.stopping,
         },
     )
-    write_suspects(validation.suspects, validation.source, reports_dir / "suspects")
+    write_flagged_images(validation.flagged_images, validation.source, reports_dir / "flagged_images")
     write_data_docs(findings, reports_dir / "data_docs")
 
 

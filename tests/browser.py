@@ -87,7 +87,7 @@ class Browser:
     """A headless Chromium with a profile of its own, which shows one page."""
 
     def __init__(self, folder: Path, pictures_dir: Path | None = None) -> None:
-        """`folder` takes its profile and pictures of failures; `pictures_dir` the pictures for people, if any."""
+        """`folder` takes its profile and charts of failures; `pictures_dir` the charts for people, if any."""
         options = ChromeOptions()
         options.binary_location = str(CHROMIUM)
         for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}"):
@@ -185,13 +185,13 @@ class Browser:
         )
 
     def take_failure(self, name: str) -> Path:
-        """A picture of the page as it is now, for whoever looks into a failed test."""
+        """A chart of the page as it is now, for whoever looks into a failed test."""
         path = self.folder / f"{name}.png"
         self.driver.save_screenshot(str(path))
         return path
 
     def take_picture(self, name: str) -> None:
-        """A picture of the page for people, where they asked for pictures; 256 colours, for it lies in git."""
+        """A chart of the page for people, where they asked for charts; 256 colours, for it lies in git."""
         if self.pictures_dir:
             self.pictures_dir.mkdir(parents=True, exist_ok=True)
             picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB").quantize()

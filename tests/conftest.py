@@ -124,7 +124,7 @@ def root(tmp_path, monkeypatch, empty_store):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):  # noqa: ARG001  # pytest passes by name
-    """A failed test with a browser tells where the picture of what it saw lies."""
+    """A failed test with a browser tells where the chart of what it saw lies."""
     report = yield
     browser = getattr(item, "funcargs", {}).get("browser")
     if report.failed and browser:

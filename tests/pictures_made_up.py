@@ -1,4 +1,4 @@
-"""Small pictures of every kind that is taken, and the same with seeded damage."""
+"""Small images of every kind that is taken, and the same with seeded damage."""
 
 import io
 import random
@@ -10,7 +10,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 def encode(image, kind, **options):
-    """The bytes of the picture's file."""
+    """The bytes of the image's file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()

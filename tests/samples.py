@@ -36,12 +36,12 @@ def make_split(count: int, seed: int) -> Split:
 
 
 def make_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
-    """A data set that is sound in every respect."""
+    """A data set that is valid in every respect."""
     return Dataset(
         train=make_split(train_count, seed=1),
         test=make_split(test_count, seed=2),
         class_names=CLASS_NAMES,
-        promised={"train": train_count, "test": test_count},
+        expected={"train": train_count, "test": test_count},
         sources={"made up": "0"},
     )
 

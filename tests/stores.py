@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from stages.lib.core.files import write_csv
 from stages.lib.tracking import tracking
-from stages.lib.tracking.promotion import PREDICTIONS_PATH, Contender, Criteria
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria
 from stages.lib.tracking.tracking import ModelRecord, RunRecord
 
 CRITERIA = Criteria(significance=0.05, min_recall=0.7)
@@ -21,7 +21,7 @@ IMAGES = 100
 
 def make_contender(*wrong, **changes):
     """A sound model that got these of its test images wrong."""
-    contender = Contender(
+    challenger = Challenger(
         accuracy=1 - len(wrong) / IMAGES,
         test_data="a1",
         accepted=True,
@@ -29,7 +29,7 @@ def make_contender(*wrong, **changes):
         recalls={"left": 0.9},
         predictions=[("left", "right" if image in wrong else "left") for image in range(IMAGES)],
     )
-    return contender._replace(**changes)
+    return challenger._replace(**changes)
 
 
 GOOD = make_contender(*range(5))
@@ -59,7 +59,7 @@ def make_record(state="s1"):
     )
 
 
-def make_model(root, contender):
+def make_model(root, challenger):
     """The smallest network that takes raw pixels: the mean of each half of the image."""
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2])
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [2])
@@ -76,21 +76,21 @@ def make_model(root, contender):
     )
     onnx_path = root / "model.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), onnx_path)
-    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2), np.float32), contender)
+    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2), np.float32), challenger)
 
 
-def track(root, state="s1", contender=GOOD, commit="c0"):
+def track(root, state="s1", challenger=GOOD, commit="c0"):
     """What the stage does with the store."""
     with tracking.open_store() as store:
         experiment_id = tracking.ensure_experiment(store, "digits")
-        model = make_model(root, contender)
-        write_csv(PREDICTIONS_PATH, ["actual", "predicted"], contender.predictions)
+        model = make_model(root, challenger)
+        write_csv(PREDICTIONS_PATH, ["actual", "predicted"], challenger.predictions)
         run = tracking.find_run(store, experiment_id, "digits", state) or tracking.log_run(
             store, experiment_id, make_record(state), model
         )
-        run, version = tracking.register(store, experiment_id, "digits", run, contender)
+        run, version = tracking.register(store, experiment_id, "digits", run, challenger)
         tracking.add_commit(store, run, commit)
-        return store, run, version, tracking.promote(store, run, version, contender, CRITERIA)
+        return store, run, version, tracking.promote(store, run, version, challenger, CRITERIA)
 
 
 def list_runs(store):

@@ -24,7 +24,9 @@ def accept() -> None:
     Commit the file: it is the record of a decision. Data that `validate` stops is refused.
     """
     if not read_json(_REPORT_PATH).get("success"):
-        raise DataError(str(_REPORT_PATH), expected="data that passed", got="broken rules", do="correct the data first")
+        raise DataError(
+            str(_REPORT_PATH), expected="data that passed", got="broken rules", hint="correct the data first"
+        )
     dataset = read_json(_RAW_DIR / "dataset.json")
     source = load_source(_RAW_DIR, dataset["class_names"])
     save_accepted(dataset["name"], describe_profile(source.rows.splits, source.class_names))

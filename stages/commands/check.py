@@ -26,22 +26,22 @@ _SCRATCH_DIR = Path(".cache")
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("reports/check"),
     show_default=True,
-    help="Where the reports go: the suspects' pictures, validation.json.",
+    help="Where the reports go: the flagged images, validation.json.",
 )
 def check(path: str | None, reports_dir: Path) -> None:
-    """Look at all images in DIR (pictures, IDX files or an .npz file) as `ingest` and `validate` would.
+    """Look at all images in DIR (a folder of images, IDX files or an .npz file) as `ingest` and `validate` would.
 
-    Without DIR, at the data set that params.yaml names. Every fault is listed: files that are no sound pictures, and
-    what the sound ones break of the rules in params.yaml. Nothing of the pipeline changes. Exit code 1 if something
+    Without DIR, at the data set that params.yaml names. Every error is listed: files that are no valid images, and
+    what the valid ones break of the rules in params.yaml. Nothing of the pipeline changes. Exit code 1 if something
     would stop it.
     """
     params = load_section("ingest", IngestParams)
     if path is not None:
         params = params.model_copy(update={"dataset": "folder", "path": path})
-    dataset, faults = read_dataset(params)
-    for fault in faults:
-        click.echo(f"stops: {fault}")
-    stopping, warnings = len(faults), 0
+    dataset, problems = read_dataset(params)
+    for problem in problems:
+        click.echo(f"stops: {problem}")
+    stopping, warnings = len(problems), 0
     if dataset:
         _SCRATCH_DIR.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=_SCRATCH_DIR, prefix="check.") as scratch:
@@ -53,19 +53,19 @@ def check(path: str | None, reports_dir: Path) -> None:
                 for finding in findings:
                     click.echo(f"{word}: {explain(finding, path or params.dataset)}")
         stopping, warnings = stopping + len(validation.stopping), len(validation.warnings)
-        suspects = len(validation.suspects)
+        flagged = len(validation.flagged_images)
         click.echo(
             f"check: {validation.source.rows.total:,} images in {len(dataset.class_names)} classes; "
-            f"{stopping} faults stop the pipeline, {warnings} warn, {suspects:,} suspects; see {reports_dir}"
+            f"{stopping} errors stop the pipeline, {warnings} warn, {flagged:,} flagged images; see {reports_dir}"
         )
     else:
-        click.echo(f"check: no data set can be made of it; {stopping} faults stop the pipeline")
+        click.echo(f"check: no data set can be made of it; {stopping} errors stop the pipeline")
     if stopping:
         raise click.exceptions.Exit(1)
 
 
 def read_dataset(params: IngestParams) -> tuple[Dataset | None, list[DataError]]:
-    """What is sound of the data set that the params name, and every fault."""
+    """What is valid of the data set that the params name, and every error."""
     if params.dataset == "folder":
         height, width = params.image_size
         return read_folder(params.path, (height, width), params.test_fraction, params.seed, heading="check")

@@ -13,7 +13,7 @@ from stages.lib.runner.environment import isolate
 _SUBCOMMANDS = {
     "accept": "Take the ingested data as the version that later ones are compared with.",
     "check": "List everything that is wrong with images, without DVC and training.",
-    "predict": "Classify pictures with an exported model.",
+    "predict": "Classify images with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier champion the champion again.",
     "sweep": "Try many settings, on this machine or on many.",
@@ -54,10 +54,10 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # the reader of standard output has seen enough: click ends quietly
             raise
         except OSError as error:  # no permission, disk full, …
-            fault = describe_os_error(error)
+            problem = describe_os_error(error)
         except PipelineError as error:
-            fault = str(error)
-        click.echo(f"{ctx.invoked_subcommand}: {fault}", err=True)
+            problem = str(error)
+        click.echo(f"{ctx.invoked_subcommand}: {problem}", err=True)
         raise click.exceptions.Exit(1)
 
 

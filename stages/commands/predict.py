@@ -1,4 +1,4 @@
-"""Classify pictures with an exported model."""
+"""Classify images with an exported model."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from stages.lib.core.errors import DataError, ExportError, show_controls
-from stages.lib.data.image_decoding import Photo, read_photo
+from stages.lib.data.image_decoding import DecodedImage, read_image
 from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_predictor
 
@@ -19,7 +19,7 @@ _STANDARD_INPUT = "-"
 
 
 @click.command()
-@click.argument("photos", metavar="FILE...", nargs=-1, required=True)
+@click.argument("image_paths", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--model",
     "model_path",
@@ -33,27 +33,27 @@ _STANDARD_INPUT = "-"
     type=click.Choice(list(RUNTIMES)),
     help="What runs it.  [default: onnx_runtime or litert, by the file's kind]",
 )
-def predict(photos: tuple[str, ...], model_path: Path, runtime: str | None) -> None:
-    """Classify each picture FILE (any size, grey or colour; - is standard input) with an exported model.
+def predict(image_paths: tuple[str, ...], model_path: Path, runtime: str | None) -> None:
+    """Classify each image FILE (any size, grey or colour; - is standard input) with an exported model.
 
-    A picture whose background is not the training images' (dark or light) is inverted, which is said.
-    Exit code 1 if a file is no picture; the others are answered all the same.
+    An image whose background is not the training images' (dark or light) is inverted, which is said.
+    Exit code 1 if a file is no image; the others are answered all the same.
     """
     runtime = runtime or find_runtimes(model_path)[0]
     predictor = load_predictor(model_path, runtime)
     metadata = read_metadata(model_path)
-    faults: list[DataError] = []
-    for name in photos:
+    problems: list[DataError] = []
+    for name in image_paths:
         try:
-            photo = open_photo(name, metadata)
-        except DataError as fault:
-            faults.append(fault)
+            image = open_image(name, metadata)
+        except DataError as problem:
+            problems.append(problem)
             continue
-        (probabilities,) = predictor(photo.pixels[np.newaxis])
+        (probabilities,) = predictor(image.pixels[np.newaxis])
         source = f"{RUNTIMES[runtime].title} with {model_path.name}"
-        click.echo("\n".join(describe(name, photo, probabilities, metadata["class_names"], source)))
-    if faults:
-        raise DataError.join(faults)
+        click.echo("\n".join(describe(name, image, probabilities, metadata["class_names"], source)))
+    if problems:
+        raise DataError.join(problems)
 
 
 def read_metadata(model_path: Path) -> dict[str, Any]:
@@ -68,30 +68,30 @@ def read_metadata(model_path: Path) -> dict[str, Any]:
         metadata = read_tflite_metadata(model_path.read_bytes())
     if not {"background", "class_names", "image_size"} <= metadata.keys():
         raise ExportError(
-            str(model_path), expected="a model that the export stage wrote", got="no class names in it", do="name one"
+            str(model_path), expected="a model that the export stage wrote", got="no class names in it", hint="name one"
         )
     return metadata
 
 
-def open_photo(name: str, metadata: dict[str, Any]) -> Photo:
-    """The picture of that file name, or on standard input, as the model takes it."""
+def open_image(name: str, metadata: dict[str, Any]) -> DecodedImage:
+    """The image of that file name, or on standard input, as the model takes it."""
     height, width = metadata["image_size"]
     if name == _STANDARD_INPUT:
-        return read_photo(sys.stdin.buffer, "standard input", (height, width), metadata["background"])
+        return read_image(sys.stdin.buffer, "standard input", (height, width), metadata["background"])
     try:
         with Path(name).open("rb") as file:
-            return read_photo(file, name, (height, width), metadata["background"])
+            return read_image(file, name, (height, width), metadata["background"])
     except OSError as error:
-        raise DataError(name, expected="a file", got=error.strerror or str(error), do="name another") from None
+        raise DataError(name, expected="a file", got=error.strerror or str(error), hint="name another") from None
 
 
 def describe(
-    name: str, photo: Photo, probabilities: NDArray[np.float32], class_names: list[str], source: str
+    name: str, image: DecodedImage, probabilities: NDArray[np.float32], class_names: list[str], source: str
 ) -> list[str]:
     """The answer for a person: the class, who gave it, and a bar for each class."""
     class_names = [show_controls(class_name) for class_name in class_names]  # a model's word, which may be anybody's
     best = class_names[probabilities.argmax()]
-    inverted = ", inverted for its background" if photo.was_inverted else ""
+    inverted = ", inverted for its background" if image.was_inverted else ""
     width = max(map(len, class_names))
     return [
         f"{show_controls(name)}: {best} ({probabilities.max():.1%}) by {source}{inverted}",

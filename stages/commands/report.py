@@ -69,7 +69,7 @@ def report(revision: str) -> None:
     commit = find_commit(revision)
     lines = compose_report(now, read_revision(commit), name_revision(revision, commit), find_stale(now))
     print("\n".join(map(show_controls, lines)))  # a commit may be anybody's
-    sys.exit(0 if is_sound(now) else 1)
+    sys.exit(0 if is_valid(now) else 1)
 
 
 def read_working_tree() -> Snapshot:
@@ -80,8 +80,8 @@ def read_working_tree() -> Snapshot:
     """
     params = load_params()  # first, because it tells whoever is in another folder
     if not LOCK_PATH.exists():
-        raise DataError(str(LOCK_PATH), expected="a file", got="none", do="run `dvc repro`")
-    lock = _parse(LOCK_PATH.read_text(encoding="utf-8"), parse_lock, str(LOCK_PATH), do="restore it from git")
+        raise DataError(str(LOCK_PATH), expected="a file", got="none", hint="run `dvc repro`")
+    lock = _parse(LOCK_PATH.read_text(encoding="utf-8"), parse_lock, str(LOCK_PATH), hint="restore it from git")
     return Snapshot(params, read_json(_METRICS_PATH), read_json(_PARITY_PATH), lock, absent=[])
 
 
@@ -91,14 +91,14 @@ def find_commit(revision: str) -> str:
     Raises:
         PipelineError: there is no git repository here, git does not open it, or it has no such commit.
     """
-    require_repository("a git repository", do="run in a clone of the project")
+    require_repository("a git repository", hint="run in a clone of the project")
     commit = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if commit is None:
         raise PipelineError(
             "REV",
             expected="a commit, branch or tag of this repository",
             got=repr(revision),
-            do="choose from `git log --all --oneline`, or `git fetch` first",
+            hint="choose from `git log --all --oneline`, or `git fetch` first",
         )
     return commit
 
@@ -121,7 +121,7 @@ def read_revision(commit: str) -> Snapshot:
 
     def read(path: Path, parse: Callable[[str], T]) -> T:
         where = f"{commit[:_SHORT_SHA]}:{path.as_posix()}"
-        return _parse(texts[path] or "{}", parse, where, do="choose another revision")
+        return _parse(texts[path] or "{}", parse, where, hint="choose another revision")
 
     return Snapshot(
         read(PARAMS_PATH, parse_yaml),
@@ -132,11 +132,11 @@ def read_revision(commit: str) -> Snapshot:
     )
 
 
-def _parse(text: str, parse: Callable[[str], T], where: str, do: str) -> T:
+def _parse(text: str, parse: Callable[[str], T], where: str, hint: str) -> T:
     try:
         return parse(text)
     except (AttributeError, LookupError, TypeError, ValueError, YAMLError) as error:  # sound YAML, but something else
-        raise DataError(where, expected="a sound file", got=" ".join(str(error).split()), do=do) from None
+        raise DataError(where, expected="a valid file", got=" ".join(str(error).split()), hint=hint) from None
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def find_stale(now: Snapshot) -> list[str]:
     ]
 
 
-def is_sound(now: Snapshot) -> bool:
+def is_valid(now: Snapshot) -> bool:
     """Whether the network is accepted and every export is within its budget."""
     return is_accepted(now.metrics) and bool(now.parity) and not list_over_budget(now.parity)
 

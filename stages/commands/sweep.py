@@ -62,7 +62,7 @@ _REPORTS = ("history.csv", "metrics.json", "parity.json", "parity_measured.json"
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
 _SOURCE = Path("stages")
 _SHOWN_TRIALS = 5  # in the table that is printed
-_SHOWN_FRONT = 20  # settings beside the picture
+_SHOWN_FRONT = 20  # settings beside the chart
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -93,7 +93,7 @@ class Trial(NamedTuple):
 class Outcome(NamedTuple):
     """What a worker makes of a trial."""
 
-    fault: str  # why the pipeline refuses it; empty if it does not
+    problem: str  # why the pipeline refuses it; empty if it does not
     outputs: dict[str, str]  # MD5 by path
     seconds: dict[str, float]  # of work, by stage
     reports: dict[str, bytes]  # by file name
@@ -134,14 +134,14 @@ class Sweep(NamedTuple):
     "folder",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where table, picture and trials go.  [default: reports/sweeps/<name of FILE>]",
+    help="Where table, chart and trials go.  [default: reports/sweeps/<name of FILE>]",
 )
 def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, folder: Path | None) -> None:
     """Try the settings that the YAML file FILE asks for, each through train, evaluate and export.
 
     A trial gives the very bytes that `dvc repro` would give with its settings. Each is kept as it ends: after an
     interruption the same command goes on where it was, and a FILE with more trials adds to them. Each is an MLflow run
-    below that of the sweep. A network that diverges or an export beyond its budget is a result, not a fault.
+    below that of the sweep. A network that diverges or an export beyond its budget is a result, not an error.
 
     \b
     Exit code:
@@ -160,20 +160,20 @@ def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, 
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        is_sound = run_sweep(
+        is_valid = run_sweep(
             path, folder or Path("reports/sweeps") / path.stem, address, count or os.cpu_count() or 1, is_writing
         )
     except KeyboardInterrupt:
         click.echo("sweep: interrupted; what has ended is kept, and the same command goes on from there", err=True)
         sys.exit(_TERMINATED if received else _INTERRUPTED)
-    sys.exit(0 if is_sound else 1)
+    sys.exit(0 if is_valid else 1)
 
 
 def require_ray() -> None:
     """Refuse to begin without the optional package."""
     if find_spec("ray") is None:
-        do = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
-        raise PipelineError("this environment", expected="the optional package ray", got="none", do=do)
+        hint = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
+        raise PipelineError("this environment", expected="the optional package ray", got="none", hint=hint)
 
 
 def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
@@ -199,10 +199,10 @@ def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writ
             close_log(log, "KILLED")
             raise
         ranked = rank([score(found, trial) for trial in trials if trial.key in found.results], plan.goal)
-        is_sound = tell(found, log, ranked, path)
-        if is_writing and is_sound:
+        is_valid = tell(found, log, ranked, path)
+        if is_writing and is_valid:
             write_best(ranked[0], trials, base)
-        return is_sound
+        return is_valid
 
 
 def load_sections() -> dict[str, type[Section]]:
@@ -241,7 +241,10 @@ def lock(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise PipelineError(
-            str(folder), expected="no other sweep at work there", got="one", do="wait for it, or name another --output"
+            str(folder),
+            expected="no other sweep at work there",
+            got="one",
+            hint="wait for it, or name another --output",
         ) from None
 
 
@@ -286,21 +289,21 @@ def run_trials(found: Sweep, log: Log, source_dir: Path, address: str | None, co
         for done, answer in enumerate(workers.run(run_trial, waiting), start=1):
             key = answer.item.key
             if answer.result is None:
-                found.crashes[key] = answer.fault
+                found.crashes[key] = answer.problem
             else:
                 outcome: Outcome = answer.result
-                result = Result(outcome.fault, outcome.outputs, outcome.seconds, answer.retries)
+                result = Result(outcome.problem, outcome.outputs, outcome.seconds, answer.retries)
                 keep_result(found.folder / "trials" / key, result, outcome.reports)
                 found.results[key] = result
                 log_results(log, found)
             left = (time.monotonic() - started) / done * (len(waiting) - done)
-            print(f"sweep: {describe_end(found, answer.item, answer.fault)}  {left:.0f} s left", flush=True)
+            print(f"sweep: {describe_end(found, answer.item, answer.problem)}  {left:.0f} s left", flush=True)
 
 
 def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
     """What train, evaluate and export make of the trial's params, in a folder that looks like the project's root.
 
-    Runs in a worker, one trial after the other. Raises what is no result: a fault of the machine or of the code.
+    Runs in a worker, one trial after the other. Raises what is no result: an error of the machine or of the code.
     """
     require_packages(trial.packages)
     from stages import evaluate, export, train  # noqa: PLC0415  # TensorFlow takes seconds
@@ -310,7 +313,7 @@ def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
         Path("data").symlink_to(data_dir)
         write_json(PARAMS_PATH, trial.params)  # JSON is YAML
         seconds: dict[str, float] = {}
-        fault = ""
+        problem = ""
         try:
             with measure(seconds, "train"):
                 train.run(load_section("train", train.TrainParams))
@@ -319,14 +322,14 @@ def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
             with measure(seconds, "export"):
                 export.run(load_section("export", export.ExportParams))
         except (ExportError, TrainingError) as refusal:
-            fault = str(refusal)
+            problem = str(refusal)
         finally:
             # Else every network of this process would stay in memory.
             keras.backend.clear_session()
         outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if Path(path).exists()}
         paths = [Path("reports") / name for name in _REPORTS]
         reports = {path.name: path.read_bytes() for path in paths if path.exists()}
-    return Outcome(fault, outputs, seconds, reports)
+    return Outcome(problem, outputs, seconds, reports)
 
 
 @contextmanager
@@ -349,8 +352,8 @@ def require_packages(packages: Mapping[str, str]) -> None:
         except metadata.PackageNotFoundError:
             got = "none"
         if got != version:
-            do = "install the same requirements.txt on every node"
-            raise PipelineError(f"node {os.uname().nodename}: {name}", expected=version, got=got, do=do)
+            hint = "install the same requirements.txt on every node"
+            raise PipelineError(f"node {os.uname().nodename}: {name}", expected=version, got=got, hint=hint)
 
 
 def score(found: Sweep, trial: Trial) -> Scored:
@@ -434,11 +437,11 @@ def log_results(log: Log, found: Sweep) -> None:
             record = TrialRun(
                 name=f"{trial.number}: {' '.join(map(format_value, trial.settings.values()))}",
                 key=trial.key,
-                is_failed=bool(result.fault),
+                is_failed=bool(result.problem),
                 tags={
                     "sweep.status": result.status,
                     "sweep.retries": str(result.retries),
-                    **({"sweep.fault": result.fault} if result.fault else {}),
+                    **({"sweep.problem": result.problem} if result.problem else {}),
                     **{f"md5/{path}": md5 for path, md5 in result.outputs.items()},
                 },
                 params=trial.params,
@@ -482,8 +485,8 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
         return f"{count}  {settings}  could not be run: {crash}"
     result = found.results[trial.key]
     retried = f"  (tried {result.retries + 1} times)" if result.retries else ""
-    if result.fault:
-        first, *others = result.fault.split("; also ")
+    if result.problem:
+        first, *others = result.problem.split("; also ")
         more = f" (and {len(others)} more)" if others else ""
         return f"{count}  {settings}{retried}  failed: {first}{more}"
     metrics, goal = score(found, trial).metrics, found.plan.goal
@@ -492,12 +495,12 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
 
 
 def tell(found: Sweep, log: Log, ranked: Sequence[Scored], path: Path) -> bool:
-    """Write table and picture, end the sweep's run, print the best; whether there is one and each could be run."""
+    """Write table and chart, end the sweep's run, print the best; whether there is one and each could be run."""
     goal = found.plan.goal
     best = ranked[0] if ranked and ranked[0].meets(goal) else None
     counts = {
-        "finished": sum(not trial.result.fault for trial in ranked),
-        "failed": sum(bool(trial.result.fault) for trial in ranked),
+        "finished": sum(not trial.result.problem for trial in ranked),
+        "failed": sum(bool(trial.result.problem) for trial in ranked),
         "could not be run": len(found.crashes),
         "retried": sum(trial.result.retries > 0 for trial in ranked),
     }
@@ -511,13 +514,13 @@ def tell(found: Sweep, log: Log, ranked: Sequence[Scored], path: Path) -> bool:
         summary += ["", *format_table(header, rows), ""]
     summary += describe_best(best, found) if best else [f"sweep: no trial meets the goal: {goal.describe()}"]
     metrics = {f"sweep_trials/{what.replace(' ', '_')}": float(count) for what, count in counts.items()}
-    is_sound = bool(best) and not found.crashes
-    close_log(log, "FINISHED" if is_sound else "FAILED", "\n".join(summary), metrics, artifacts)
+    is_valid = bool(best) and not found.crashes
+    close_log(log, "FINISHED" if is_valid else "FAILED", "\n".join(summary), metrics, artifacts)
     print("\n".join(summary))
     print(f"sweep: see {', '.join(map(str, artifacts[1:]))}, MLflow's run {log.run_name!r} in {log.experiment!r}")
     if found.crashes:
         print(f"sweep: the same command tries the {len(found.crashes)} again that could not be run")
-    return is_sound
+    return is_valid
 
 
 def describe_best(best: Scored, found: Sweep) -> list[str]:
@@ -535,8 +538,8 @@ def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> No
     from stages.lib.plotting.charts import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
 
     shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
-    sound = [trial for trial in shown if not trial.result.fault]
-    front = [sound[at] for at in find_front([(trial.metrics[INT8_BYTES], trial.metrics[ACCURACY]) for trial in sound])]
+    valid = [trial for trial in shown if not trial.result.problem]
+    front = [valid[at] for at in find_front([(trial.metrics[INT8_BYTES], trial.metrics[ACCURACY]) for trial in valid])]
     labels = {
         trial.number: f"{trial.metrics[ACCURACY]:.4f}  {trial.metrics[INT8_BYTES]:>9,.0f}  "
         f"{describe_settings(trial.settings)}"
@@ -551,7 +554,7 @@ def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> No
             Point(
                 trial.metrics[INT8_BYTES],
                 trial.metrics[ACCURACY],
-                is_sound=not trial.result.fault,
+                is_valid=not trial.result.problem,
                 label=labels.get(trial.number, ""),
             )
             for trial in shown
@@ -571,7 +574,7 @@ def write_best(best: Scored, trials: Sequence[Trial], base: Mapping[str, Any]) -
             str(PARAMS_PATH),
             expected="no edit while the sweep ran",
             got="an edit",
-            do="run the same command again; what has ended is kept where it still counts",
+            hint="run the same command again; what has ended is kept where it still counts",
         )
     edit_params(best.settings)
     (trial,) = (trial for trial in trials if trial.number == best.number)

@@ -20,7 +20,7 @@ from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
 from stages.lib.verification.aarch64 import ARCHITECTURE
 from stages.lib.verification.differences import describe_difference
-from stages.lib.verification.integrity import Audit, Output, PromisedFile, audit, list_files, read_outputs
+from stages.lib.verification.integrity import Audit, ExpectedFile, Output, audit, list_files, read_outputs
 from stages.lib.verification.rebuilds import (
     CPUS,
     Conditions,
@@ -41,7 +41,7 @@ class Promise(NamedTuple):
     """The bytes that a rebuild should give."""
 
     outputs: Sequence[Output]
-    files: Mapping[str, Mapping[str, PromisedFile]]  # by path of the output: by path
+    files: Mapping[str, Mapping[str, ExpectedFile]]  # by path of the output: by path
 
 
 class Divergence(NamedTuple):
@@ -101,7 +101,7 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
 
     \b
     Exit code:
-      0  every byte is the promised one
+      0  every byte is the expected one
       1  one is not, or there is nothing to verify
     """  # noqa: D301  # \b is click's mark for lines that stay apart
     if is_quick and (cpus or arch or is_emulated):
@@ -118,10 +118,10 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
     outputs = read_outputs(read_text(LOCK_PATH), read_text(_GRAPH_PATH))
     audited = audit(outputs, find_cache())
     print("\n".join(describe_audit(audited, len(outputs))), flush=True)
-    is_sound = not audited.faults
+    is_valid = not audited.problems
     if not is_quick:
-        is_sound = make_rebuilds(Promise(outputs, audited.files), vary(count, emulations)) and is_sound
-    sys.exit(0 if is_sound else 1)
+        is_valid = make_rebuilds(Promise(outputs, audited.files), vary(count, emulations)) and is_valid
+    sys.exit(0 if is_valid else 1)
 
 
 def emulate_usual(known: Sequence[str]) -> list[Emulation]:
@@ -144,8 +144,8 @@ def read_text(path: Path) -> str:
         DataError: there is no such file.
     """
     if not path.is_file():
-        do = "run in the project's root folder, after the first `dvc repro`"
-        raise DataError(str(path), expected="a file", got="none", do=do)
+        hint = "run in the project's root folder, after the first `dvc repro`"
+        raise DataError(str(path), expected="a file", got="none", hint=hint)
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -159,21 +159,21 @@ def find_cache() -> Path:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     if done.returncode:
         got = done.stderr.strip() or f"exit code {done.returncode}"
-        raise DataError("this folder", expected="a DVC project", got=got, do="run in the project's root folder")
+        raise DataError("this folder", expected="a DVC project", got=got, hint="run in the project's root folder")
     path = Path(done.stdout.strip()).absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def describe_audit(audited: Audit, output_count: int) -> list[str]:
-    """A line for each fault; one of praise if there is none."""
-    if audited.faults:
-        return [str(fault) for fault in audited.faults]
+    """A line for each error; one of praise if there is none."""
+    if audited.problems:
+        return [str(problem) for problem in audited.problems]
     counts = f"{output_count} outputs, {audited.file_count} files and {audited.object_count} cache objects"
     return [f"on disk and in DVC's cache: {counts} hashed, all as dvc.lock has them"]
 
 
 def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
-    """Rebuild under all conditions, telling of progress; whether every one gave what is promised."""
+    """Rebuild under all conditions, telling of progress; whether every one gave what is expected."""
     revision = find_revision()
     verdicts: list[Verdict] = []
     with TemporaryDirectory(prefix="verify-") as folder:
@@ -195,7 +195,7 @@ def tell(text: str) -> None:
 
 
 def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verdict, list[str]]:
-    """Whether a rebuild gave what is promised; if not, the lines that say where."""
+    """Whether a rebuild gave what is expected; if not, the lines that say where."""
     results, lines = [], []
     divergence = find_divergence(promise, done)
     if divergence:
@@ -203,7 +203,7 @@ def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verd
         lines += describe_divergence(divergence)
     if done.failed:
         results.append(f"{done.failed} failed")
-        lines.append(done.fault)
+        lines.append(done.problem)
     if not results and read_text(LOCK_PATH) != read_text(done.root / LOCK_PATH):
         results.append("the same outputs, another dvc.lock")
         lines.append(f"{LOCK_PATH}: {describe_difference(LOCK_PATH, done.root / LOCK_PATH)}")
@@ -211,7 +211,7 @@ def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verd
 
 
 def find_divergence(promise: Promise, done: Rebuild) -> Divergence | None:
-    """The first stage whose outputs are not the promised ones, of those that ended well; none if all are."""
+    """The first stage whose outputs are not the expected ones, of those that ended well; none if all are."""
     differing = [
         output
         for output in promise.outputs
@@ -235,21 +235,21 @@ def was_made(output: Output, done: Rebuild) -> bool:
     return output.stage in done.stages or not (done.failed or output.stage in done.left_out)
 
 
-def compare_output(output: Output, promised: Mapping[str, PromisedFile], root: Path) -> list[str]:
-    """What differs in each file of an output that is not the promised one, the promised file first."""
-    if not promised:
+def compare_output(output: Output, expected: Mapping[str, ExpectedFile], root: Path) -> list[str]:
+    """What differs in each file of an output that is not the expected one, the expected file first."""
+    if not expected:
         return [f"{output.path}: MD5 {output.md5} against {hash_output(root / output.path)}; its files are not here"]
     made = list_files(output, root)
     lines = []
-    for path in sorted(promised.keys() | made.keys()):
+    for path in sorted(expected.keys() | made.keys()):
         if path not in made:
             lines.append(f"{path}: missing")
-        elif path not in promised:
-            lines.append(f"{path}: not promised")
-        elif promised[path].md5 != made[path].md5:
-            source = promised[path].source
+        elif path not in expected:
+            lines.append(f"{path}: not expected")
+        elif expected[path].md5 != made[path].md5:
+            source = expected[path].source
             what = describe_difference(source, root / path) if source else ""
-            lines.append(f"{path}: {what or f'MD5 {promised[path].md5} against {made[path].md5}'}")
+            lines.append(f"{path}: {what or f'MD5 {expected[path].md5} against {made[path].md5}'}")
     return lines
 
 
@@ -265,7 +265,7 @@ def describe_divergence(divergence: Divergence) -> list[str]:
 
 
 def compare_rebuilds(promise: Promise, verdicts: Sequence[Verdict]) -> list[str]:
-    """Whether the rebuilds that are not as promised are at least like the first of them."""
+    """Whether the rebuilds that are not as expected are at least like the first of them."""
     others = [(number, verdict.rebuild) for number, verdict in enumerate(verdicts, 1) if not verdict.is_identical]
     if len(others) < 2:
         return []
@@ -292,7 +292,7 @@ def take_promise(outputs: Sequence[Output], done: Rebuild) -> Promise:
 
 
 def summarize(verdicts: Sequence[Verdict]) -> list[str]:
-    """A table of the rebuilds, and how many were as promised."""
+    """A table of the rebuilds, and how many were as expected."""
     rows = [
         (str(number), verdict.conditions.describe(), f"{verdict.rebuild.seconds:.0f}", verdict.result)
         for number, verdict in enumerate(verdicts, start=1)

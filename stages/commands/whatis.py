@@ -138,12 +138,12 @@ def describe_commit(revision: str, commit: str) -> list[str]:
     """What dvc.lock says at a commit, and the runs of that state.
 
     Raises:
-        DataError: there is no sound dvc.lock at that commit.
+        DataError: there is no valid dvc.lock at that commit.
     """
     lock = parse_lock(run_git("show", f"{commit}:./{LOCK_PATH}") or "")
     if lock is None:
         raise DataError(
-            f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", expected="a sound one", got="none", do="choose another commit"
+            f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", expected="a valid one", got="none", hint="choose another commit"
         )
     runs, remark = read_runs()
     files = []
@@ -183,7 +183,7 @@ def describe_origin(path: Path) -> list[str]:
             str(path),
             expected="a file that this pipeline made",
             got=describe_search(file, names, upstream, history, listings, remark),
-            do="fetch the commit or the experiment that made it, or look in the clone where it was made",
+            hint="fetch the commit or the experiment that made it, or look in the clone where it was made",
         )
     if is_whole:
         verdicts = [describe_bytes(file, match) for match in matches]
@@ -212,7 +212,7 @@ def read_file(path: Path) -> File:
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "something else" if path.exists() else "none"
-        raise DataError(str(path), expected="a file", got=got, do="name a file that the pipeline made")
+        raise DataError(str(path), expected="a file", got=got, hint="name a file that the pipeline made")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return File(path, path.stat().st_size, hash_output(path), sha256)
@@ -232,7 +232,7 @@ def read_history() -> History:
             str(LOCK_PATH),
             expected="one in this folder or in a commit",
             got="none",
-            do="run in the project's root folder, after the first `dvc repro`",
+            hint="run in the project's root folder, after the first `dvc repro`",
         )
     # Two versions that differ in sources alone are the same without deps.
     return History({key: drop_deps(text) for key, text in texts.items()}, changes)
@@ -309,8 +309,8 @@ def read_runs() -> tuple[list[LoggedRun], str]:
             criterion = f"tags.`{STATE_TAG}` LIKE '%' and attributes.status = 'FINISHED'"
             runs = read_pages(lambda token: client.search_runs(list(experiments), criterion, page_token=token))
             versions = list_versions(client, {run.info.run_id for run in runs})
-    except (TrackingError, OSError) as fault:  # what is known without it is worth telling
-        return [], f"not asked: {fault}"
+    except (TrackingError, OSError) as problem:  # what is known without it is worth telling
+        return [], f"not asked: {problem}"
     return [
         LoggedRun(
             f"{run.info.run_name} (run {run.info.run_id}, experiment {experiments[run.info.experiment_id]})",

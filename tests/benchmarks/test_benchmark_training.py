@@ -16,7 +16,7 @@ from samples import make_dataset, run_python
 
 from benchmarks.training import (
     LOSS_RTOL,
-    Contender,
+    Challenger,
     Turn,
     describe_turns,
     list_contenders,
@@ -52,22 +52,22 @@ def bench(tmp_path_factory):
 
 
 def find(bench, name):
-    return next(contender for contender in bench.result["contenders"] if contender["name"] == name)
+    return next(challenger for challenger in bench.result["contenders"] if challenger["name"] == name)
 
 
 def test_every_contender_is_measured_or_left_out_with_a_reason(bench):
     """What is installed here is measured; for the rest there is a sentence."""
-    assert [contender["name"] for contender in bench.result["contenders"]] == EXPECTED
+    assert [challenger["name"] for challenger in bench.result["contenders"]] == EXPECTED
     assert len(bench.result["not_run"]) == (0 if find_spec("jax") else 1) + (0 if shutil.which("cc") else 1)
 
 
 def test_every_figure_is_a_positive_number(bench):
     """Seconds, epochs a second and ratios are above zero, and ordered as median, smallest and largest."""
-    for contender in bench.result["contenders"]:
+    for challenger in bench.result["contenders"]:
         for key in ("first_epoch_seconds", "epochs_per_second", "epoch_processor_seconds", "times_as_fast_as_lecture"):
-            spread = contender[key]
+            spread = challenger[key]
 
-            assert 0 < spread["min"] <= spread["median"] <= spread["max"], (contender["name"], key)
+            assert 0 < spread["min"] <= spread["median"] <= spread["max"], (challenger["name"], key)
 
 
 def test_ratios_are_to_the_lecture_and_to_the_pipeline(bench):
@@ -92,16 +92,16 @@ def test_result_says_what_it_was_measured_with(bench):
 
 
 def test_printed_table_has_the_measured_rows(bench):
-    """The first line names the day and the processor, then comes a Markdown table with a row for each contender."""
+    """The first line names the day and the processor, then comes a Markdown table with a row for each challenger."""
     first, _, _, _, *lines = bench.printed.splitlines()
     titles = [line.strip("|").split("|")[0].strip() for line in lines if line.startswith("|")]
 
     assert first.startswith(f"{bench.result['date']}, {bench.result['processor']}, ")
-    assert titles == [contender["title"] for contender in bench.result["contenders"]]
+    assert titles == [challenger["title"] for challenger in bench.result["contenders"]]
 
 
 def test_another_arithmetic_is_refused():
-    """A contender whose first loss is not the pipeline's computes something else: its speed is of no interest."""
+    """A challenger whose first loss is not the pipeline's computes something else: its speed is of no interest."""
     turn = Turn(seconds=[1.0, 1.0], processor_seconds=[1.0, 1.0], losses=[0.5, 0.25], accuracy=0.9)
     require_same_arithmetic({"lecture": turn._replace(losses=[0.9, 0.9]), "pipeline": turn, "c": turn})
 
@@ -111,7 +111,7 @@ def test_another_arithmetic_is_refused():
 
 def test_first_epoch_is_told_apart():
     """What compiling costs is in no figure but its own."""
-    contenders = {name: Contender(name, [], {}) for name in ("lecture", "pipeline")}
+    contenders = {name: Challenger(name, [], {}) for name in ("lecture", "pipeline")}
     turns = {
         "lecture": [
             Turn([100.0, 4.0, 4.0], [100.0, 4.0, 4.0], [1.0], 0.9),

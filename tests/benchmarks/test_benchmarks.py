@@ -14,7 +14,7 @@ from benchmarks.predictions import (
     BATCH,
     KERAS_CALL,
     KERAS_PREDICT,
-    Contender,
+    Challenger,
     Effort,
     count_same_class,
     measure_memory_apart,
@@ -24,12 +24,12 @@ from stages import export, train
 from stages.lib.core.errors import ExportError
 from stages.lib.core.files import read_json, write_json
 from stages.lib.core.params import load_params, load_section
-from stages.lib.exports.parity_matrix import find_obstacle
+from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import find_runtimes
 
 ARTIFACTS = ["onnx_float32", "tflite_float32", "tflite_int8"]
 FILES = [export.FILES[artifact] for artifact in ARTIFACTS]
-EXPORTED = Contender(Path("model.onnx"), "onnx_runtime")
+EXPORTED = Challenger(Path("model.onnx"), "onnx_runtime")
 
 
 class Bench(NamedTuple):
@@ -64,7 +64,10 @@ def bench(project):
 def list_expected():
     """Each export with each runtime that can run it, Keras first, in the order of the params."""
     exports = [
-        (name, runtime) for name in FILES for runtime in find_runtimes(Path(name)) if not find_obstacle(name, runtime)
+        (name, runtime)
+        for name in FILES
+        for runtime in find_runtimes(Path(name))
+        if not find_unsupported_reason(name, runtime)
     ]
     return [("model.keras", "keras_predict"), ("model.keras", "keras_call"), *exports]
 
@@ -135,7 +138,7 @@ def test_failed_memory_process_is_told_in_one_line(project, tmp_path, monkeypatc
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(ExportError, match=r"^memory of missing\.onnx in ONNX Runtime: .+ expected a file") as refusal:
-        measure_memory_apart(Contender(tmp_path / "missing.onnx", "onnx_runtime"))
+        measure_memory_apart(Challenger(tmp_path / "missing.onnx", "onnx_runtime"))
 
     assert "\n" not in str(refusal.value)
 
@@ -160,7 +163,7 @@ def test_wrong_answers_are_not_measured(answer, got):
 
 
 def test_answers_within_their_budget_are_counted():
-    """A contender may give another class to as many images as its budget lets it."""
+    """A challenger may give another class to as many images as its budget lets it."""
     answers = {KERAS_PREDICT: REFERENCE, KERAS_CALL: REFERENCE, EXPORTED: REFERENCE[[0, 1, 2, 1]]}
     counted = count_same_class(answers, {KERAS_PREDICT: 1.0, KERAS_CALL: 1.0, EXPORTED: 0.75})
 
@@ -169,7 +172,7 @@ def test_answers_within_their_budget_are_counted():
 
 @pytest.mark.parametrize(("seconds", "calls"), [(0.0, 1), (3600.0, 7)])
 def test_slow_contender_gets_fewer_calls(seconds, calls):
-    """A contender's turn ends with its calls or with its time, but never before the first call."""
+    """A challenger's turn ends with its calls or with its time, but never before the first call."""
     images = np.zeros((BATCH, *IMAGE_SIZE), np.uint8)
     times = time_single_calls(lambda images: images, images, Effort(rounds=1, calls=7, seconds=seconds))
 

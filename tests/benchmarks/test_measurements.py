@@ -21,7 +21,7 @@ FAILING = """
 from benchmarks.measurements import run_benchmark
 from stages.lib.core.errors import DataError
 with run_benchmark():
-    raise {fault}
+    raise {problem}
 """
 
 
@@ -55,10 +55,10 @@ def test_rounds_without_their_reference_are_refused():
 def test_machine_is_told_with_its_versions():
     """A line has the day, the processor and the versions asked for, of packages beside the pipeline's own, too."""
     machine = describe_machine("pytest")
-    told = tell_machine(machine, ["numpy", "pytest", "no-such-package"])
+    reported = tell_machine(machine, ["numpy", "pytest", "no-such-package"])
 
-    assert told.startswith(f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, Python ")
-    assert told.endswith(
+    assert reported.startswith(f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, Python ")
+    assert reported.endswith(
         f"; numpy {machine['packages']['numpy']}, pytest {pytest.__version__}, no-such-package not installed."
     )
 
@@ -70,7 +70,7 @@ def test_result_is_written_where_told(tmp_path):
     assert read_json(tmp_path / "out" / "result.json") == {"date": "2026-01-01"}
 
 
-def test_reader_that_has_had_enough_is_no_fault(tmp_path):
+def test_reader_that_has_had_enough_is_no_problem(tmp_path):
     """A table piped into `head` ends well and silently."""
     with subprocess.Popen(
         [sys.executable, "-c", PRINTING],
@@ -87,7 +87,7 @@ def test_reader_that_has_had_enough_is_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fault", "line"),
+    ("error", "line"),
     [
         ("DataError('here', expected='a', got='b', do='c')", "bench: here: expected a, got b; c\n"),
         ("OSError(28, 'No space left on device', 'result.json')", "bench: result.json: No space left on device; "),
@@ -95,9 +95,9 @@ def test_reader_that_has_had_enough_is_no_fault(tmp_path):
     ],
     ids=["pipeline", "disk", "interrupt"],
 )
-def test_fault_ends_in_one_line(tmp_path, fault, line):
-    """What a person caused or can put right is told in one line, with exit code 1."""
-    done = run_python("-c", FAILING.format(fault=fault), cwd=tmp_path)
+def test_problem_ends_in_one_line(tmp_path, problem, line):
+    """What a person caused or can fix is told in one line, with exit code 1."""
+    done = run_python("-c", FAILING.format(problem=problem), cwd=tmp_path)
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(line)

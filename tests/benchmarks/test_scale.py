@@ -32,7 +32,7 @@ def test_grown_data_is_read_as_a_persons_own(tmp_path):
         write_grown(split, 3, seed, tmp_path, name)
     grown = load_folder(str(tmp_path), (28, 28), 0.2, 0)
 
-    assert grown.promised == {"train": 180, "test": 90}
+    assert grown.expected == {"train": 180, "test": 90}
     np.testing.assert_array_equal(grown.train.images[:60], dataset.train.images)
     np.testing.assert_array_equal(grown.train.labels, np.tile(dataset.train.labels, 3))
     assert len(np.unique(np.concatenate([grown.train.images, grown.test.images]), axis=0)) == 270

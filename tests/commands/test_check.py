@@ -19,7 +19,7 @@ SIDE = 80
 
 
 def draw(shape, generator):
-    """A picture of a shape, dark on light, of random place and size, with noise."""
+    """An image of a shape, dark on light, of random place and size, with noise."""
     picture = Image.new("L", (SIDE, SIDE), 235)
     x, y, size = (int(generator.integers(*limits)) for limits in ((10, 35), (10, 35), (20, 38)))
     pen = ImageDraw.Draw(picture)
@@ -36,7 +36,7 @@ def draw(shape, generator):
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """A sound folder: 40 pictures of each of three classes."""
+    """A sound folder: 40 images of each of three classes."""
     folder = tmp_path_factory.mktemp("images") / "shapes"
     generator = np.random.default_rng(0)
     for shape in SHAPES:
@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def spoilt(shapes, tmp_path):
-    """The folder with one fault of each kind."""
+    """The folder with one error of each kind."""
     folder = tmp_path / "spoilt"
     shutil.copytree(shapes, folder)
     shutil.copy(folder / "circle/00.png", folder / "cross/copy.png")
@@ -67,7 +67,7 @@ def spoilt(shapes, tmp_path):
     Image.new("L", (SIDE, SIDE), 200).save(folder / "square/blank.png")
     ImageOps.invert(Image.open(folder / "circle/02.png")).save(folder / "circle/02.png")
     Image.open(folder / "circle/03.png").resize((1200, SIDE)).save(folder / "circle/wide.png")
-    (folder / "square/notes.png").write_text("no picture", encoding="utf-8")
+    (folder / "square/notes.png").write_text("no image", encoding="utf-8")
     (folder / "square/cut.png").write_bytes((folder / "circle/04.png").read_bytes()[:200])
     return folder
 
@@ -78,47 +78,47 @@ def run(*arguments):
 
 
 def test_sound_folder_has_nothing_to_say(project, shapes):
-    """A few hundred pictures of some classes pass with the committed params, and have no suspects."""
+    """A few hundred images of some classes pass with the committed params, and have no flagged images."""
     result = run("check", shapes)
 
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "check: 120 images in 3 classes; 0 faults stop the pipeline, 0 warn, 0 suspects; see reports/check\n"
+        "check: 120 images in 3 classes; 0 errors stop the pipeline, 0 warn, 0 flagged images; see reports/check\n"
     )
-    assert read_csv(project / "reports/check/suspects/suspects.csv") == []
+    assert read_csv(project / "reports/check/suspects/flagged_images.csv") == []
 
 
 @pytest.mark.usefixtures("project")
-def test_all_faults_are_listed_at_once(spoilt):
-    """Files that are no pictures and pictures that break rules are told together, those that stop first."""
+def test_all_problems_are_listed_at_once(spoilt):
+    """Files that are no images and images that break rules are told together, those that stop first."""
     result = run("check", spoilt)
     stops = [line for line in result.stdout.splitlines() if line.startswith("stops: ")]
     warns = [line for line in result.stdout.splitlines() if line.startswith("warns: ")]
 
     assert result.exit_code == 1
     assert len(stops) == 4
-    assert f"stops: {spoilt}/square/cut.png: expected a whole picture" in stops[0]
-    assert f"stops: {spoilt}/square/notes.png: expected a whole picture" in stops[1]
-    assert "circle/00.png conflicts=1" in stops[2]
-    assert "cross/copy.png conflicts=1" in stops[2]
+    assert f"stops: {spoilt}/square/cut.png: expected a whole image" in stops[0]
+    assert f"stops: {spoilt}/square/notes.png: expected a whole image" in stops[1]
+    assert "circle/00.png label_conflicts=1" in stops[2]
+    assert "cross/copy.png label_conflicts=1" in stops[2]
     assert "square/blank.png contrast=0" in stops[3]
-    told = "\n".join(warns)
-    assert "circle/wide.png aspect_deviation=" in told
-    assert "circle/02.png other_polarity=1" in told
-    assert "repeats=1" in told
-    assert result.stdout.splitlines()[-1].startswith("check: 124 images in 3 classes; 4 faults stop the pipeline, ")
+    reported = "\n".join(warns)
+    assert "circle/wide.png aspect_robust_z=" in reported
+    assert "circle/02.png other_polarity=1" in reported
+    assert "repeats=1" in reported
+    assert result.stdout.splitlines()[-1].startswith("check: 124 images in 3 classes; 4 errors stop the pipeline, ")
 
 
 def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
-    """The list names each suspect's file, class and reasons; the sheet of pictures is beside it."""
+    """The list names each flagged image's file, class and reasons; the sheet of images is beside it."""
     run("check", spoilt)
-    suspects = {row["file"]: row for row in read_csv(project / "reports/check/suspects/suspects.csv")}
+    flagged_images = {row["file"]: row for row in read_csv(project / "reports/check/suspects/flagged_images.csv")}
 
-    assert suspects["square/blank.png"]["class"] == "square"
-    assert suspects["square/blank.png"]["stops"] == "true"
-    assert "contrast 0" in suspects["square/blank.png"]["reasons"]
-    assert suspects["circle/02.png"]["reasons"] == "background unlike most"
-    assert suspects["cross/copy.png"]["reasons"].endswith("circle/00.png, a circle")
+    assert flagged_images["square/blank.png"]["class"] == "square"
+    assert flagged_images["square/blank.png"]["stops"] == "true"
+    assert "contrast 0" in flagged_images["square/blank.png"]["reasons"]
+    assert flagged_images["circle/02.png"]["reasons"] == "background unlike most"
+    assert flagged_images["cross/copy.png"]["reasons"].endswith("circle/00.png, a circle")
     assert Image.open(project / "reports/check/suspects/contact_sheet.png").width > 500
 
 
@@ -141,8 +141,8 @@ def test_folder_without_a_sound_picture_is_told(tmp_path):
     result = run("check", tmp_path / "broken")
 
     assert result.exit_code == 1
-    assert result.stdout.count("expected a whole picture") == 2
-    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 faults stop the pipeline"
+    assert result.stdout.count("expected a whole image") == 2
+    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 errors stop the pipeline"
 
 
 @pytest.mark.usefixtures("project")
@@ -151,7 +151,7 @@ def test_arrays_are_checked_as_pictures_are(tmp_path):
     result = run("check", write_idx(tmp_path / "arrays"))
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 90 images in 3 classes; 0 faults stop")
+    assert result.stdout.startswith("check: 90 images in 3 classes; 0 errors stop")
 
 
 @pytest.mark.usefixtures("project")
@@ -160,7 +160,7 @@ def test_without_a_folder_the_params_data_set_is_checked():
     result = run("check")
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 1,797 images in 10 classes; 0 faults stop")
+    assert result.stdout.startswith("check: 1,797 images in 10 classes; 0 errors stop")
 
 
 @pytest.mark.usefixtures("project")
@@ -173,7 +173,7 @@ def test_missing_folder_is_told_in_one_line():
 
 
 def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, tmp_path):
-    """After `pipeline accept` a version without one of the classes' pictures has drifted, and says how far."""
+    """After `pipeline accept` a version without one of the classes' images has drifted, and says how far."""
     write_raw(project)
     write_json(project / "reports/validation/validation.json", {"success": True})
     accepted = run("accept")

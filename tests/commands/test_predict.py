@@ -1,4 +1,4 @@
-"""`pipeline predict` answers for pictures with an exported model, and says who answered."""
+"""`pipeline predict` answers for images with an exported model, and says who answered."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def exports(tmp_path_factory):
 
 @pytest.fixture
 def picture(tmp_path):
-    path = tmp_path / "photo.png"
+    path = tmp_path / "image.png"
     Image.fromarray(IMAGES[0]).save(path)
     return path
 
@@ -51,7 +51,7 @@ def run(*arguments, stdin=None):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_answer_is_the_models_with_its_runtime(exports, picture, name):
-    """Class, probability and a line per class are what the model gives for the picture's pixels."""
+    """Class, probability and a line per class are what the model gives for the image's pixels."""
     (probabilities,) = load_predictor(exports / name)(IMAGES[:1])
     result = run(picture, "--model", exports / name)
     first, *bars = result.stdout.splitlines()
@@ -66,7 +66,7 @@ def test_answer_is_the_models_with_its_runtime(exports, picture, name):
 
 
 def test_standard_input_gives_the_same_answer(exports, picture):
-    """`-` reads the picture from standard input."""
+    """`-` reads the image from standard input."""
     model = ("--model", exports / "model.onnx")
     piped = run("-", *model, stdin=picture.read_bytes()).stdout
 
@@ -74,7 +74,7 @@ def test_standard_input_gives_the_same_answer(exports, picture):
 
 
 def test_inverted_picture_is_said_and_answered_alike(exports, picture, tmp_path):
-    """A picture of the other polarity gets the same answer and a word about it."""
+    """An image of the other polarity gets the same answer and a word about it."""
     negative = tmp_path / "negative.png"
     Image.fromarray(255 - IMAGES[0]).save(negative)
     model = ("--model", exports / "model.onnx")
@@ -85,9 +85,9 @@ def test_inverted_picture_is_said_and_answered_alike(exports, picture, tmp_path)
 
 
 def test_broken_file_does_not_keep_the_others_from_their_answer(exports, picture, tmp_path):
-    """Every sound picture is answered, every broken one told, in one line, with exit code 1."""
+    """Every sound image is answered, every broken one told, in one line, with exit code 1."""
     broken = tmp_path / "broken.png"
-    broken.write_text("no picture", encoding="utf-8")
+    broken.write_text("no image", encoding="utf-8")
     result = run(broken, picture, tmp_path / "missing.png", "--model", exports / "model.onnx")
 
     assert result.exit_code == 1

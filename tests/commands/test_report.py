@@ -332,7 +332,7 @@ def test_damaged_lock_in_the_revision_is_one_line(repository):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert ":dvc.lock: expected a sound file, got " in result.stderr
+    assert ":dvc.lock: expected a valid file, got " in result.stderr
     assert result.stderr.endswith("; choose another revision\n")
     assert result.stderr.count("\n") == 1
 
@@ -396,7 +396,7 @@ def test_lock_that_is_something_else_is_one_line(repository, text):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("report: dvc.lock: expected a sound file, got ")
+    assert result.stderr.startswith("report: dvc.lock: expected a valid file, got ")
     assert result.stderr.count("\n") == 1
 
 
@@ -451,7 +451,7 @@ def test_help_names_the_subcommands_without_importing_them():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert " report Compare params, metrics, parity and outputs with a revision.\n" in unpad(done.stdout)
-    assert " predict Classify pictures with an exported model.\n" in unpad(done.stdout)
+    assert " predict Classify charts with an exported model.\n" in unpad(done.stdout)
     assert done.stdout.endswith("[]\n")
 
 

@@ -40,9 +40,9 @@ def explain(*arguments):
     return line
 
 
-def track(state="s1", contender=GOOD):
+def track(state="s1", challenger=GOOD):
     """What the stage `track` does in the current folder."""
-    return track_in(Path.cwd(), state, contender)
+    return track_in(Path.cwd(), state, challenger)
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def test_first_champion_has_none_before():
 @pytest.mark.usefixtures("project")
 def test_model_that_never_had_a_champion_has_none_before():
     """Where nothing was ever promoted, there is nothing to go back to."""
-    track(contender=POOR)
+    track(challenger=POOR)
 
     assert explain() == (
         "rollback: registered model digits: expected a champion before the present one, got none; run `dvc repro`"

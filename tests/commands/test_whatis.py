@@ -133,7 +133,7 @@ def repository(tmp_path, monkeypatch, _alone):
 
 def test_single_file_is_found_by_its_md5(repository, tmp_path):
     """A renamed copy elsewhere is the output whose MD5 it has; size and digests are told in full."""
-    copy = shutil.copy(repository.root / "models/model.keras", tmp_path / "photo.jpg")
+    copy = shutil.copy(repository.root / "models/model.keras", tmp_path / "image.jpg")
     result = run_whatis(copy)
     fields = read_fields(result.stdout)
 
@@ -483,7 +483,7 @@ def test_commit_without_a_lock_is_one_line(repository):
     result = run_whatis("HEAD")
 
     assert result.exit_code == 1
-    assert "dvc.lock: expected a sound one, got none; choose another commit" in result.stderr
+    assert "dvc.lock: expected a valid one, got none; choose another commit" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -730,7 +730,7 @@ def test_fresh_clone_knows_a_single_file_by_its_md5(project, fresh):
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model_int8.tflite"])
 def test_fresh_clone_knows_an_export_by_the_digests_inside_it(project, fresh, tmp_path, name):
     """Without the listing of models/export, what the export says of its upstream leads to its state."""
-    copy = shutil.copy(project.root / "models/export" / name, tmp_path / "photo.jpg")
+    copy = shutil.copy(project.root / "models/export" / name, tmp_path / "image.jpg")
     fields = read_fields(run_whatis(copy).stdout)
 
     assert fields["found by"][0].startswith("the digests inside it; its own bytes were not compared")

@@ -1,4 +1,4 @@
-"""Arrays come back from disk memory-mapped, and a damaged file is a fault of the data."""
+"""Arrays come back from disk memory-mapped, and a damaged file is an error of the data."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def write_scalar(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reported"),
     [
         (damage_nothing, "expected a file, got none"),
         (damage_header, "expected a whole .npy array"),
@@ -106,13 +106,13 @@ def write_scalar(path):
         (write_scalar, "expected one row per image, got a single value"),
     ],
 )
-def test_damaged_array_is_refused_with_its_path(tmp_path, damage, told):
-    """A missing, foreign, cut off, empty or pickled file and a single value are faults of the data."""
+def test_damaged_array_is_refused_with_its_path(tmp_path, damage, reported):
+    """A missing, foreign, cut off, empty or pickled file and a single value are errors of the data."""
     path = tmp_path / "images.npy"
     np.save(path, np.zeros((3, 6, 8), np.uint8))
     damage(path)
 
-    with pytest.raises(DataError, match=f"images.npy: {told}.*; run `dvc repro`"):
+    with pytest.raises(DataError, match=f"images.npy: {reported}.*; run `dvc repro`"):
         load_array(path)
 
 

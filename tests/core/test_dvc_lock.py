@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.core.dvc_lock import load_state, read_state, require_sound_inputs
+from stages.lib.core.dvc_lock import load_state, read_state, require_valid_inputs
 from stages.lib.core.errors import DataError
 from stages.lib.core.hashing import hash_output
 
@@ -39,7 +39,7 @@ def test_state_is_params_and_outputs_of_all_stages_but_track():
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "error"),
     [
         ("a: [", "while parsing a flow node"),
         ("5", "Input should be a valid dictionary"),
@@ -60,14 +60,14 @@ def test_state_is_params_and_outputs_of_all_stages_but_track():
         ),
     ],
 )
-def test_lock_that_no_dvc_wrote_is_told_in_one_line(tmp_path, monkeypatch, text, fault):
+def test_lock_that_no_dvc_wrote_is_told_in_one_line(tmp_path, monkeypatch, text, problem):
     """Valid YAML of another shape, or none, gives the place and what should be there, and how the file comes back."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as refusal:
         load_state()
 
-    assert str(refusal.value).startswith(f"dvc.lock: expected what DVC writes, got {fault}")
+    assert str(refusal.value).startswith(f"dvc.lock: expected what DVC writes, got {problem}")
     assert str(refusal.value).endswith("; `git checkout dvc.lock`")
 
 
@@ -105,20 +105,20 @@ def listing(folder):
 
 def test_damaged_input_is_named_by_its_file(folder, listing):  # noqa: ARG001
     """Where DVC's cache lists the folder's files, the one that the stage would have read damaged is named."""
-    require_sound_inputs("evaluate")
+    require_valid_inputs("evaluate")
     (folder / "data/test/a").write_text("damaged", encoding="utf-8")
 
     with pytest.raises(DataError, match=r"^data/test/a: expected MD5 \w{32} as in dvc.lock, got \w{32}; "):
-        require_sound_inputs("evaluate")
+        require_valid_inputs("evaluate")
 
 
 def test_stage_does_not_wait_for_what_it_does_not_read(folder, listing):  # noqa: ARG001
     """A file of the folder that is damaged beside the stage's inputs is for the stage that reads it to refuse."""
     (folder / "data/train/b").write_text("damaged", encoding="utf-8")
 
-    require_sound_inputs("evaluate")
+    require_valid_inputs("evaluate")
     with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir as in dvc.lock, got \w{32}.dir; "):
-        require_sound_inputs("train")
+        require_valid_inputs("train")
 
 
 @pytest.mark.parametrize("kind", ["none", "damaged"])
@@ -128,7 +128,7 @@ def test_without_its_listing_the_whole_folder_is_looked_at(folder, listing, kind
     (folder / "data/test/a").write_text("damaged", encoding="utf-8")
 
     with pytest.raises(DataError, match=r"^data: expected MD5 \w{32}.dir"):
-        require_sound_inputs("evaluate")
+        require_valid_inputs("evaluate")
 
 
 def test_damaged_lock_is_told_before_a_stage_begins(folder):
@@ -136,4 +136,4 @@ def test_damaged_lock_is_told_before_a_stage_begins(folder):
     (folder / "dvc.lock").write_text("a: [", encoding="utf-8")
 
     with pytest.raises(DataError, match=r"^dvc.lock: expected what DVC writes, got while parsing a flow"):
-        require_sound_inputs("evaluate")
+        require_valid_inputs("evaluate")

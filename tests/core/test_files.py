@@ -6,7 +6,7 @@ import pytest
 from samples import list_files, run_python
 
 from stages.lib.core.errors import DataError
-from stages.lib.core.files import read_csv, read_json, remove, write_csv, write_json, write_whole
+from stages.lib.core.files import atomic_write, read_csv, read_json, remove, write_csv, write_json
 
 
 def write_file(place, content):
@@ -23,15 +23,15 @@ KINDS = pytest.mark.parametrize("write", [write_file, write_folder])
 
 def write_all(path, write, content):
     """Write a file or a folder whole."""
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         write(partial, content)
 
 
-def write_half(path, write, fault):
+def write_half(path, write, problem):
     """Fail after a part of a file or a folder is written."""
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         write(partial, "half")
-        raise fault
+        raise problem
 
 
 @KINDS
@@ -47,7 +47,7 @@ def test_whole_output_takes_its_name(tmp_path, write):
 def test_output_is_not_seen_before_the_block_ends(tmp_path, write):
     """Inside the block the old output is still in its place."""
     write_all(tmp_path / "out", write, "old")
-    with write_whole(tmp_path / "out") as partial:
+    with atomic_write(tmp_path / "out") as partial:
         write(partial, "new")
         seen = list(list_files(tmp_path / "out" if write is write_folder else tmp_path).values())
 
@@ -55,13 +55,13 @@ def test_output_is_not_seen_before_the_block_ends(tmp_path, write):
 
 
 @KINDS
-@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
-def test_failed_block_leaves_the_old_output_and_nothing_else(tmp_path, write, fault):
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failed_block_leaves_the_old_output_and_nothing_else(tmp_path, write, problem):
     """Whatever ends the block early, what was there before is there afterwards."""
     write_all(tmp_path / "out", write, "old")
     before = list_files(tmp_path)
-    with pytest.raises(fault):
-        write_half(tmp_path / "out", write, fault)
+    with pytest.raises(problem):
+        write_half(tmp_path / "out", write, problem)
 
     assert list_files(tmp_path) == before
 
@@ -73,8 +73,8 @@ def test_leftover_of_a_killed_attempt_is_replaced(tmp_path, write, half):
     code = f"""
 import os
 from pathlib import Path
-from stages.lib.core.files import write_whole
-with write_whole(Path("out")) as partial:
+from stages.lib.core.files import atomic_write
+with atomic_write(Path("out")) as partial:
     {half}
     os._exit(9)
 """
@@ -133,16 +133,16 @@ def test_json_refuses_what_is_no_json_number(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [(None, "expected a file, got none"), ("{", "expected JSON"), ("[1]", "expected a JSON object, got list")],
 )
-def test_json_that_is_no_object_is_refused(tmp_path, content, told):
-    """A missing file, broken JSON and JSON of another kind are faults of the data."""
+def test_json_that_is_no_object_is_refused(tmp_path, content, reported):
+    """A missing file, broken JSON and JSON of another kind are errors of the data."""
     path = tmp_path / "a.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
 
-    with pytest.raises(DataError, match=f"a.json: {told}.+run `dvc repro`"):
+    with pytest.raises(DataError, match=f"a.json: {reported}.+run `dvc repro`"):
         read_json(path)
 
 

@@ -39,6 +39,6 @@ def test_characters_count_not_bytes():
 
 
 def test_row_of_another_length_is_an_error():
-    """A cell too many or too few would shift all that follow: it is a fault of the code."""
+    """A cell too many or too few would shift all that follow: it is an error of the code."""
     with pytest.raises(ValueError, match="zip"):
         format_table(["a", "b"], [["1"]])

@@ -1,4 +1,4 @@
-"""params.yaml is read strictly: a fault is told in one line with its dotted path, its value and what is allowed."""
+"""params.yaml is read strictly: an error is told in one line with its dotted path, its value and what is allowed."""
 
 import json
 import re
@@ -168,7 +168,7 @@ def test_faulty_value_is_named_with_its_path_and_what_is_allowed(tmp_path, secti
     assert explain(tmp_path, section.replace(then, now)) == message
 
 
-def test_misspelt_key_is_one_fault_with_a_suggestion(tmp_path):
+def test_misspelt_key_is_one_problem_with_a_suggestion(tmp_path):
     """A misspelt key is told once, not once more as the missing key that it was meant to be."""
     assert explain(tmp_path, TRAIN.replace("epochs: 20", "epoch: 3")) == (
         "train.epoch: expected one of the keys batch_size, early_stopping, epochs, hidden_units, learning_rate, "
@@ -177,18 +177,18 @@ def test_misspelt_key_is_one_fault_with_a_suggestion(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "path", "told"),
+    ("key", "path", "got"),
     [("zzz", "zzz", "'zzz'"), ("1", "1", "1"), ("null", "None", "'None'")],
 )
-def test_key_that_resembles_none_is_to_be_removed(tmp_path, key, path, told):
+def test_key_that_resembles_none_is_to_be_removed(tmp_path, key, path, got):
     """An unknown key is refused beside all others, too, be it a word or another YAML value."""
     assert explain(tmp_path, INGEST.replace("seed: 0", f"seed: 0, {key}: 1")) == (
-        f"ingest.{path}: expected one of the keys dataset, image_size, path, seed, test_fraction, got {told}; remove it"
+        f"ingest.{path}: expected one of the keys dataset, image_size, path, seed, test_fraction, got {got}; remove it"
     )
 
 
-def test_several_faults_are_told_in_one_line(tmp_path):
-    """All faults of a section are named at once, misspelt keys first."""
+def test_several_problems_are_told_in_one_line(tmp_path):
+    """All errors of a section are named at once, misspelt keys first."""
     text = TRAIN.replace("epochs: 20", "epoch: 3").replace("seed: 0", "seed: -1").replace("batch_size: 32, ", "")
     places = re.findall(r"train\.\w+(?=: expected)", explain(tmp_path, text))
 
@@ -247,7 +247,7 @@ def test_missing_section_is_named(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"- 1\n", ["expected one section per stage, got [1] (list)"]),
         (b"", ["expected one section per stage, got None (NoneType)"]),
@@ -257,7 +257,7 @@ def test_missing_section_is_named(tmp_path, text, message):
         (b"train: 2020-13-01\n", ["expected valid YAML", "month"]),
     ],
 )
-def test_file_that_is_no_mapping_is_refused_in_one_line(tmp_path, content, told):
+def test_file_that_is_no_mapping_is_refused_in_one_line(tmp_path, content, reported):
     """Something other than a YAML mapping, or a key given twice, is refused with the place."""
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
@@ -266,7 +266,7 @@ def test_file_that_is_no_mapping_is_refused_in_one_line(tmp_path, content, told)
     message = str(caught.value)
 
     assert message.startswith(f"{path}: ")
-    assert [part for part in told if part not in message] == []
+    assert [part for part in reported if part not in message] == []
     assert len(message.splitlines()) == 1
 
 
@@ -289,7 +289,7 @@ def test_own_params_pass(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_with_a_faulty_section_ends_in_one_line(tmp_path, stage):
-    """A stage that finds a fault in params.yaml ends with 1 and one line, and not with a traceback."""
+    """A stage that finds an error in params.yaml ends with 1 and one line, and not with a traceback."""
     params = load_params(ROOT / "params.yaml")
     params[stage]["surplus"] = 1
     (tmp_path / "params.yaml").write_text(json.dumps(params), encoding="utf-8")

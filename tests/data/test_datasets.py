@@ -23,24 +23,24 @@ def make_params(dataset, path="none"):
 
 @SPLITS
 def test_digits_are_28_by_28_bytes_with_a_label_each(digits, split_name):
-    """Images are uint8 (N, 28, 28), labels uint8 (N,), N as promised."""
+    """Images are uint8 (N, 28, 28), labels uint8 (N,), N as expected."""
     images, labels = getattr(digits, split_name)
 
     assert (images.dtype, images.shape[1:]) == (np.uint8, (28, 28))
     assert labels.dtype == np.uint8
-    assert len(images) == len(labels) == digits.promised[split_name]
+    assert len(images) == len(labels) == digits.expected[split_name]
 
 
 def test_digits_are_split_as_asked(digits):
     """A fifth of the 1,797 images is the test split."""
-    assert digits.promised == {"train": 1438, "test": 359}
+    assert digits.expected == {"train": 1438, "test": 359}
 
 
 @SPLITS
 def test_digits_have_every_class_in_each_split(digits, split_name):
     """Classes 0 to 9, as often as in all the images to within the split's share: 174 to 183 of each."""
     counts = np.bincount(getattr(digits, split_name).labels)
-    share = digits.promised[split_name] / 1797
+    share = digits.expected[split_name] / 1797
 
     assert len(counts) == len(digits.class_names) == 10
     assert (counts >= 174 * share - 1).all()
@@ -100,7 +100,7 @@ def test_ingest_writes_what_is_loaded(digits, tmp_path):
         "class_names": list("0123456789"),
         "image_size": [28, 28],
         "name": "digits",
-        "promised": {"test": 359, "train": 1438},
+        "expected": {"test": 359, "train": 1438},
         "sources": digits.sources,
     }
 
@@ -110,7 +110,7 @@ def test_mnist_is_complete(mnist):
     assert mnist.train.images.shape == (60_000, 28, 28)
     assert mnist.test.images.shape == (10_000, 28, 28)
     assert mnist.train.images.dtype == mnist.train.labels.dtype == np.uint8
-    assert mnist.promised == {"train": len(mnist.train.labels), "test": len(mnist.test.labels)}
+    assert mnist.expected == {"train": len(mnist.train.labels), "test": len(mnist.test.labels)}
     assert np.unique(mnist.train.labels).tolist() == list(range(10))
 
 
@@ -131,7 +131,7 @@ def test_mnist_says_where_it_came_from(mnist):
 
 
 def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
-    """Where no mirror has the files, the message names the file, the fault and the way out."""
+    """Where no mirror has the files, the message names the file, the error and the way out."""
     monkeypatch.setenv("MNIST_MIRROR", str(tmp_path))
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(datasets, "_MNIST_MIRRORS", ())
@@ -148,7 +148,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_own_images_come_back(own, tmp_path):
-    """Both splits, classes called by their ids, counts as promised and a SHA-256 of each file."""
+    """Both splits, classes called by their ids, counts as expected and a SHA-256 of each file."""
     made = make_dataset()
     run(make_params("folder", "own"), tmp_path / "raw")
     dataset = read_json(tmp_path / "raw/dataset.json")
@@ -156,7 +156,7 @@ def test_own_images_come_back(own, tmp_path):
     np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, made.train.images, strict=True)
     np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, made.test.labels, strict=True)
     assert dataset["class_names"] == ["0", "1", "2"]
-    assert dataset["promised"] == {"train": 60, "test": 30}
+    assert dataset["expected"] == {"train": 60, "test": 30}
     assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
 
 
@@ -176,7 +176,7 @@ def mix_up(own):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (drop, "ingest.path: own: expected .+ one IDX file of the test split's labels, such as .+, got none of them"),
         (add_another, "of the train split's images, .+, got train-images-idx3-ubyte, train-images.idx3-ubyte; put it"),
@@ -184,11 +184,11 @@ def mix_up(own):
     ],
     ids=["missing", "twice", "counts"],
 )
-def test_own_files_that_do_not_fit_are_refused(own, change, told):
+def test_own_files_that_do_not_fit_are_refused(own, change, reported):
     """Which file of which split is missing, there twice or of another length is said."""
     change(own)
 
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         load_folder("own", (28, 28), 0.2, 0)
 
 
@@ -207,7 +207,7 @@ def test_own_arrays_in_npz_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "reported"),
     [
         ({"x_train": np.zeros((2, 3, 3), np.uint8)}, "expected an array y_train, got x_train; name the arrays so"),
         ({"x_train": np.zeros((2, 3, 3))}, r"train: images: expected uint8 \(N, H, W\), .+, got float64 \(2, 3, 3\)"),
@@ -224,20 +224,20 @@ def test_own_arrays_in_npz_come_back(tmp_path):
     ids=["missing", "float", "colour", "float labels", "negative", "pickled", "huge class", "counts"],
 )
 @pytest.mark.usefixtures("own")
-def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(tmp_path, arrays, told):
+def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(tmp_path, arrays, reported):
     """What the arrays hold is said, and nothing is unpickled."""
-    sound = {"x": np.zeros((2, 3, 3), np.uint8), "y": np.array([0, 1])}
-    rest = {f"{name}_{split}": array for name, array in sound.items() for split in ("train", "test")}
-    np.savez(tmp_path / "own.npz", **(arrays if "got x_train" in told else rest | arrays))
+    valid = {"x": np.zeros((2, 3, 3), np.uint8), "y": np.array([0, 1])}
+    rest = {f"{name}_{split}": array for name, array in valid.items() for split in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **(arrays if "got x_train" in reported else rest | arrays))
 
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         load_folder("own.npz", (28, 28), 0.2, 0)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda _: b"text"], ids=["cut off", "text"])
 @pytest.mark.usefixtures("own")
 def test_damaged_npz_is_refused(tmp_path, damage):
-    """A file that is no whole archive is a fault of the data."""
+    """A file that is no whole archive is an error of the data."""
     np.savez(tmp_path / "whole.npz", x_train=np.zeros(3))
     (tmp_path / "own.npz").write_bytes(damage((tmp_path / "whole.npz").read_bytes()))
 
@@ -287,7 +287,7 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
 
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (pack(), r"own\.npz: x_train: expected the header of a \.npy array, got"),
         (
@@ -329,24 +329,24 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
         "huge and listed so",
     ],
 )
-def test_odd_member_of_an_npz_is_refused(tmp_path, content, told):
+def test_odd_member_of_an_npz_is_refused(tmp_path, content, reported):
     """A member that numpy did not write so, or that unpacks to another size than it says, is told by its name."""
     (tmp_path / "own.npz").write_bytes(content)
 
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         load_folder("own.npz", (28, 28), 0.2, 0)
 
 
-def test_all_faults_of_own_files_are_told_at_once(own):
-    """A file that is missing and two that are damaged are three faults in one go."""
+def test_all_problems_of_own_files_are_told_at_once(own):
+    """A file that is missing and two that are damaged are three errors in one go."""
     drop(own)
     for path in own.glob("*images*"):
         path.write_bytes(b"<html>")
     with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
-    faults = str(refusal.value).split("; also ")
+    problems = str(refusal.value).split("; also ")
 
-    assert [fault.rpartition("; ")[0].rpartition(", ")[2] for fault in faults] == [
+    assert [problem.rpartition("; ")[0].rpartition(", ")[2] for problem in problems] == [
         "got 3c68746d",
         "got 3c68746d",
         "got none of them",

@@ -52,14 +52,14 @@ class Server:
         self._http.server_close()
 
 
-def send(body, status=200, promised=None, **headers):
-    """Answer with a body; `promised` is the length that the header tells."""
+def send(body, status=200, expected=None, **headers):
+    """Answer with a body; `expected` is the length that the header tells."""
 
     def answer(handler):
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(body) if promised is None else promised))
+        handler.send_header("Content-Length", str(len(body) if expected is None else expected))
         handler.end_headers()
         handler.wfile.write(body)
 
@@ -73,7 +73,7 @@ def redirect(location):
 
 def reset_midway(handler):
     """Send half of the file, then reset the connection."""
-    send(PACKED[:40], promised=len(PACKED))(handler)
+    send(PACKED[:40], expected=len(PACKED))(handler)
     handler.wfile.flush()
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
@@ -232,12 +232,12 @@ def test_second_mirror_helps_out(server, tmp_path):
     assert fetch(FILE, [f"{server.url}/bad", f"{server.url}/good/"], tmp_path) == CONTENT
 
 
-FAULTS = {
+PROBLEMS = {
     "empty": (send(b""), f"expected {len(CONTENT)} bytes with SHA-256 {SHA256}, got 0 bytes"),
     "html": (send(b"<html>Please log in</html>"), "expected a whole gzip file, got Not a gzipped file"),
     "cut off": (send(PACKED[:-9]), "expected a whole gzip file"),
     "damaged": (send(PACKED[:30] + b"\xff\xff\xff" + PACKED[33:]), "expected a whole gzip file"),
-    "shorter than told": (send(PACKED[:40], promised=len(PACKED)), "40 bytes read"),
+    "shorter than told": (send(PACKED[:40], expected=len(PACKED)), "40 bytes read"),
     "reset": (reset_midway, "Connection reset by peer"),
     "other content": (
         send(gzip.compress(OTHER)),
@@ -260,13 +260,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("answer", "told"), FAULTS.values(), ids=FAULTS)
-def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up, answer, told):
+@pytest.mark.parametrize(("answer", "reported"), PROBLEMS.values(), ids=PROBLEMS)
+def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up, answer, reported):
     """Whatever a server does, nothing of it is kept, the message says what it was, and no other host is asked."""
     server.answers["/images.gz"] = answer
     message = explain([server.url], tmp_path)
 
-    assert told in message
+    assert reported in message
     assert message.endswith("; set MNIST_MIRROR to a folder or an URL that has the file")
     assert len(message.splitlines()) == 1
     assert list_kept(tmp_path) == {}
@@ -296,7 +296,7 @@ def test_five_redirects_are_followed(server, tmp_path):
 
 
 def test_server_that_is_gone_is_named(server, tmp_path):
-    """A refused connection is a fault of the mirror."""
+    """A refused connection is an error of the mirror."""
     server.stop()
 
     assert "Connection refused" in explain([server.url], tmp_path)
@@ -311,7 +311,7 @@ def test_password_of_a_mirror_is_not_told(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mirror", "told"),
+    ("mirror", "reported"),
     [
         ("http://mirror.invalid", "expected an https address, got http"),
         ("http://127.0.0.1.mirror.invalid", "expected an https address, got http"),
@@ -321,24 +321,26 @@ def test_password_of_a_mirror_is_not_told(server, tmp_path):
         ("http://[1", "Invalid IPv6 URL"),
     ],
 )
-def test_unsafe_address_is_refused_before_any_traffic(tmp_path, looked_up, mirror, told):
+def test_unsafe_address_is_refused_before_any_traffic(tmp_path, looked_up, mirror, reported):
     """Plain http is for this machine alone: another host is not even looked up."""
-    assert told in explain([mirror], tmp_path)
+    assert reported in explain([mirror], tmp_path)
     assert looked_up == []
 
 
-def test_every_mirror_is_named_with_its_fault(server, tmp_path):
+def test_every_mirror_is_named_with_its_problem(server, tmp_path):
     """Where no mirror is good, the message says what was wrong with the cached file and with each of them."""
     server.answers["/images.gz"] = reset_midway
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "images.gz").write_bytes(b"")
     message = explain([str(tmp_path / "none"), server.url, "http://mirror.invalid"], tmp_path / "cache")
-    faults = message.partition("got ")[2].split(" | ")
+    problems = message.partition("got ")[2].split(" | ")
 
     assert message.startswith("images.gz: expected a good copy in the cache or on a mirror, got ")
-    assert len(faults) == 4
-    for place, fault in zip(("cache/images.gz", "none: ", server.url, "http://mirror.invalid"), faults, strict=True):
-        assert place in fault
+    assert len(problems) == 4
+    for place, problem in zip(
+        ("cache/images.gz", "none: ", server.url, "http://mirror.invalid"), problems, strict=True
+    ):
+        assert place in problem
 
 
 def test_folder_is_a_mirror(tmp_path, monkeypatch):

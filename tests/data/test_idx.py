@@ -47,7 +47,7 @@ def test_plain_file_stays_on_disk_until_it_is_looked_at(tmp_path):
 
 
 DAMAGED = pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (format_idx(IMAGES, type_code=9), "expected an IDX header that starts with 00000803, got 00000903"),
         (format_idx(IMAGES.ravel()), "expected an IDX header that starts with 00000803, got 00000801"),
@@ -63,21 +63,21 @@ DAMAGED = pytest.mark.parametrize(
 
 
 @DAMAGED
-def test_damaged_file_is_refused_with_what_is_wrong(content, told):
-    """A header of another kind and values that are fewer or more than promised are faults of the data."""
-    with pytest.raises(DataError, match=f"train-images: {told}; fetch the file again"):
+def test_damaged_file_is_refused_with_what_is_wrong(content, reported):
+    """A header of another kind and values that are fewer or more than expected are errors of the data."""
+    with pytest.raises(DataError, match=f"train-images: {reported}; fetch the file again"):
         parse_idx(content, 3, "train-images")
 
 
 @DAMAGED
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_damaged_file_on_disk_is_refused_with_what_is_wrong(tmp_path, content, told, pack):
-    """The same faults are told of a file, and its path."""
+def test_damaged_file_on_disk_is_refused_with_what_is_wrong(tmp_path, content, reported, pack):
+    """The same errors are told of a file, and its path."""
     path = tmp_path / "x"
     path.write_bytes(pack(content))
 
-    told = told.replace("got 25", "got (at least )?25")
-    with pytest.raises(DataError, match=f"{path}: {told}; fetch the file again"):
+    reported = reported.replace("got 25", "got (at least )?25")
+    with pytest.raises(DataError, match=f"{path}: {reported}; fetch the file again"):
         open_idx(path, 3)
 
 
@@ -94,7 +94,7 @@ def test_huge_promise_is_refused_before_memory_is_allocated(tmp_path, pack):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reported"),
     [
         (lambda packed: packed[:-9], "Compressed file ended before"),
         (lambda packed: packed + b"more", "Not a gzipped file"),
@@ -102,17 +102,17 @@ def test_huge_promise_is_refused_before_memory_is_allocated(tmp_path, pack):
     ],
     ids=["cut off", "followed by something else", "other bytes than were packed"],
 )
-def test_damaged_gzip_is_refused(tmp_path, damage, told):
-    """What gzip itself finds wrong is a fault of the data."""
+def test_damaged_gzip_is_refused(tmp_path, damage, reported):
+    """What gzip itself finds wrong is an error of the data."""
     path = tmp_path / "x"
     path.write_bytes(damage(gzip.compress(format_idx(IMAGES))))
 
-    with pytest.raises(DataError, match=f"expected a whole gzip file, got {told}.*; fetch the file again"):
+    with pytest.raises(DataError, match=f"expected a whole gzip file, got {reported}.*; fetch the file again"):
         open_idx(path, 3)
 
 
 def test_second_member_of_a_gzip_is_refused(tmp_path):
-    """What follows the promised values is not left unread."""
+    """What follows the expected values is not left unread."""
     path = tmp_path / "x"
     path.write_bytes(gzip.compress(format_idx(IMAGES)) + gzip.compress(b"more"))
 

@@ -1,4 +1,4 @@
-"""Pictures of any size and kind come out as the raw pixels that a model takes."""
+"""Images of any size and kind come out as the raw pixels that a model takes."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from stages.lib.core.errors import DataError
-from stages.lib.data.image_decoding import find_background, read_photo
+from stages.lib.data.image_decoding import find_background, read_image
 
 # Height and width differ, so that a mix-up shows.
 SIZE = (20, 30)
@@ -32,16 +32,16 @@ def encode(image, kind="PNG", **options):
 
 
 def read(file, background="dark"):
-    return read_photo(file, "a picture", SIZE, background)
+    return read_image(file, "an image", SIZE, background)
 
 
 def test_picture_of_the_models_kind_comes_through_byte_for_byte():
     """Grey, of the right size and with the model's background: nothing is done to it."""
-    photo = read(encode(Image.fromarray(draw())))
+    image = read(encode(Image.fromarray(draw())))
 
-    assert np.array_equal(photo.pixels, draw())
-    assert photo.pixels.dtype == np.uint8
-    assert not photo.was_inverted
+    assert np.array_equal(image.pixels, draw())
+    assert image.pixels.dtype == np.uint8
+    assert not image.was_inverted
 
 
 @pytest.mark.parametrize(("ground", "background"), [(0, "dark"), (255, "light")])
@@ -74,28 +74,28 @@ def test_other_polarity_is_inverted_and_said():
     ids=["ten times the size", "colour", "CMYK", "palette", "16 bits"],
 )
 def test_any_kind_of_picture_is_taken(change, kind):
-    """Size, colour and depth of the picture do not matter."""
-    photo = read(encode(change(Image.fromarray(draw())), kind, quality=95))
-    inner = photo.pixels[7:13, 8:12].astype(int)
+    """Size, colour and depth of the image do not matter."""
+    image = read(encode(change(Image.fromarray(draw())), kind, quality=95))
+    inner = image.pixels[7:13, 8:12].astype(int)
 
-    assert photo.pixels.shape == SIZE
+    assert image.pixels.shape == SIZE
     assert np.abs(inner - 240).max() <= LOSS
-    assert photo.pixels[[0, -1]].max() <= LOSS
+    assert image.pixels[[0, -1]].max() <= LOSS
 
 
 def test_transparent_parts_are_white():
     """A dark drawing on a transparent ground is one on white paper."""
     drawing = Image.new("RGBA", (30, 20), (0, 0, 0, 0))
     drawing.paste((0, 0, 0, 255), (6, 5, 14, 15))
-    photo = read(encode(drawing))
+    image = read(encode(drawing))
 
-    assert photo.was_inverted
-    assert photo.pixels[10, 10] == 255
-    assert photo.pixels[0, 0] == 0
+    assert image.was_inverted
+    assert image.pixels[10, 10] == 255
+    assert image.pixels[0, 0] == 0
 
 
 def test_exif_rotation_is_honoured():
-    """A camera's note that the picture lies on its side is followed."""
+    """A camera's note that the image lies on its side is followed."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     lying = Image.fromarray(draw()).transpose(Image.Transpose.ROTATE_90)
@@ -104,7 +104,7 @@ def test_exif_rotation_is_honoured():
 
 
 def test_other_aspect_is_padded_not_stretched():
-    """A square picture keeps its proportions; its ground goes on at the sides."""
+    """A square image keeps its proportions; its ground goes on at the sides."""
     square = np.zeros((20, 20), np.uint8)
     square[5:15, 5:15] = 240
     pixels = read(encode(Image.fromarray(square))).pixels
@@ -114,7 +114,7 @@ def test_other_aspect_is_padded_not_stretched():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"", "cannot identify"),
         (b"this is text\n" * 50, "cannot identify"),
@@ -124,13 +124,13 @@ def test_other_aspect_is_padded_not_stretched():
     ],
     ids=["empty", "text", "cut off", "float", "bomb"],
 )
-def test_what_is_no_sound_picture_is_refused_in_one_line(content, told):
+def test_what_is_no_sound_picture_is_refused_in_one_line(content, reported):
     """Each broken file gets one line that names it."""
     with pytest.raises(DataError) as refusal:
         read(io.BytesIO(content))
 
-    assert str(refusal.value).startswith("a picture: expected ")
-    assert told in str(refusal.value)
+    assert str(refusal.value).startswith("an image: expected ")
+    assert reported in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -151,7 +151,7 @@ def test_each_exif_orientation_is_honoured(orientation):
 
 @pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (1, 1)])
 def test_line_and_dot_leave_something(size):
-    """A bright line on the picture's width, however thin, is at least a pixel wide."""
+    """A bright line on the image's width, however thin, is at least a pixel wide."""
     pixels = read(encode(Image.new("L", size, 200)), "light").pixels
 
     assert pixels.shape == SIZE
@@ -166,11 +166,11 @@ def test_big_endian_16_bits_keep_their_grey_levels():
 
 
 def test_first_picture_of_several_behind_a_jpeg_is_taken():
-    """Telephones put a smaller one, or a map of depth, behind the picture."""
+    """Telephones put a smaller one, or a map of depth, behind the image."""
     image, other = Image.fromarray(draw()), Image.new("L", (30, 20), 255)
-    photo = read(encode(image, "MPO", quality=95, save_all=True, append_images=[other]))
+    image = read(encode(image, "MPO", quality=95, save_all=True, append_images=[other]))
 
-    assert np.abs(photo.pixels.astype(int) - draw()).max() <= LOSS
+    assert np.abs(image.pixels.astype(int) - draw()).max() <= LOSS
 
 
 def add_scans():
@@ -198,13 +198,13 @@ def format_png(*chunks):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (encode(Image.new("1", (8193, 8192))).getvalue(), "at most 67,108,864 pixels, got 8193 x 8192"),
         (encode(Image.new("1", (1, 65_536))).getvalue(), "at most 65,535 pixels a side, got 1 x 65536"),
         (format_png() + bytes(1 << 26), "a file of at most 67,108,864 bytes, got more"),
-        (format_png(*[(b"abCd", b"")] * 140_000), "a whole picture, got more than 262,144 pieces"),
-        (format_png((b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21)))), "a whole picture, got Decompressed data too"),
+        (format_png(*[(b"abCd", b"")] * 140_000), "a whole image, got more than 262,144 pieces"),
+        (format_png((b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21)))), "a whole image, got Decompressed data too"),
         (format_png((b"eXIf", b"II*\0" + bytes(1 << 21))), "at most 1,048,576 bytes of EXIF data, got more"),
         (add_scans(), "a JPEG of at most 20 scans, got more"),
         (format_tiff((322, 4, 1, 30_000), (323, 4, 1, 30_000)), "tiles of at most 67,108,864 pixels, got more"),
@@ -214,7 +214,7 @@ def format_png(*chunks):
     ],
     ids=["pixels", "side", "bytes", "chunks", "text", "EXIF", "scans", "tile", "twice", "values", "JPEG in TIFF"],
 )
-def test_what_would_take_memory_or_minutes_is_refused_before(content, told):
+def test_what_would_take_memory_or_minutes_is_refused_before(content, reported):
     """Small files that unpack to gigabytes, or are gone through again and again, are told for what they are."""
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         read(io.BytesIO(content))

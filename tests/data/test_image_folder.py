@@ -1,4 +1,4 @@
-"""A folder of pictures becomes images with classes, or every file in it that is none is named."""
+"""A folder of images becomes images with classes, or every file in it that is none is named."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_csv, read_json
-from stages.lib.data.image_folder import list_pictures, load_pictures, read_pictures
+from stages.lib.data.image_folder import list_image_files, load_image_folder, read_image_folder
 
 SIZE = (12, 16)
 CLASSES = ("circle", "cross")
 
 
 def draw(number):
-    """A picture that no other number gives."""
+    """An image that no other number gives."""
     pixels = np.random.default_rng(number).integers(0, 60, SIZE, np.uint8)
     pixels[3:9, 4:12] = 200
     return pixels
@@ -33,22 +33,25 @@ def save(path, pixels, **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten pictures of each of two classes."""
+    """Ten images of each of two classes."""
     for number in range(20):
         save(tmp_path / "own" / CLASSES[number % 2] / f"{number:02}.png", draw(number))
     return tmp_path / "own"
 
 
 def load(folder, test_fraction=0.2, seed=0):
-    return load_pictures(folder, "own", SIZE, test_fraction, seed, heading="test")
+    return load_image_folder(folder, "own", SIZE, test_fraction, seed, heading="test")
 
 
 def test_subfolders_are_the_classes(folder):
-    """Each picture comes back byte for byte with its folder's name as its class and its file's name."""
-    pictures = load(folder)
+    """Each image comes back byte for byte with its folder's name as its class and its file's name."""
+    image_files = load(folder)
 
-    assert pictures.class_names == CLASSES
-    for split, files in ((pictures.train, pictures.files["train"]), (pictures.test, pictures.files["test"])):
+    assert image_files.class_names == CLASSES
+    for split, files in (
+        (image_files.train, image_files.files["train"]),
+        (image_files.test, image_files.files["test"]),
+    ):
         for image, label, file in zip(*split, files, strict=True):
             assert file.startswith(CLASSES[label])
             np.testing.assert_array_equal(image, draw(int(Path(file).stem)))
@@ -64,7 +67,7 @@ def test_split_is_drawn_by_class_and_seed(folder):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_same_pictures_stay_in_one_split(folder, seed):
-    """Copies of a picture, in whatever format and class, are never on both sides."""
+    """Copies of an image, in whatever format and class, are never on both sides."""
     for number in range(8):
         save(folder / "cross" / f"copy{number}.bmp", draw(3))
     files = load(folder, seed=seed).files
@@ -78,10 +81,10 @@ def test_split_of_the_folder_itself_is_kept(folder):
     for name, count in (("train", 6), ("test", 4)):
         for number in range(count):
             save(folder.parent / "sorted" / name / CLASSES[number % 2] / f"{number}.png", draw(number))
-    pictures = load(folder.parent / "sorted", test_fraction=0.9)
+    image_files = load(folder.parent / "sorted", test_fraction=0.9)
 
-    assert [len(split.labels) for split in (pictures.train, pictures.test)] == [6, 4]
-    assert pictures.files["test"] == [f"test/{CLASSES[number % 2]}/{number}.png" for number in range(4)]
+    assert [len(split.labels) for split in (image_files.train, image_files.test)] == [6, 4]
+    assert image_files.files["test"] == [f"test/{CLASSES[number % 2]}/{number}.png" for number in range(4)]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "JPG"])
@@ -89,15 +92,15 @@ def test_every_format_is_taken(folder, suffix):
     """PNG, JPEG, BMP, TIFF and WebP, in colour and another size."""
     large = Image.fromarray(draw(99)).convert("RGB").resize((160, 120), Image.Resampling.NEAREST)
     large.save(folder / "cross" / f"large.{suffix}", quality=95)
-    pictures = load(folder, test_fraction=0.0)
-    row = pictures.files["train"].index(f"cross/large.{suffix}")
+    image_files = load(folder, test_fraction=0.0)
+    row = image_files.files["train"].index(f"cross/large.{suffix}")
 
     # JPEG and WebP are lossy.
-    assert np.abs(pictures.train.images[row].astype(int) - draw(99)).mean() < 8
+    assert np.abs(image_files.train.images[row].astype(int) - draw(99)).mean() < 8
 
 
 def test_what_systems_leave_is_passed_over(folder):
-    """Hidden files, Thumbs.db and a note beside the classes are no pictures and no faults."""
+    """Hidden files, Thumbs.db and a note beside the classes are no images and no errors."""
     for name in (".DS_Store", "cross/.DS_Store", "cross/Thumbs.db", ".git/x.png", "README.md"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("", encoding="utf-8")
@@ -106,7 +109,7 @@ def test_what_systems_leave_is_passed_over(folder):
 
 
 def test_folders_in_a_class_are_looked_into(folder):
-    """A picture counts for the class that is its outermost folder."""
+    """An image counts for the class that is its outermost folder."""
     save(folder / "cross/2026/may/21.png", draw(21))
 
     files = load(folder).files
@@ -114,48 +117,48 @@ def test_folders_in_a_class_are_looked_into(folder):
     assert "cross/2026/may/21.png" in files["train"] + files["test"]
 
 
-def test_faults_leave_the_sound_pictures(folder):
+def test_problems_leave_the_sound_pictures(folder):
     """All that can be read comes with all that is wrong: a broken file, one astray, an odd class."""
     write_text(folder / "circle" / "00.png")
     save(folder / "astray.png", draw(0))
     save(folder / "Cross" / "21.png", draw(21))
-    pictures, faults = read_pictures(folder, "own", SIZE, 0.2, 0, heading="test")
+    image_files, problems = read_image_folder(folder, "own", SIZE, 0.2, 0, heading="test")
 
-    assert [str(fault).split(":")[0] for fault in faults] == ["own/astray.png", "own/circle/00.png", "own/cross"]
-    assert pictures.class_names == ("Cross", "circle", "cross")
-    assert sorted(pictures.files["train"] + pictures.files["test"]) == [
+    assert [str(problem).split(":")[0] for problem in problems] == ["own/astray.png", "own/circle/00.png", "own/cross"]
+    assert image_files.class_names == ("Cross", "circle", "cross")
+    assert sorted(image_files.files["train"] + image_files.files["test"]) == [
         "Cross/21.png",
         *(f"circle/{number:02}.png" for number in range(2, 20, 2)),
         *(f"cross/{number:02}.png" for number in range(1, 20, 2)),
     ]
 
 
-def test_one_sound_class_is_none_and_a_fault(folder):
-    """Where all pictures of the other class are broken nothing can be told apart, and the message says both."""
+def test_one_sound_class_is_none_and_a_problem(folder):
+    """Where all images of the other class are broken nothing can be told apart, and the message says both."""
     for path in (folder / "cross").iterdir():
         write_text(path)
-    pictures, faults = read_pictures(folder, "own", SIZE, 0.2, 0, heading="test")
+    image_files, problems = read_image_folder(folder, "own", SIZE, 0.2, 0, heading="test")
 
-    assert pictures is None
-    assert len(faults) == 11
-    assert str(faults[-1]).startswith("own: expected a subfolder for each of two or more classes, got circle")
+    assert image_files is None
+    assert len(problems) == 11
+    assert str(problems[-1]).startswith("own: expected a subfolder for each of two or more classes, got circle")
 
 
 def test_original_size_comes_with_each_picture(folder):
-    """Height and width in pixels of the upright picture, before it was fitted."""
+    """Height and width in pixels of the upright image, before it was fitted."""
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     save(folder / "cross" / "large.png", np.zeros((30, 70), np.uint8), exif=exif)
-    pictures = load(folder, test_fraction=0.0)
-    row = pictures.files["train"].index("cross/large.png")
+    image_files = load(folder, test_fraction=0.0)
+    row = image_files.files["train"].index("cross/large.png")
 
-    assert pictures.sizes["train"][row].tolist() == [70, 30]
-    assert np.delete(pictures.sizes["train"], row, axis=0).tolist() == [list(SIZE)] * 20
-    assert pictures.sizes["train"].dtype == np.int32
+    assert image_files.sizes["train"][row].tolist() == [70, 30]
+    assert np.delete(image_files.sizes["train"], row, axis=0).tolist() == [list(SIZE)] * 20
+    assert image_files.sizes["train"].dtype == np.int32
 
 
 def write_text(path):
-    path.write_text("no picture\n" * 9, encoding="utf-8")
+    path.write_text("no image\n" * 9, encoding="utf-8")
 
 
 def write_nothing(path):
@@ -212,35 +215,35 @@ def write_pages(path):
 
 
 BROKEN = {
-    "text": (write_text, "a whole picture, got cannot identify"),
-    "empty": (write_nothing, "a whole picture, got cannot identify"),
-    "cut off": (cut_off, "a whole picture, got .*truncated"),
-    "animated": (animate, "one picture, got several in one file"),
-    "bomb": (make_bomb, "a whole picture, got .*decompression bomb"),
-    "GIF": (write_gif, "a whole picture, got cannot identify"),
+    "text": (write_text, "a whole image, got cannot identify"),
+    "empty": (write_nothing, "a whole image, got cannot identify"),
+    "cut off": (cut_off, "a whole image, got .*truncated"),
+    "animated": (animate, "one image, got several in one file"),
+    "bomb": (make_bomb, "a whole image, got .*decompression bomb"),
+    "GIF": (write_gif, "a whole image, got cannot identify"),
     "link out": (link_out, "a file of the folder, got a link out of it; copy the file"),
     "dead link": (link_nowhere, "a file that can be read, got No such file"),
     "link to a folder": (link_folder, "a file, got a link to a folder"),
     "link to itself": (link_to_itself, "a file that can be read, got Too many levels"),
     "FIFO": (os.mkfifo, "a file, got none"),
     "socket": (listen, "a file, got none"),
-    "SVG": (write_svg, "a whole picture, got cannot identify it as PNG, JPEG, BMP, TIFF, WEBP"),
-    "pages": (write_pages, "one picture, got several in one file"),
+    "SVG": (write_svg, "a whole image, got cannot identify it as PNG, JPEG, BMP, TIFF, WEBP"),
+    "pages": (write_pages, "one image, got several in one file"),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_file_that_is_no_picture_is_named_with_its_reason(folder, kind):
     """A broken, hostile or foreign file is refused by its path."""
-    write, told = BROKEN[kind]
+    write, reported = BROKEN[kind]
     write(folder / "cross" / "odd.png")
 
-    with pytest.raises(DataError, match=f"own/cross/odd.png: expected {told}"):
+    with pytest.raises(DataError, match=f"own/cross/odd.png: expected {reported}"):
         load(folder)
 
 
-def test_all_faults_are_told_at_once(folder):
-    """Each file that is none of a class's pictures has a line of its own, in the order of the names."""
+def test_all_problems_are_told_at_once(folder):
+    """Each file that is none of a class's images has a line of its own, in the order of the names."""
     for number, (write, _) in enumerate(BROKEN.values()):
         write(folder / "circle" / f"odd{number:02}.png")
     save(folder / "astray.png", draw(0))
@@ -249,7 +252,7 @@ def test_all_faults_are_told_at_once(folder):
         load(folder)
     first, *lines = str(refusal.value).splitlines()
 
-    assert first == f"{len(BROKEN) + 2} faults:"
+    assert first == f"{len(BROKEN) + 2} errors:"
     assert [line.split(":")[0].strip() for line in lines] == [
         "own/astray.png",
         *(f"own/circle/odd{number:02}.png" for number in range(len(BROKEN))),
@@ -260,9 +263,9 @@ def test_all_faults_are_told_at_once(folder):
 def test_name_that_is_no_utf8_is_refused_and_shown(folder):
     """The bytes of the name are shown as such."""
     Path(os.fsdecode(os.fsencode(folder / "cross") + b"/\xff.png")).write_bytes(b"")
-    _, faults = list_pictures(folder, "own")
+    _, problems = list_image_files(folder, "own")
 
-    assert [str(fault) for fault in faults] == [
+    assert [str(problem) for problem in problems] == [
         r"own/cross/\xff.png: expected a name in UTF-8, got other bytes; rename it"
     ]
 
@@ -322,10 +325,10 @@ CLASS_NAMES = {
 @pytest.mark.parametrize("kind", CLASS_NAMES)
 def test_class_name_that_reports_or_other_systems_cannot_take_is_refused(folder, kind):
     """Control characters, nothing to see, formulas, markup, and what differs from another class by upper case alone."""
-    name, told = CLASS_NAMES[kind]
+    name, reported = CLASS_NAMES[kind]
     save(folder / name / "1.png", draw(60))
 
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         load(folder)
 
 
@@ -353,9 +356,9 @@ def test_link_in_place_of_a_class_is_refused(folder):
     """A class that lies elsewhere, or that leads back into the folder, is told, not passed over."""
     (folder / "elsewhere").symlink_to(folder.parent, target_is_directory=True)
     (folder / "loop").symlink_to("loop")
-    _, faults = list_pictures(folder, "own")
+    _, problems = list_image_files(folder, "own")
 
-    assert [str(fault).partition(";")[0] for fault in faults] == [
+    assert [str(problem).partition(";")[0] for problem in problems] == [
         "own/elsewhere: expected a folder of a class, got a link",
         "own/loop: expected a folder of a class, got a link",
     ]
@@ -371,7 +374,7 @@ def test_splits_of_other_names_are_no_classes(folder):
 
 
 def test_class_without_an_image_in_a_split_is_said(folder, capsys):
-    """A single picture cannot be on both sides: one line says which class lacks one where."""
+    """A single image cannot be on both sides: one line says which class lacks one where."""
     save(folder / "rare" / "99.png", draw(99))
     load(folder)
 
@@ -390,8 +393,8 @@ def test_what_cannot_be_read_is_told(folder):
     if not child:
         os.chdir(folder.parent)  # those above may be closed to others
         os.setuid(65534)
-        _, faults = read_pictures(Path(folder.name), "own", SIZE, 0.2, 0, heading="test")
-        os.write(writing, "\n".join(map(str, faults)).encode())
+        _, problems = read_image_folder(Path(folder.name), "own", SIZE, 0.2, 0, heading="test")
+        os.write(writing, "\n".join(map(str, problems)).encode())
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)

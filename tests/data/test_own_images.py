@@ -1,4 +1,4 @@
-"""A person's own pictures go the whole way: from a folder, inside the project or outside, to every runtime."""
+"""A person's own images go the whole way: from a folder, inside the project or outside, to every runtime."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ SETTINGS = ("-S", "ingest.dataset=folder", "-S", "normalize.method=standardize")
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, digits):
     """A folder outside any project: 80 JPEGs of each of three classes, dark on light."""
-    folder = tmp_path_factory.mktemp("pictures") / "my digits"
+    folder = tmp_path_factory.mktemp("images") / "my digits"
     for label, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for number, row in enumerate(np.flatnonzero(digits.train.labels == label)[:COUNT]):
@@ -43,7 +43,7 @@ def project(tmp_path_factory, pictures):
 
 
 def test_network_learns_them(project):
-    """The committed settings and the README's one serve for some hundred pictures."""
+    """The committed settings and the README's one serve for some hundred images."""
     metrics = read_json(project.root / "reports/metrics.json")
 
     assert metrics["accepted"] is True
@@ -84,12 +84,12 @@ def test_one_picture_more_reruns_the_pipeline_and_nothing_else_does(project, pic
 
 
 def test_folder_in_the_project_is_kept_by_dvc(project, pictures):
-    """`dvc add` keeps the pictures with the commit; an experiment in a copy of the project finds them there."""
+    """`dvc add` keeps the images with the commit; an experiment in a copy of the project finds them there."""
     shutil.copytree(pictures, project.root / "data/gestures")
     project.run("dvc", "add", "data/gestures")
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "My gestures")
-    told = project.run("dvc", "exp", "run", "--temp", *SETTINGS, "-S", "ingest.path=data/gestures")
+    reported = project.run("dvc", "exp", "run", "--temp", *SETTINGS, "-S", "ingest.path=data/gestures")
 
-    assert re.search(r"ingest: gestures: 192 training and 48 test images", told)
+    assert re.search(r"ingest: gestures: 192 training and 48 test images", reported)
     assert "data/gestures.dvc" in project.run("git", "ls-files")

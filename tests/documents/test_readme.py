@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_picture_of_the_dag_has_its_edges():
-    """The README's picture shows each stage's upstream stages, as dvc.yaml has them."""
+    """The README's chart shows each stage's upstream stages, as dvc.yaml has them."""
     stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     owners = {
         path if isinstance(path, str) else next(iter(path)): name

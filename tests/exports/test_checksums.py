@@ -174,7 +174,7 @@ def test_folder_in_place_of_the_file_is_told(export_dir):
 
 
 def test_list_that_cannot_be_read_is_told_by_its_name(export_dir):
-    """It is the list that is at fault, not the model."""
+    """It is the list that is at error, not the model."""
     list_path = export_dir / CHECKSUMS_NAME
     list_path.unlink()
     list_path.mkdir()

@@ -25,7 +25,7 @@ from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.conversion import fold_normalization
 from stages.lib.exports.lineage import digest_params
 from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
-from stages.lib.exports.parity_matrix import find_obstacle
+from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import find_runtimes, load_predictor
 from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.deterministic_tensorflow import keras
@@ -35,7 +35,10 @@ FLOAT_EXPORTS = ["model.onnx", "model.tflite"]
 EXPORTS = list(FILES.values())
 TFLITE_EXPORTS = [name for name in EXPORTS if name.endswith(".tflite")]
 RUNS = [
-    (name, runtime) for name in EXPORTS for runtime in find_runtimes(Path(name)) if not find_obstacle(name, runtime)
+    (name, runtime)
+    for name in EXPORTS
+    for runtime in find_runtimes(Path(name))
+    if not find_unsupported_reason(name, runtime)
 ]
 FLOAT_RUNS = [(name, runtime) for name, runtime in RUNS if name in FLOAT_EXPORTS]
 # The largest |Δp| against Keras on digits, MNIST and images unlike any digit.

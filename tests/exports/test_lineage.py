@@ -146,7 +146,7 @@ def test_every_truncation_has_no_upstream_or_the_right_one(tmp_path, write):
     [b"", b"no model", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x00" * 4 + b"TFL3", bytes(64)],
 )
 def test_other_kinds_of_files_have_no_upstream(tmp_path, content):
-    """A picture, an array, an archive or nothing at all is no exported model."""
+    """A chart, an array, an archive or nothing at all is no exported model."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
 

@@ -19,7 +19,7 @@ from stages.lib.exports.parity_matrix import (
     describe_others,
     draw_disagreements,
     draw_matrix,
-    find_obstacle,
+    find_unsupported_reason,
     list_portable,
     measure_errors,
     require_parity,
@@ -58,9 +58,9 @@ def make_trial(export, runtime, moves=None, *, budget=BUDGET, nudge=0.0):
     return Trial(export, runtime, budget, "", probabilities, compare(REFERENCE, probabilities, LABELS, budget))
 
 
-def make_obstacle(export, runtime="tflite_micro", obstacle="its CAST takes no uint8"):
+def make_obstacle(export, runtime="tflite_micro", unsupported_reason="its CAST takes no uint8"):
     """A trial that was not run."""
-    return Trial(export, runtime, BUDGET, obstacle, REFERENCE[:0], None)
+    return Trial(export, runtime, BUDGET, unsupported_reason, REFERENCE[:0], None)
 
 
 def make_trials(nudge=0.0):
@@ -92,7 +92,7 @@ def test_every_export_is_tried_in_every_runtime_for_its_kind(trials, small_model
 def test_cells_hold_answers_or_a_reason(trials, small_model):
     """Where a runtime can run an export there are answers to all images and their parity; elsewhere, why not."""
     for trial in trials:
-        if trial.obstacle:
+        if trial.unsupported_reason:
             assert (trial.parity, trial.probabilities.shape) == (None, (0, 3))
         else:
             assert trial.parity == compare(
@@ -103,16 +103,18 @@ def test_cells_hold_answers_or_a_reason(trials, small_model):
 
 def test_obstacles_are_tensorflow_lite_micros_alone(trials):
     """Only the runtime of microcontrollers refuses files, and each refusal has its reason."""
-    obstacles = {trial.export: trial.obstacle for trial in trials if trial.runtime == "tflite_micro"}
+    unsupported_reasons = {
+        trial.export: trial.unsupported_reason for trial in trials if trial.runtime == "tflite_micro"
+    }
 
-    assert {trial.runtime for trial in trials if trial.obstacle} == {"tflite_micro"}
-    assert obstacles == NOT_FOR_MICRO | {"model_int8.tflite": "" if HAS_MICRO else MISSING_WHEEL}
+    assert {trial.runtime for trial in trials if trial.unsupported_reason} == {"tflite_micro"}
+    assert unsupported_reasons == NOT_FOR_MICRO | {"model_int8.tflite": "" if HAS_MICRO else MISSING_WHEEL}
 
 
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "tflite_micro"])
 def test_other_runtimes_have_no_obstacle(runtime):
     """What can be installed everywhere runs everything of its kind."""
-    assert find_obstacle("model.tflite", runtime) == ""
+    assert find_unsupported_reason("model.tflite", runtime) == ""
 
 
 def test_exports_of_the_small_network_are_within_budget(trials):
@@ -196,7 +198,7 @@ def test_description_holds_nothing_that_differs_between_machines():
     [
         make_trial("model_int8.tflite", "tflite_micro"),
         make_trial("model_int8.tflite", "tflite_micro", {0: [0.1, 0.8, 0.1]}),
-        make_obstacle("model_int8.tflite", obstacle=MISSING_WHEEL),
+        make_obstacle("model_int8.tflite", unsupported_reason=MISSING_WHEEL),
     ],
     ids=["as Keras", "beyond the budget", "not installed"],
 )
@@ -310,14 +312,14 @@ def test_export_beyond_its_budget_is_refused(budget, got):
 
 
 def test_every_export_beyond_its_budget_is_named_in_one_line():
-    """Faults are told together, each with its runtime, and nothing that is sound."""
+    """Errors are told together, each with its runtime, and nothing that is valid."""
     trials = [*make_trials(), make_trial("model_int8.tflite", "litert", {1: [1.0, 0.0, 0.0]})]
     with pytest.raises(ExportError) as refusal:
         require_parity(trials)
-    told = str(refusal.value)
+    reported = str(refusal.value)
 
-    assert "\n" not in told
-    assert re.findall(r"(\S+) in ([^:]+): expected", told) == [
+    assert "\n" not in reported
+    assert re.findall(r"(\S+) in ([^:]+): expected", reported) == [
         ("model.onnx", "ONNX Runtime"),
         ("model_int8.tflite", "LiteRT"),
     ]
@@ -335,14 +337,14 @@ def test_exports_that_were_not_run_are_not_refused():
 
 
 def read_picture(path):
-    """A picture's pixels; PNG it is."""
+    """A chart's pixels; PNG it is."""
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))
 
 
 def test_matrix_is_drawn_as_the_same_bytes_on_another_machine(tmp_path):
-    """What is drawn are counts and verdicts; other last bits are the same picture."""
+    """What is drawn are counts and verdicts; other last bits are the same chart."""
     draw_matrix(tmp_path / "here.png", make_trials())
     draw_matrix(tmp_path / "there.png", make_trials(NUDGE))
 
@@ -350,7 +352,7 @@ def test_matrix_is_drawn_as_the_same_bytes_on_another_machine(tmp_path):
 
 
 def test_matrix_shows_what_was_found(tmp_path):
-    """Another count is another picture, and so is another verdict on the same count."""
+    """Another count is another chart, and so is another verdict on the same count."""
     worse = {0: [0.1, 0.8, 0.1], 1: [0.8, 0.1, 0.1]}
     tight = BUDGET.model_copy(update={"max_abs_error": 1e-4})
     drawn = []
@@ -379,7 +381,7 @@ def test_matrix_is_red_where_classes_differ(tmp_path):
 
 
 def test_disagreements_are_drawn_as_the_same_bytes_again(tmp_path):
-    """The picture of the images that are answered otherwise depends on the answers alone."""
+    """The chart of the images that are answered otherwise depends on the answers alone."""
     for name in ("one.png", "other.png"):
         draw_disagreements(tmp_path / name, make_trials(), REFERENCE, TEST, CLASS_NAMES)
 
@@ -392,8 +394,8 @@ def test_each_disagreement_is_drawn_once(tmp_path):
     for count in (5, 6):
         moves = {row: REFERENCE[row, [1, 2, 0]] for row in range(count)}
         trials = [make_trial("model.tflite", runtime, moves) for runtime in ("litert", "litert_builtin")]
-        draw_disagreements(tmp_path / "picture.png", trials, REFERENCE, TEST, CLASS_NAMES)
-        heights.append(read_picture(tmp_path / "picture.png").shape[0])
+        draw_disagreements(tmp_path / "chart.png", trials, REFERENCE, TEST, CLASS_NAMES)
+        heights.append(read_picture(tmp_path / "chart.png").shape[0])
 
     assert heights == [290, 520]
 
@@ -401,9 +403,9 @@ def test_each_disagreement_is_drawn_once(tmp_path):
 def test_no_disagreement_is_a_picture_that_says_so(tmp_path):
     """Where all exports give Keras's class, and some were not run, a line of text is what is drawn."""
     trials = [make_trial("model.tflite", "litert"), make_obstacle("model.tflite")]
-    draw_disagreements(tmp_path / "picture.png", trials, REFERENCE, TEST, CLASS_NAMES)
+    draw_disagreements(tmp_path / "chart.png", trials, REFERENCE, TEST, CLASS_NAMES)
 
-    assert read_picture(tmp_path / "picture.png").shape == (60, 950, 3)
+    assert read_picture(tmp_path / "chart.png").shape == (60, 950, 3)
 
 
 def test_at_most_twenty_five_disagreements_are_drawn(tmp_path):
@@ -413,13 +415,13 @@ def test_at_most_twenty_five_disagreements_are_drawn(tmp_path):
     answers = reference[:, [1, 0, 2]]
     trial = Trial("model.onnx", "onnx_runtime", BUDGET, "", answers, compare(reference, answers, labels, BUDGET))
     test = Split(np.zeros((40, 6, 8), np.uint8), labels)
-    draw_disagreements(tmp_path / "picture.png", [trial], reference, test, CLASS_NAMES)
+    draw_disagreements(tmp_path / "chart.png", [trial], reference, test, CLASS_NAMES)
 
-    assert read_picture(tmp_path / "picture.png").shape[0] == 60 + 5 * 230
+    assert read_picture(tmp_path / "chart.png").shape[0] == 60 + 5 * 230
 
 
 def test_class_names_may_hold_what_looks_like_a_formula(tmp_path):
     """A class whose name TeX would choke on is drawn as it is."""
-    draw_disagreements(tmp_path / "picture.png", make_trials(), REFERENCE, TEST, [r"$\frac$", "$", "_{"])
+    draw_disagreements(tmp_path / "chart.png", make_trials(), REFERENCE, TEST, [r"$\frac$", "$", "_{"])
 
-    assert read_picture(tmp_path / "picture.png").shape[0] == 290
+    assert read_picture(tmp_path / "chart.png").shape[0] == 290

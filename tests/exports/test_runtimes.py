@@ -8,7 +8,7 @@ from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
 from stages.lib.core.errors import DataError, ExportError
 from stages.lib.exports.checksums import CHECKSUMS_NAME
-from stages.lib.exports.parity_matrix import NOT_FOR_MICRO, find_obstacle
+from stages.lib.exports.parity_matrix import NOT_FOR_MICRO, find_unsupported_reason
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content, load_predictor
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.model.prediction import predict_in_batches
@@ -29,7 +29,7 @@ TOLERANCES = {
 # Integers are the same in any order of sums; floats in one runtime differ as they do between two.
 BATCH_TOLERANCES = dict.fromkeys(TOLERANCES, 1e-5) | {"model_int8.tflite": 0}
 RUNS = [(name, runtime) for name in TOLERANCES for runtime in find_runtimes(Path(name))]
-ABLE_RUNS = [(name, runtime) for name, runtime in RUNS if not find_obstacle(name, runtime)]
+ABLE_RUNS = [(name, runtime) for name, runtime in RUNS if not find_unsupported_reason(name, runtime)]
 LITERT_RUNS = [(name, runtime) for name, runtime in ABLE_RUNS if runtime.startswith("litert")]
 # Some as those it was trained on, some unlike them.
 IMAGES = np.concatenate(
@@ -41,9 +41,9 @@ import sys
 sys.modules["tflite_micro"] = None  # as Python marks what cannot be imported
 from pathlib import Path
 from stages.lib.core.errors import ExportError
-from stages.lib.exports.parity_matrix import find_obstacle
+from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import load_predictor
-print(find_obstacle("model_int8.tflite", "tflite_micro"))
+print(find_unsupported_reason("model_int8.tflite", "tflite_micro"))
 load_predictor(Path("model_int8.tflite"))
 try:
     load_predictor(Path("model_int8.tflite"), "tflite_micro")
@@ -262,10 +262,10 @@ def test_missing_wheel_of_tensorflow_lite_micro_ends_in_one_line(small_model, tm
     done = run_python("-c", CODE_WITHOUT_MICRO, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    obstacle, told = done.stdout.splitlines()
-    assert obstacle == "not installed: no wheel for this platform"
-    assert told.startswith("model_int8.tflite: expected ")
-    assert "TensorFlow Lite Micro" in told
+    unsupported_reason, reported = done.stdout.splitlines()
+    assert unsupported_reason == "not installed: no wheel for this platform"
+    assert reported.startswith("model_int8.tflite: expected ")
+    assert "TensorFlow Lite Micro" in reported
 
 
 def test_loading_and_answering_say_nothing(small_model, capfd):

@@ -7,7 +7,7 @@ import pytest
 from samples import IMAGE_SIZE, NORMALIZATION, make_split, run_python
 
 from stages.lib.exports.conversion import calibrate, convert_to_int8_tflite, fold_normalization
-from stages.lib.exports.parity_matrix import NOT_FOR_MICRO, find_obstacle
+from stages.lib.exports.parity_matrix import NOT_FOR_MICRO, find_unsupported_reason
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MicroInterpreter, measure_arena
 from stages.lib.microcontroller.arena import bound_arena
@@ -68,7 +68,9 @@ def test_file_that_is_not_for_it_is_a_runtime_error(small_model, name):
 def test_every_other_export_is_for_it(small_model):
     """Each .tflite file is either one that it refuses or one that it runs."""
     able = [
-        name for name in small_model.exports if name.endswith(".tflite") and not find_obstacle(name, "tflite_micro")
+        name
+        for name in small_model.exports
+        if name.endswith(".tflite") and not find_unsupported_reason(name, "tflite_micro")
     ]
 
     assert able == [INT8]

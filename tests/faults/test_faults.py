@@ -1,4 +1,4 @@
-"""Faults of disks and files in the real pipeline: told in a line, and made up for by the next `dvc repro`."""
+"""Errors of disks and files in the real pipeline: told in a line, and made up for by the next `dvc repro`."""
 
 import re
 import shutil
@@ -47,7 +47,7 @@ def project(reproduced, empty_store, tmp_path):
     return copy_clone(reproduced, tmp_path / "copy", empty_store)
 
 
-def run_alone(project, stage, *wrapper):
+def hold_stage_lock(project, stage, *wrapper):
     """`dvc repro` of the one stage, started by the wrapper."""
     return project.start(*wrapper, "dvc", "repro", "--force", "--single-item", stage)
 
@@ -102,7 +102,7 @@ def test_full_disk_loses_nothing(reproduced, empty_store, tmp_path, stage, share
         # DVC notes there who reads what, and a note that grows would end it before the stage: see the next test.
         (project.root / ".dvc/tmp/rwlock").write_text(f"{{}}{' ' * 16_384}", encoding="utf-8")
         with fill_disk(disk, int(size * share)):
-            failed = run_alone(project, stage)
+            failed = hold_stage_lock(project, stage)
             require_nothing_half(project, reproduced)
 
         require_told(failed, stage, NO_SPACE)
@@ -110,13 +110,13 @@ def test_full_disk_loses_nothing(reproduced, empty_store, tmp_path, stage, share
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told", "way_back"),
+    ("name", "content", "reported", "way_back"),
     [
         (".dvc/tmp/rwlock", '{"read": {"/', "Unable to read RWLock-file '.dvc/tmp/rwlock'", "rm .dvc/tmp/rwlock"),
         ("dvc.lock", "schema: '2.0'\nstages:\n  ing", "'./dvc.lock' validation failed", "git checkout dvc.lock"),
     ],
 )
-def test_file_that_dvc_could_not_write_whole_has_a_way_back(project, name, content, told, way_back):
+def test_file_that_dvc_could_not_write_whole_has_a_way_back(project, name, content, reported, way_back):
     """DVC writes over its own notes and dvc.lock: cut off by a full disk, each is back by the README's command."""
     project.run("git", "add", "dvc.lock")
     (project.root / name).write_text(content, encoding="utf-8")
@@ -124,7 +124,7 @@ def test_file_that_dvc_could_not_write_whole_has_a_way_back(project, name, conte
     project.run(*way_back.split())
 
     assert refused.returncode != 0
-    assert told in refused.stderr
+    assert reported in refused.stderr
     assert project.repro("evaluate") == []
 
 
@@ -156,7 +156,7 @@ def test_read_only_folder_loses_nothing(project, reproduced, stage, place):
     if stage != "track":
         forget(project, stage)
     (project.root / place).mkdir(exist_ok=True)
-    failed = run_alone(project, stage, *READ_ONLY, str(project.root / place))
+    failed = hold_stage_lock(project, stage, *READ_ONLY, str(project.root / place))
     require_nothing_half(project, reproduced)
 
     require_told(failed, stage, READ_ONLY_DISK)
@@ -209,7 +209,7 @@ def list_digests(project):
 
 
 def heal(project):
-    """Do what `pipeline verify --quick` says of each fault, until it finds none."""
+    """Do what `pipeline verify --quick` says of each error, until it finds none."""
     said = []
     for _ in range(len(DAMAGES)):
         found = project.start("pipeline", "verify", "--quick")
@@ -231,7 +231,7 @@ def test_damaged_cache_object_makes_no_state(project, reproduced, spot, kind):
     remove(project.root / spot.output)
     project.set_param(spot.param, spot.value)
     failed = project.start("dvc", "repro", spot.reader)
-    promised = list_digests(project)
+    expected = list_digests(project)
     project.run("git", "checkout", "--quiet", "--", "params.yaml")
 
     if kind == "gone":  # DVC sees that, and makes it anew
@@ -240,7 +240,7 @@ def test_damaged_cache_object_makes_no_state(project, reproduced, spot, kind):
         require_told(
             failed, spot.reader, f"{spot.output}[^:]*: expected MD5 .+ as in dvc.lock, .+`pipeline verify --quick`"
         )
-        assert promised == list_digests(reproduced)
+        assert expected == list_digests(reproduced)
         heal(project)
     require_nothing_lost(project, reproduced)
 
@@ -310,11 +310,13 @@ def test_edit_while_training_is_not_recorded(project, reproduced, edit):
             if line.startswith("train: epoch"):
                 edit(project)
                 break
-        told = dvc.stdout.read()
+        reported = dvc.stdout.read()
     lock = project.read("dvc.lock")
     project.run("git", "checkout", "--quiet", "--", "params.yaml", "stages")
 
     assert dvc.returncode != 0
-    assert len(re.findall(r"^train: .+: expected no edit while the stage runs, got an edit", told, re.MULTILINE)) == 1
+    assert (
+        len(re.findall(r"^train: .+: expected no edit while the stage runs, got an edit", reported, re.MULTILINE)) == 1
+    )
     assert lock == reproduced.read("dvc.lock")
     require_nothing_lost(project, reproduced)

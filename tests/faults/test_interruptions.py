@@ -134,12 +134,12 @@ def test_interrupted_stage_is_made_up_for_by_the_next_repro(moment, project, rep
         # At once, as a person would: what the first attempt left running is not waited for before.
         project.run("dvc", "repro")
         wait_for_end(process)
-    told = (project.root / "log.partial").read_text(encoding="utf-8")
+    reported = (project.root / "log.partial").read_text(encoding="utf-8")
 
     assert read_outputs(project) == read_outputs(reproduced)
     assert stage != "track" or read_runs(project) == ["FINISHED"]
-    assert seconds < START_SECONDS or "Traceback" not in told, told
-    assert "exited with 130" not in told or f"{stage}: interrupted; nothing was half-written" in told, told
+    assert seconds < START_SECONDS or "Traceback" not in reported, reported
+    assert "exited with 130" not in reported or f"{stage}: interrupted; nothing was half-written" in reported, reported
 
 
 def wait_for_work(project, process):
@@ -173,10 +173,10 @@ def test_stage_ends_with_the_dvc_that_started_it(project, shell):
     with train_long(project, shell) as (dvc, stage):
         kill(dvc)
         wait_for_end(stage)
-    told = (project.root / "log.partial").read_text(encoding="utf-8")
+    reported = (project.root / "log.partial").read_text(encoding="utf-8")
 
     assert not (project.root / "models/model.keras").exists()
-    assert told.endswith("train: the dvc that started this stage is gone; stopped, nothing was half-written\n")
+    assert reported.endswith("train: the dvc that started this stage is gone; stopped, nothing was half-written\n")
 
 
 def test_suspended_orphan_is_named_and_then_ends(project, reproduced):

@@ -26,8 +26,8 @@ from stages.ingest import IngestParams
 from stages.lib.core.errors import DataError, ExportError, ParamsError
 from stages.lib.core.params import load_section, validate_section
 from stages.lib.data.idx import open_idx, parse_idx
-from stages.lib.data.image_decoding import fit_picture, read_grey
-from stages.lib.data.image_folder import KINDS, read_pictures
+from stages.lib.data.image_decoding import fit_image, read_grey
+from stages.lib.data.image_folder import KINDS, read_image_folder
 from stages.lib.data.npz import open_npz
 from stages.lib.exports.parity import Budget, compare
 from stages.lib.exports.parity_matrix import Trial, describe_exports, measure_errors, require_parity, tabulate
@@ -228,7 +228,7 @@ def test_damaged_npz_is_an_array_or_an_error(save, seed):
     assert str(opened).startswith(str(path)) or isinstance(opened["x"], np.ndarray)
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------
 
 SAMPLES = draw_samples()
 
@@ -238,7 +238,7 @@ SAMPLES = draw_samples()
 def test_damaged_picture_is_read_or_refused(name, seed):
     """No exception of a decoder comes through."""
     content = damage(SAMPLES[name], random.Random(seed), list(SAMPLES.values()))
-    outcome = attempt(DataError, lambda: fit_picture(read_grey(io.BytesIO(content), "own/a.png", KINDS), (6, 8)))
+    outcome = attempt(DataError, lambda: fit_image(read_grey(io.BytesIO(content), "own/a.png", KINDS), (6, 8)))
 
     if isinstance(outcome, DataError):
         assert re.match(r"own/a\.png: expected .+, got .+; ", str(outcome))
@@ -303,23 +303,23 @@ def show(path):
 
 
 @given(ENTRIES, st.integers(0, 9))
-def test_each_file_of_any_folder_is_a_picture_or_a_fault(entries, seed):
-    """Every file is in Pictures or named by one fault, never in both and never in neither."""
+def test_each_file_of_any_folder_is_a_picture_or_a_problem(entries, seed):
+    """Every file is in Images or named by one error, never in both and never in neither."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "own"
         folder.mkdir()
         planted = plant(folder, entries)
-        pictures, faults = read_pictures(folder, "own", (2, 3), 0.3, seed, heading="test")
-        told = [str(fault).partition(": expected ")[0] for fault in faults]
+        pictures, problems = read_image_folder(folder, "own", (2, 3), 0.3, seed, heading="test")
+        reported = [str(problem).partition(": expected ")[0] for problem in problems]
         read = [name for names in pictures.files.values() for name in names] if pictures else []
         for path in planted:
             name = path.relative_to(folder)
-            own = told.count(" ".join(f"own/{show(name)}".split()))
+            own = reported.count(" ".join(f"own/{show(name)}".split()))
             # A class whose name is not UTF-8 is told as one.
-            around = sum(told.count(f"own/{show(parent)}") for parent in name.parents if "\udcff" in str(parent))
+            around = sum(reported.count(f"own/{show(parent)}") for parent in name.parents if "\udcff" in str(parent))
             count = read.count(name.as_posix()) + own + (around if not own else 0)
-            assert count == 1 if pictures else count <= 1, (name, told, read)
-        assert pictures or faults
+            assert count == 1 if pictures else count <= 1, (name, reported, read)
+        assert pictures or problems
         if pictures:
             assert [len(split.labels) for split in (pictures.train, pictures.test)] == [
                 len(pictures.files[name]) == len(pictures.sizes[name]) and len(pictures.sizes[name])

@@ -29,7 +29,7 @@ from stages.lib.core.arrays import load_array, save_array
 from stages.lib.core.errors import DataError, ParamsError, PipelineError, describe_os_error, show_controls
 from stages.lib.core.files import read_csv, read_json, write_csv, write_json
 from stages.lib.core.params import load_params, validate_section
-from stages.lib.data.image_folder import list_pictures
+from stages.lib.data.image_folder import list_image_files
 from stages.lib.data.npz import open_npz
 from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.model_metadata import add_onnx_metadata
@@ -162,7 +162,7 @@ def test_trap_springs_where_it_is_unpickled(marker):
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
 def test_pickled_array_is_refused(tmp_path, marker, name):
-    """Objects in place of an array are a fault of the data; a bare pickle under the array's name is, too."""
+    """Objects in place of an array are an error of the data; a bare pickle under the array's name is, too."""
     path = tmp_path / name
     np.save(path, np.array([Trap(marker)], object), allow_pickle=True)
     with pytest.raises(DataError, match=f"{name}: expected a whole .npy array"):
@@ -285,10 +285,10 @@ def test_code_in_a_keras_file_is_refused(tmp_path, marker, kind):
     path = write_keras(tmp_path / "model.keras", [INPUT, CODE_IN_KERAS[kind](marker)])
     with pytest.raises(
         DataError, match=r"model.keras: expected a whole .keras file without code, got \w+Error: "
-    ) as told:
+    ) as reported:
         load_network(path)
 
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     assert not marker.exists()
 
 
@@ -380,7 +380,7 @@ def test_class_may_have_any_name_that_is_text(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
 
-    assert list_pictures(tmp_path, "own")[1] == []
+    assert list_image_files(tmp_path, "own")[1] == []
 
 
 @pytest.mark.parametrize(("name", "got"), REFUSED_NAMES.items(), ids=map(ascii, REFUSED_NAMES))
@@ -388,10 +388,10 @@ def test_class_name_that_would_be_obeyed_is_refused(tmp_path, name, got):
     """Names that a terminal, a spreadsheet or a page would take for an order are told, in a line that obeys none."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
-    (fault,) = list_pictures(tmp_path, "own")[1]
+    (problem,) = list_image_files(tmp_path, "own")[1]
 
-    assert f", got {got}; rename the folder" in str(fault)
-    assert str(fault).isprintable()
+    assert f", got {got}; rename the folder" in str(problem)
+    assert str(problem).isprintable()
 
 
 @pytest.mark.parametrize("name", ALLOWED_NAMES)
@@ -414,12 +414,12 @@ def test_class_name_stays_one_cell_of_a_csv_report(tmp_path, name):
 def test_control_characters_are_shown_not_sent(text, shown):
     """Errors, whatever is in the names that they tell, leave the terminal as it is; letters stay letters."""
     assert show_controls(text) == shown
-    assert str(PipelineError(text, expected="a", got=text, do="b")) == f"{shown}: expected a, got {shown}; b"
+    assert str(PipelineError(text, expected="a", got=text, hint="b")) == f"{shown}: expected a, got {shown}; b"
     assert describe_os_error(FileNotFoundError(2, "No such file", text)).startswith(f"{shown}: No such file; ")
 
 
 def test_predict_shows_a_models_words_and_a_files_name_as_text(small_model, tmp_path, monkeypatch):
-    """An exported model may be anybody's: neither its class names nor a picture's name reach the terminal as orders."""
+    """An exported model may be anybody's: neither its class names nor a chart's name reach the terminal as orders."""
     monkeypatch.chdir(small_model.save(tmp_path))
     model = onnx.load("model.onnx")
     names = ["\x1b[31m", "\x9b2J", "\u202e"]

@@ -76,7 +76,7 @@ def test_packages_of_this_project_are_selected():
 
 @needs_another_processor
 @pytest.mark.parametrize(
-    ("programs", "told"),
+    ("programs", "reported"),
     [
         (
             [],
@@ -94,7 +94,7 @@ def test_packages_of_this_project_are_selected():
         ),
     ],
 )
-def test_missing_program_is_one_line(tmp_path, monkeypatch, programs, told):
+def test_missing_program_is_one_line(tmp_path, monkeypatch, programs, reported):
     """Where QEMU or apt is missing, one line says so and what to do, before anything else is done."""
     for name in programs:
         (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
@@ -102,7 +102,7 @@ def test_missing_program_is_one_line(tmp_path, monkeypatch, programs, told):
     monkeypatch.setenv("PATH", str(tmp_path))
     result = CliRunner().invoke(main, ["verify", "--arch", "aarch64"])
 
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"verify: {told}\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"verify: {reported}\n")
 
 
 @needs_another_processor

@@ -106,7 +106,7 @@ def few_images(mnist, tmp_path_factory):
     few = mnist._replace(
         train=Split(mnist.train.images[:IMAGES], mnist.train.labels[:IMAGES]),
         test=Split(mnist.test.images[:10], mnist.test.labels[:10]),
-        promised={"train": IMAGES, "test": 10},
+        expected={"train": IMAGES, "test": 10},
     )
     write_raw(root, few)
     data_dir = write_normalized(root)

@@ -209,12 +209,12 @@ def test_golden_answers_off_by_more_than_the_tolerance_are_refused(examined, run
     require_golden(firmware, golden, shift(firmware.tolerance))
     with pytest.raises(ExportError) as refusal:
         require_golden(firmware, golden, shift(firmware.tolerance + 1))
-    told = str(refusal.value)
+    reported = str(refusal.value)
 
-    assert told.startswith("the int8 export in ")
-    assert f": expected the golden answers within {firmware.tolerance} steps, " in told
-    assert f"got {firmware.tolerance + 1} steps; " in told
-    assert "\n" not in told
+    assert reported.startswith("the int8 export in ")
+    assert f": expected the golden answers within {firmware.tolerance} steps, " in reported
+    assert f"got {firmware.tolerance + 1} steps; " in reported
+    assert "\n" not in reported
 
 
 def test_other_test_images_are_no_matter_of_the_golden_answers(examined):

@@ -88,7 +88,7 @@ def test_no_mistake_is_no_row():
 
 
 def test_run_writes_the_four_reports(trained, tmp_path):
-    """Metrics, predictions and both pictures, and nothing else."""
+    """Metrics, predictions and both charts, and nothing else."""
     run(trained, tmp_path)
 
     assert sorted(list_files(tmp_path)) == ["confusion.png", "metrics.json", "misclassified.png", "predictions.csv"]
@@ -129,7 +129,7 @@ def test_reports_are_the_same_bytes_again(trained, tmp_path):
 
 
 def test_network_without_a_mistake_is_drawn(trained, tmp_path):
-    """Where no test image is misclassified the picture is still there."""
+    """Where no test image is misclassified the chart is still there."""
     test = load_split(trained / "data/normalized/test")
     probabilities = np.eye(3, dtype=np.float32)[test.labels]
     evaluate.draw_misclassified(tmp_path / "none.png", test.images, test.labels, probabilities, CLASS_NAMES)
@@ -138,7 +138,7 @@ def test_network_without_a_mistake_is_drawn(trained, tmp_path):
 
 
 def test_network_that_answers_nan_is_refused(trained, tmp_path):
-    """A network whose weights training has blown up is a fault of training, in one line."""
+    """A network whose weights training has blown up is an error of training, in one line."""
     network = build_network(IMAGE_SIZE, [], len(CLASS_NAMES), "softmax")
     network.set_weights([np.full_like(weights, 3e38) for weights in network.get_weights()])
     network.save(tmp_path / "model.keras")

@@ -345,11 +345,11 @@ def test_early_stopping_ends_with_the_weights_of_the_best_epoch(tmp_path, monito
     stopped = train_samples(tmp_path / "stopped", early_stopping=chosen, **JUMPY)
     values = [getattr(epoch, monitor) for epoch in train_samples(tmp_path / "all", **JUMPY).epochs]
     best = min(values[: len(stopped.epochs)]) if monitor == "val_loss" else max(values[: len(stopped.epochs)])
-    until_best = train_samples(tmp_path / "best", **(JUMPY | {"epochs": stopped.kept.number}))
+    until_best = train_samples(tmp_path / "best", **(JUMPY | {"epochs": stopped.best.number}))
 
     assert [getattr(epoch, monitor) for epoch in stopped.epochs] == values[: len(stopped.epochs)]
-    assert stopped.kept.number == values.index(best) + 1
-    assert len(stopped.epochs) == min(30, stopped.kept.number + patience)
+    assert stopped.best.number == values.index(best) + 1
+    assert len(stopped.epochs) == min(30, stopped.best.number + patience)
     assert list_weights(stopped.network) == list_weights(until_best.network)
 
 
@@ -357,8 +357,8 @@ def test_without_early_stopping_the_last_epoch_is_kept(tmp_path, capsys):
     """A patience of 0 trains all epochs, as the lecture does, whatever validation says, and tells so."""
     trained = train_samples(tmp_path, **JUMPY)
 
-    assert (len(trained.epochs), trained.kept) == (30, trained.epochs[-1])
-    assert min(trained.epochs, key=lambda epoch: epoch.val_loss) != trained.kept
+    assert (len(trained.epochs), trained.best) == (30, trained.epochs[-1])
+    assert min(trained.epochs, key=lambda epoch: epoch.val_loss) != trained.best
     assert capsys.readouterr().out.splitlines()[-1] == "train: kept the weights of epoch 30 (the last)"
 
 
@@ -371,13 +371,13 @@ def test_kept_epoch_is_printed_and_marked_in_the_history(tmp_path, capsys):
         train.run(params, data_dir, tmp_path / name / "model.keras", tmp_path / name / "history.csv")
         texts.append((tmp_path / name / "history.csv").read_bytes())
     rows = read_csv(tmp_path / "one/history.csv")
-    (kept,) = [row for row in rows if row["kept"] == "1"]
+    (best,) = [row for row in rows if row["best"] == "1"]
 
     assert texts[0] == texts[1]
-    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "kept"]
-    assert [row["kept"] for row in rows].count("0") == len(rows) - 1
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "best"]
+    assert [row["best"] for row in rows].count("0") == len(rows) - 1
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"train: kept the weights of epoch {kept['epoch']} (best val_loss of {len(rows)}, {kept['val_loss']})"
+        f"train: kept the weights of epoch {best['epoch']} (best val_loss of {len(rows)}, {best['val_loss']})"
     )
 
 

@@ -184,10 +184,10 @@ def test_run_takes_no_more_than_it_says(root):
     """Its files and the registered model, as MLflow keeps them."""
     before = (root / "mlflow.db").stat().st_size
     track(root)
-    kept = sum(path.stat().st_size for path in (root / "mlartifacts").rglob("*") if path.is_file())
+    best = sum(path.stat().st_size for path in (root / "mlartifacts").rglob("*") if path.is_file())
     grown = (root / "mlflow.db").stat().st_size - before
 
-    assert kept + grown <= tracking.estimate_size(make_record(), make_model(root, GOOD))
+    assert best + grown <= tracking.estimate_size(make_record(), make_model(root, GOOD))
 
 
 def test_predictions_that_memory_is_not_for_are_counted(monkeypatch):

@@ -143,7 +143,7 @@ def test_no_change_runs_nothing(project):
 
 
 def test_output_edited_in_place_is_made_again(project):
-    """An edit does not reach DVC's cache, whose objects DVC trusts: what was promised comes back."""
+    """An edit does not reach DVC's cache, whose objects DVC trusts: what was expected comes back."""
     path = project.root / "reports/validation/validation.json"
     before = path.read_bytes()
     path.write_bytes(b"{}")
@@ -337,10 +337,10 @@ def list_outputs(root):
 @pytest.mark.parametrize("text", ["stages: [1, 2]", "stages: {}"], ids=["no DVC's", "of no stage"])
 def test_lock_that_is_none_of_the_outputs_ends_tracking_in_one_line(project, text):
     """`python -m stages.track` says what is wrong with dvc.lock, and what to do, in one line."""
-    sound = project.read("dvc.lock")
+    valid = project.read("dvc.lock")
     (project.root / "dvc.lock").write_text(text, encoding="utf-8")
     done = project.start("python", "-m", "stages.track")
-    (project.root / "dvc.lock").write_text(sound, encoding="utf-8")
+    (project.root / "dvc.lock").write_text(valid, encoding="utf-8")
     (line,) = done.stderr.splitlines()
 
     assert done.returncode == 1
@@ -355,10 +355,10 @@ def test_champion_that_was_rolled_back_stays_so(project, tmp_path):
     copy.set_param("export.representative_samples", 123)
     copy.repro()
     printed = copy.run(*rollback)
-    told = copy.run("python", "-m", "stages.track")
+    reported = copy.run("python", "-m", "stages.track")
 
     assert printed.startswith("rollback: digits version 1 is the champion again, version 2 no longer is")
-    assert told.rstrip().endswith(
+    assert reported.rstrip().endswith(
         "digits version 2 is not promoted: version 2 of this state was rolled back; "
         "`pipeline rollback --to 2` makes it the champion again"
     )

@@ -112,7 +112,7 @@ def test_every_experiment_has_one_version_of_the_model(project):
 
 
 def test_store_is_sound_after_two_writers(project):
-    """SQLite finds no fault in the store that two experiments wrote to at the same time."""
+    """SQLite finds no error in the store that two experiments wrote to at the same time."""
     with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
         checked = store.execute("PRAGMA integrity_check").fetchall()
 

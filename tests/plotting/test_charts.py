@@ -1,4 +1,4 @@
-"""Pictures are PNG files whose bytes depend on what they show alone."""
+"""Charts are PNG files whose bytes depend on what they show alone."""
 
 import struct
 from pathlib import Path
@@ -18,17 +18,17 @@ CELLS = [
     [Cell(1.0, "none"), *[Cell(None, "")] * 2],
 ]
 POINTS = [
-    Point(9904, 0.73, is_sound=True, label="0.7300  hidden_units=[8]"),
-    Point(29632, 1.0, is_sound=True, label="1.0000  hidden_units=[32]"),
-    Point(29632, 0.97, is_sound=True, label=""),
-    Point(6704, 0.0, is_sound=False, label=""),
+    Point(9904, 0.73, is_valid=True, label="0.7300  hidden_units=[8]"),
+    Point(29632, 1.0, is_valid=True, label="1.0000  hidden_units=[32]"),
+    Point(29632, 0.97, is_valid=True, label=""),
+    Point(6704, 0.0, is_valid=False, label=""),
 ]
 # The ends of matplotlib's colours `OrRd`, and its `lightgrey`.
 WHITE, RED, GREY = (255, 247, 236), (127, 0, 0), (211, 211, 211)
 
 
 def draw(folder, name):
-    """One of the pictures that the stages draw, as bytes."""
+    """One of the charts that the stages draw, as bytes."""
     path = folder / f"{name}.png"
     match name:
         case "confusions":
@@ -62,7 +62,7 @@ PICTURES = pytest.mark.parametrize("name", NAMES)
 
 @PICTURES
 def test_picture_drawn_twice_is_the_same_bytes(tmp_path, name):
-    """Neither time nor chance is in a picture."""
+    """Neither time nor chance is in a chart."""
     assert draw(tmp_path, name) == draw(tmp_path, name)
 
 
@@ -100,7 +100,7 @@ def test_picture_names_no_program(tmp_path, name):
 
 @PICTURES
 def test_picture_can_be_opened(tmp_path, name):
-    """A picture is a PNG file with something on it."""
+    """A chart is a PNG file with something on it."""
     draw(tmp_path, name)
     with Image.open(tmp_path / f"{name}.png") as picture:
         picture.load()
@@ -172,12 +172,12 @@ def test_cells_stand_in_the_order_of_rows_and_columns(tmp_path):
 
 
 def test_cell_shows_its_text(tmp_path):
-    """Another text is another picture."""
+    """Another text is another chart."""
     assert not np.array_equal(draw_cells(tmp_path, [[Cell(0.0, "9")]]), draw_cells(tmp_path, [[Cell(0.0, "8")]]))
 
 
 def test_every_point_of_a_front_has_its_line(tmp_path):
-    """The labels stand below: a picture with more of them is taller, and as wide."""
+    """The labels stand below: a chart with more of them is taller, and as wide."""
     sizes = []
     for count in (1, 2):
         draw_front(tmp_path / "front.png", "trials", "bytes", "accuracy", POINTS[:count], best=None)

@@ -1,4 +1,4 @@
-"""A stage's shell: params in, exit code and one line per fault out. Each test runs a tiny stage in a process."""
+"""A stage's shell: params in, exit code and one line per error out. Each test runs a tiny stage in a process."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ import os, resource, signal, time
 from pathlib import Path
 
 from stages.lib.core.errors import DataError
-from stages.lib.core.files import write_whole
+from stages.lib.core.files import atomic_write
 from stages.lib.core.params import Section
 from stages.lib.runner.stage import main
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
 SLOW_BODY = """
     # A shell that started the tests in the background may have had them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with write_whole(Path("out")) as partial:
+    with atomic_write(Path("out")) as partial:
         partial.write_text("half")
         print("writing", flush=True)
         time.sleep(60)
@@ -82,10 +82,10 @@ def test_sound_stage_gets_its_params_and_ends_with_0(project):
 )
 def test_edit_of_an_input_while_the_stage_runs_is_refused(project, edit, place):
     """DVC would record the edited params or source with the output of those before the edit."""
-    code, told = run_stage(project, edit)
+    code, reported = run_stage(project, edit)
 
     assert code == 1
-    assert told == (
+    assert reported == (
         f"tiny: {place.format(root=project)}: expected no edit while the stage runs, got an edit; "
         "run `dvc repro` again\n"
     )
@@ -115,9 +115,9 @@ def test_edit_of_what_is_no_input_is_allowed(project, edit):
 )
 def test_edit_of_a_section_that_the_stage_also_reads_is_refused(project, params, place):
     """Sections of other stages that its outputs depend on are inputs as its own is, be they there or not."""
-    code, told = run_stage(project, f'Path("params.yaml").write_text({params!r})', also_reads=("other", "added"))
+    code, reported = run_stage(project, f'Path("params.yaml").write_text({params!r})', also_reads=("other", "added"))
 
-    assert (code, told) == (
+    assert (code, reported) == (
         1,
         f"tiny: {place}: expected no edit while the stage runs, got an edit; run `dvc repro` again\n",
     )
@@ -138,18 +138,18 @@ def test_edit_of_a_section_that_the_stage_does_not_read_is_allowed(project, para
 
 def test_params_broken_while_the_stage_runs_are_one_line(project):
     """A params.yaml that can no longer be read is told as such: the stage does not end well."""
-    code, told = run_stage(project, 'Path("params.yaml").write_text("tiny: {size: [3")')
+    code, reported = run_stage(project, 'Path("params.yaml").write_text("tiny: {size: [3")')
 
     assert code == 1
-    assert told.startswith("tiny: params.yaml: expected ")
-    assert told.count("\n") == 1
+    assert reported.startswith("tiny: params.yaml: expected ")
+    assert reported.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ('raise DataError("x", expected="a", got="b", do="c")', "tiny: x: expected a, got b; c"),
-        ('Path("none/x").write_text("")', "tiny: none/x: No such file or directory; put it right and run again"),
+        ('Path("none/x").write_text("")', "tiny: none/x: No such file or directory; fix it and run again"),
         (
             # As root may write anywhere, the stage becomes nobody.
             """
@@ -158,21 +158,21 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
                 os.seteuid(65534)
             Path("locked/x").write_text("")
             """,
-            "tiny: locked/x: Permission denied; put it right and run again",
+            "tiny: locked/x: Permission denied; fix it and run again",
         ),
         (
             # A limit of this process is met like the end of a disk.
             """
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-            with write_whole(Path("out")) as partial:
+            with atomic_write(Path("out")) as partial:
                 partial.write_bytes(bytes(100))
             """,
-            "tiny: out: File too large; put it right and run again",
+            "tiny: out: File too large; fix it and run again",
         ),
     ],
 )
-def test_fault_that_a_person_can_put_right_is_one_line(project, body, message):
-    """A fault of the data, a missing file, a missing permission and a full disk end with 1 and one line."""
+def test_problem_that_a_person_can_put_right_is_one_line(project, body, message):
+    """An error of the data, a missing file, a missing permission and a full disk end with 1 and one line."""
     assert run_stage(project, body) == (1, f"{message}\n")
     assert not list(project.glob("*.partial"))
     assert not (project / "out").exists()
@@ -188,7 +188,7 @@ FREE_SOME = "free some (`dvc gc --workspace` empties DVC's cache of what is not 
         ('Path("/dev/full").write_text("x")', "input or output"),
         (
             """
-            with write_whole(Path("out")) as partial:
+            with atomic_write(Path("out")) as partial:
                 partial.symlink_to("/dev/full")
                 partial.write_text("x")
             """,
@@ -196,7 +196,7 @@ FREE_SOME = "free some (`dvc gc --workspace` empties DVC's cache of what is not 
         ),
         (
             """
-            with write_whole(Path("out")) as partial:
+            with atomic_write(Path("out")) as partial:
                 import numpy as np
                 from stages.lib.core.arrays import save_array
                 partial.symlink_to("/dev/full")
@@ -209,9 +209,9 @@ FREE_SOME = "free some (`dvc gc --workspace` empties DVC's cache of what is not 
 )
 def test_full_disk_is_one_line(project, body, where):
     """A disk without space ends a stage with 1 and one line, which names the output that there is no room for."""
-    code, told = run_stage(project, body)
+    code, reported = run_stage(project, body)
 
-    assert (code, told) == (1, f"tiny: {where}: No space left on device; {FREE_SOME}\n")
+    assert (code, reported) == (1, f"tiny: {where}: No space left on device; {FREE_SOME}\n")
 
 
 def test_no_place_for_temporary_files_is_one_line(project):
@@ -232,23 +232,23 @@ def test_no_place_for_temporary_files_is_one_line(project):
     )
 
 
-def test_fault_of_the_code_keeps_its_traceback(project):
+def test_problem_of_the_code_keeps_its_traceback(project):
     """What no person's input can cause is not dressed up as such."""
-    code, told = run_stage(project, "1 / 0")
+    code, reported = run_stage(project, "1 / 0")
 
     assert code == 1
-    assert told.startswith("Traceback")
-    assert told.endswith("ZeroDivisionError: division by zero\n")
+    assert reported.startswith("Traceback")
+    assert reported.endswith("ZeroDivisionError: division by zero\n")
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "told"),
+    ("sent", "code", "reported"),
     [
         (signal.SIGINT, 130, "tiny: interrupted; nothing was half-written\n"),
         (signal.SIGTERM, 143, ""),
     ],
 )
-def test_stopped_stage_leaves_nothing_half_written(project, sent, code, told):
+def test_stopped_stage_leaves_nothing_half_written(project, sent, code, reported):
     """Ctrl-C and `kill` end a stage with the shell's code for them, and the file is as it was before."""
     (project / "out").write_text("old", encoding="utf-8")
     write_stage(project, SLOW_BODY)
@@ -260,7 +260,7 @@ def test_stopped_stage_leaves_nothing_half_written(project, sent, code, told):
     stage.send_signal(sent)
     _, stderr = stage.communicate(timeout=30)
 
-    assert (stage.returncode, stderr) == (code, told)
+    assert (stage.returncode, stderr) == (code, reported)
     assert (project / "out").read_text(encoding="utf-8") == "old"
     assert list_files(project).keys() == before | {".cache/stage.lock"}
 
@@ -269,8 +269,8 @@ def test_stage_stopped_while_it_imports_is_one_line(project):
     """Ctrl-C while a stage's packages are imported, TensorFlow's noise held back, is no traceback from inside them."""
     slow = """
         import time
-        from stages.lib.core.native_stderr import hold_back_stderr
-        with hold_back_stderr():
+        from stages.lib.core.native_stderr import capture_native_stderr
+        with capture_native_stderr():
             print("importing", flush=True)
             time.sleep(60)
     """
@@ -286,9 +286,9 @@ def test_stage_stopped_while_it_imports_is_one_line(project):
     )
     assert stage.stdout.readline() == "importing\n"
     stage.send_signal(signal.SIGINT)
-    _, told = stage.communicate(timeout=30)
+    _, reported = stage.communicate(timeout=30)
 
-    assert (stage.returncode, told) == (130, "slow: interrupted; nothing was half-written\n")
+    assert (stage.returncode, reported) == (130, "slow: interrupted; nothing was half-written\n")
 
 
 def test_signal_that_a_library_loses_ends_the_stage_all_the_same(project):
@@ -323,7 +323,7 @@ def test_second_stage_in_a_folder_is_refused_with_the_name_of_the_first(project)
 def test_stage_without_params_file_says_where_to_run(project):
     """Outside the project's root a stage says so."""
     (project / "params.yaml").unlink()
-    code, told = run_stage(project, "pass")
+    code, reported = run_stage(project, "pass")
 
     assert code == 1
-    assert re.fullmatch("tiny: params.yaml: expected a file, got none; run from the project's root folder\n", told)
+    assert re.fullmatch("tiny: params.yaml: expected a file, got none; run from the project's root folder\n", reported)

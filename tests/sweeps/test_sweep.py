@@ -291,7 +291,7 @@ def test_killed_node_loses_and_doubles_no_trial(interrupted, finished, table):
 
 
 def test_nothing_temporary_is_left(project, finished):
-    """Beside the results a sweep leaves its table and its picture."""
+    """Beside the results a sweep leaves its table and its chart."""
     assert finished.exit_code == 0
     assert sorted(path.name for path in (project.root / "reports/sweeps/nets").iterdir()) == [
         ".lock",
@@ -314,7 +314,7 @@ def test_diverging_trial_is_a_result_with_its_reason(table):
 
     assert len(failed) == DIVERGING
     assert failed == table[-DIVERGING:]
-    assert any("expected a finite loss and finite weights" in row["fault"] for row in failed)
+    assert any("expected a finite loss and finite weights" in row["error"] for row in failed)
     assert all(row["train.learning_rate"] == "1e+30" for row in failed)
 
 
@@ -352,12 +352,12 @@ def test_best_gives_the_same_bytes_under_dvc_repro(project, written, table):
     _, phase = written
     stages = YAML(typ="safe").load(project.read("dvc.lock"))["stages"]
     outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-    promised = {name.removeprefix("md5/"): md5 for name, md5 in table[0].items() if name.startswith("md5/")}
+    expected = {name.removeprefix("md5/"): md5 for name, md5 in table[0].items() if name.startswith("md5/")}
 
     assert phase.exit_code == 0, phase.output
-    assert len(promised) == 5
-    assert promised.items() <= outputs.items()
-    assert all(f"MD5 {md5}  {path}" in phase.output for path, md5 in promised.items())
+    assert len(expected) == 5
+    assert expected.items() <= outputs.items()
+    assert all(f"MD5 {md5}  {path}" in phase.output for path, md5 in expected.items())
 
 
 def test_best_is_written_with_comments_kept(project, written):
@@ -388,7 +388,7 @@ def test_trials_and_pipeline_runs_can_be_compared(project, written, runs):
 
 
 def test_finished_sweep_runs_nothing_again(project, written, finished):
-    """A sweep that is there already starts no worker, logs nothing twice and writes the same table and picture."""
+    """A sweep that is there already starts no worker, logs nothing twice and writes the same table and chart."""
     _, phase = written
 
     assert phase.ended == []
@@ -397,7 +397,7 @@ def test_finished_sweep_runs_nothing_again(project, written, finished):
 
 
 def test_equal_trials_give_equal_bytes(project, written, tmp_path):
-    """Table and picture depend on the trials alone."""
+    """Table and chart depend on the trials alone."""
     assert written[1].exit_code == 0
     folder = project.root / "reports/sweeps/nets"
     first = {name: (folder / name).read_bytes() for name in ("trials.csv", "front.png")}
@@ -415,7 +415,7 @@ def test_equal_trials_give_equal_bytes(project, written, tmp_path):
 def test_process_that_served_others_gives_the_same_bytes(project, finished, table, tmp_path):
     """A trial has the same outputs in whatever process, and whatever that process did before."""
     assert finished.exit_code == 0
-    promised = {
+    expected = {
         int(row["trial"]): {name.removeprefix("md5/"): md5 for name, md5 in row.items() if name.startswith("md5/")}
         for row in table
     }
@@ -425,7 +425,7 @@ def test_process_that_served_others_gives_the_same_bytes(project, finished, tabl
         order = (FIRST_WIDE, FIRST, FIRST_WIDE)
         outputs = [command.run_trial(trials[number - 1], data_dir, tmp_path).outputs for number in order]
 
-    assert outputs == [promised[number] for number in order]
+    assert outputs == [expected[number] for number in order]
 
 
 def test_changed_source_or_data_makes_results_not_count(project, tmp_path, written):
@@ -450,11 +450,11 @@ def test_stale_data_is_told_before_anything_starts(project, written):
     """Data that is not what dvc.lock has, or params that it was not made with, end in one line that says what to do."""
     assert written[1].exit_code == 0
     labels = project.root / "data/normalized/train/labels.npy"
-    sound = labels.read_bytes()
+    valid = labels.read_bytes()
     labels.chmod(0o644)
-    labels.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    labels.write_bytes(valid[:-1] + bytes([valid[-1] ^ 1]))
     damaged = run_sweep(project)
-    labels.write_bytes(sound)
+    labels.write_bytes(valid)
     text = project.read("params.yaml")
     project.set_param("normalize.seed", 5)
     stale = run_sweep(project)

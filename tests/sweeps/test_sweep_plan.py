@@ -92,7 +92,7 @@ def test_goal_is_told_in_a_line(read):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "params: {net.epoch: [1]}",
@@ -124,16 +124,18 @@ def test_goal_is_told_in_a_line(read):
         ("params: {net.epochs: [1]}\ntrails: 5", "trails: expected one of the keys"),
     ],
 )
-def test_fault_of_a_grid_is_told_in_one_line(read, text, told):
-    """Each fault names where it is, what is expected, what is there and what to do."""
-    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}" if "expected a metric" not in told else told) as fault:
+def test_problem_of_a_grid_is_told_in_one_line(read, text, reported):
+    """Each error names where it is, what is expected, what is there and what to do."""
+    with pytest.raises(
+        ParamsError, match=f"sweep.yaml: {reported}" if "expected a metric" not in reported else reported
+    ) as problem:
         read(GRID + text)
 
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("net.epochs: {min: 5, max: 2}", "params.net.epochs: expected min at most max, .* got min 5, max 2"),
         ("net.rate: {min: 0, max: 1, log: true}", "params.net.rate: expected min at most max, and above 0 with log"),
@@ -143,14 +145,14 @@ def test_fault_of_a_grid_is_told_in_one_line(read, text, told):
         ("net.rate: {min: 0.1, max: one}", "params.net.rate.max: expected a number, got 'one'"),
     ],
 )
-def test_fault_of_a_range_is_told_in_one_line(read, text, told):
+def test_problem_of_a_range_is_told_in_one_line(read, text, reported):
     """A range is judged by its ends, whatever would be drawn from it."""
-    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}"):
+    with pytest.raises(ParamsError, match=f"sweep.yaml: {reported}"):
         read(RANDOM + f"params: {{{text}}}")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "search: grids\nparams: {net.epochs: [1]}\nmaximize: accuracy/test",
@@ -165,18 +167,18 @@ def test_fault_of_a_range_is_told_in_one_line(read, text, told):
         ("- 1", "expected search, params, and minimize or maximize, got"),
     ],
 )
-def test_fault_of_the_file_is_told_in_one_line(read, text, told):
+def test_problem_of_the_file_is_told_in_one_line(read, text, reported):
     """A file must say what is searched, how, and for what."""
-    with pytest.raises(ParamsError, match=f"sweep.yaml: {told}"):
+    with pytest.raises(ParamsError, match=f"sweep.yaml: {reported}"):
         read(text)
 
 
-def test_same_fault_of_many_trials_is_told_once(read):
-    """A value that is wrong in every trial is one fault."""
-    with pytest.raises(ParamsError) as fault:
+def test_same_problem_of_many_trials_is_told_once(read):
+    """A value that is wrong in every trial is one error."""
+    with pytest.raises(ParamsError) as problem:
         read(GRID + "params: {net.epochs: [0], net.rate: [0.1, 0.2, 0.3]}")
 
-    assert str(fault.value).count("expected") == 1
+    assert str(problem.value).count("expected") == 1
 
 
 def test_settings_leave_the_params_they_are_applied_to():

@@ -20,9 +20,9 @@ RESULT = Result("", {"models/model.keras": "a1"}, {"train": 1.5}, 0)
 SMALLEST = Goal(INT8_BYTES, False, {ACCURACY: Bounds(min=0.9)})
 
 
-def make_trial(number, accuracy, size, fault=""):
+def make_trial(number, accuracy, size, problem=""):
     return Scored(
-        number, {"train.epochs": number}, RESULT._replace(fault=fault), {ACCURACY: accuracy, INT8_BYTES: size}
+        number, {"train.epochs": number}, RESULT._replace(problem=problem), {ACCURACY: accuracy, INT8_BYTES: size}
     )
 
 
@@ -34,7 +34,7 @@ def test_kept_result_is_read_again(tmp_path):
     assert (tmp_path / "key" / "metrics.json").read_bytes() == b"{}"
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fault": ""}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"error": ""}'])
 def test_damaged_result_does_not_count(tmp_path, content):
     """What cannot be read is no result: the trial runs again."""
     if content is not None:
@@ -49,7 +49,7 @@ def test_best_is_the_smallest_that_is_accurate_enough():
         make_trial(1, 0.95, 3000),
         make_trial(2, 0.80, 1000),
         make_trial(3, 0.92, 2000),
-        make_trial(4, 0.99, 500, fault="it diverged"),
+        make_trial(4, 0.99, 500, problem="it diverged"),
         make_trial(5, 0.97, 3000),
     ]
 
@@ -75,7 +75,7 @@ def test_front_has_no_point_that_another_beats():
 
 def test_table_is_the_same_bytes_for_equal_trials(tmp_path):
     """Neither seconds nor retries are in the table, so that equal sweeps have equal ones."""
-    trials = [make_trial(1, 0.95, 3000), make_trial(2, 0.5, 100, fault="it, diverged")]
+    trials = [make_trial(1, 0.95, 3000), make_trial(2, 0.5, 100, problem="it, diverged")]
     slower = [
         trial._replace(result=trial.result._replace(seconds={"train": 9.0}, retries=2)) for trial in reversed(trials)
     ]

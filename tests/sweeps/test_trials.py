@@ -94,7 +94,7 @@ def test_each_item_is_answered_once(workers, jobs):
 
     assert sorted(answer.item for answer in answers) == list(range(6))
     assert all(answer.result[0] == answer.item + NUMBERS.sum() for answer in answers)
-    assert all((answer.fault, answer.retries) == ("", 0) for answer in answers)
+    assert all((answer.problem, answer.retries) == ("", 0) for answer in answers)
 
 
 def test_process_serves_many_items(workers, jobs, source_dir):
@@ -127,27 +127,27 @@ def test_killed_process_has_its_item_tried_again(workers, jobs):
 
 
 def test_item_that_always_kills_its_process_is_given_up(workers, jobs):
-    """What kills every process that tries it ends as a fault, after three more attempts."""
+    """What kills every process that tries it ends as an error, after three more attempts."""
     (answer,) = workers.run(jobs.die, ["a"])
 
     assert answer.result is None
     assert answer.retries == 3
-    assert answer.fault.startswith("lost 4 times: WorkerCrashedError")
+    assert answer.problem.startswith("lost 4 times: WorkerCrashedError")
 
 
-def test_fault_of_the_function_is_told_and_not_tried_again(workers, jobs):
+def test_problem_of_the_function_is_told_and_not_tried_again(workers, jobs):
     """An exception would come again: it is told for its item, and the others go on."""
     by_item = {}
     for item in (1, 2):
         (by_item[item],) = workers.run(jobs.fail, [item])
 
-    assert by_item[1].fault == "ValueError: a bug"
+    assert by_item[1].problem == "ValueError: a bug"
     assert by_item[1].retries == 0
     assert by_item[2].result == "x"
 
 
-def test_fault_that_a_person_can_mend_ends_all(workers, jobs):
-    """What a person has to put right on a node ends the sweep with its line."""
+def test_problem_that_a_person_can_mend_ends_all(workers, jobs):
+    """What a person has to fix on a node ends the sweep with its line."""
     with pytest.raises(DataError, match="node: expected sound data, got none; mend it"):
         list(workers.run(jobs.refuse, ["a"]))
 

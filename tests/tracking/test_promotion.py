@@ -10,7 +10,7 @@ from scipy.stats import binomtest  # comes with scikit-learn
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json, write_csv
 from stages.lib.core.params import load_params
-from stages.lib.tracking.promotion import Champion, Contender, Criteria, compute_p_value, decide, read_predictions
+from stages.lib.tracking.promotion import Challenger, Champion, Criteria, compute_p_value, decide, read_predictions
 from stages.track import collect_recalls
 
 CRITERIA = Criteria(significance=0.05, min_recall=0.7)
@@ -23,7 +23,7 @@ SECONDS_FOR_TEN_THOUSAND = 5
 
 def make_candidate(only_champion=0, only_candidate=0, **changes):
     """A sound candidate that differs from the champion of these counts."""
-    candidate = Contender(
+    candidate = Challenger(
         accuracy=0.95,
         test_data="a1",
         accepted=True,
@@ -123,7 +123,7 @@ def test_unsound_model_is_refused_whatever_the_champion(changes, reason, champio
 
 
 def test_recall_at_its_floor_passes():
-    """A class that is recognized just as often as the floor wants is no fault."""
+    """A class that is recognized just as often as the floor wants is no error."""
     candidate = make_candidate(recalls={"a": 0.7})
 
     assert decide(candidate, None, CRITERIA).is_promoted
@@ -145,7 +145,7 @@ def test_changed_test_data_starts_a_new_line_of_champions():
 
 
 @pytest.mark.parametrize(
-    ("predictions", "fault"),
+    ("predictions", "error"),
     [
         ("are gone", "are gone"),
         ("cannot be read", "cannot be read"),
@@ -164,13 +164,13 @@ def test_changed_test_data_starts_a_new_line_of_champions():
     ],
     ids=["better", "as good", "worse"],
 )
-def test_accuracy_decides_where_predictions_do_not_compare(predictions, fault, accuracy, is_promoted, verdict):
+def test_accuracy_decides_where_predictions_do_not_compare(predictions, problem, accuracy, is_promoted, verdict):
     """A champion without usable predictions is replaced unless its accuracy was higher: nothing shows it was luck."""
     champion = make_champion(accuracy=accuracy, predictions=predictions)
 
     assert decide(make_candidate(), champion, CRITERIA) == (
         is_promoted,
-        f"the predictions of champion version 3 {fault}, so accuracy alone decides: {verdict}",
+        f"the predictions of champion version 3 {problem}, so accuracy alone decides: {verdict}",
     )
 
 

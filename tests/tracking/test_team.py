@@ -118,7 +118,7 @@ def ask(*arguments):
 
 
 def test_whatis_and_report_ask_the_server(team):
-    """In the second clone, which never computed anything, a file leads to the server's run and the report is sound."""
+    """In the second clone, which never computed anything, a file leads to the server's run and the report is valid."""
     run = next(run for run in team.list_runs() if run.data.tags["pipeline.state"] == read_digest(team.first))
 
     assert f"run {run.info.run_id}, experiment digits" in team.run(team.second, ask("whatis", "models/model.keras"))

@@ -30,7 +30,7 @@ from stores import (
 from stages.lib.core.errors import TrackingError
 from stages.lib.core.files import write_csv
 from stages.lib.tracking import tracking
-from stages.track import collect_history, find_kept_epoch
+from stages.track import collect_history, find_best_epoch
 
 
 def test_run_holds_params_metrics_steps_data_and_artifacts(root):
@@ -82,13 +82,13 @@ def test_row_that_another_clone_inserts_at_the_same_moment_is_found(root, table,
     assert get_champion(store) == str(version.version)
 
 
-@pytest.mark.parametrize(("marks", "kept"), [("010", {"kept_epoch/train": 2.0}), (None, {})])
-def test_kept_epoch_is_a_metric_and_the_columns_are_curves(tmp_path, marks, kept):
+@pytest.mark.parametrize(("marks", "best"), [("010", {"best_epoch/train": 2.0}), (None, {})])
+def test_kept_epoch_is_a_metric_and_the_columns_are_curves(tmp_path, marks, best):
     """Early stopping's choice is one figure of the run; without early stopping there is none."""
-    header = ["epoch", "loss", "accuracy", *(["kept"] if marks else [])]
+    header = ["epoch", "loss", "accuracy", *(["best"] if marks else [])]
     write_csv(tmp_path / "history.csv", header, [[n, n / 2, 0.5, *(marks[n - 1] if marks else "")] for n in (1, 2, 3)])
 
-    assert find_kept_epoch(tmp_path) == kept
+    assert find_best_epoch(tmp_path) == best
     assert collect_history(tmp_path) == {"loss/train": [0.5, 1.0, 1.5], "accuracy/train": [0.5, 0.5, 0.5]}
 
 
@@ -179,7 +179,7 @@ def test_failure_midway_leaves_no_finished_run(root):
 
 
 @pytest.mark.parametrize(
-    ("contender", "champion", "reason"),
+    ("challenger", "champion", "reason"),
     [
         (make_contender(*range(4)), "2", "better than champion version 1 (of 100 test images"),
         (GOOD, "2", "right on the same images as champion version 1"),
@@ -211,10 +211,10 @@ def test_failure_midway_leaves_no_finished_run(root):
         "without parity",
     ],
 )
-def test_alias_follows_the_decision_and_the_reason_is_recorded(root, contender, champion, reason):
+def test_alias_follows_the_decision_and_the_reason_is_recorded(root, challenger, champion, reason):
     """The champion's alias moves or stays, and run and version tell why."""
     track(root)
-    store, run, version, _ = track(root, "s2", contender)
+    store, run, version, _ = track(root, "s2", challenger)
 
     assert get_champion(store) == champion
     assert store.client.get_run(run.info.run_id).data.tags["promotion"].startswith(reason)
@@ -234,7 +234,7 @@ def drop_last_row(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "fault"),
+    ("spoil", "error"),
     [
         (remove_file, "are gone"),
         (write_nonsense, "cannot be read"),
@@ -242,21 +242,21 @@ def drop_last_row(path):
     ],
 )
 @pytest.mark.parametrize(
-    ("contender", "champion", "verdict"),
+    ("challenger", "champion", "verdict"),
     [
         (make_contender(*range(5, 10)), "2", "0.9500 is not lower than the champion's 0.9500"),
         (make_contender(*range(6)), "1", "0.9400 is lower than the champion's 0.9500"),
     ],
     ids=["as good", "worse"],
 )
-def test_champion_without_its_predictions_is_compared_by_accuracy(root, spoil, fault, contender, champion, verdict):
+def test_champion_without_its_predictions_is_compared_by_accuracy(root, spoil, problem, challenger, champion, verdict):
     """When the champion's run has lost its predictions, the accuracies decide, and the reason says so."""
     _, first, _, _ = track(root)
     spoil(root / "mlartifacts/digits" / first.info.run_id / "artifacts/reports/evaluation/predictions.csv")
-    store, _, _, decision = track(root, "s2", contender)
+    store, _, _, decision = track(root, "s2", challenger)
 
     assert get_champion(store) == champion
-    assert decision.reason == f"the predictions of champion version 1 {fault}, so accuracy alone decides: {verdict}"
+    assert decision.reason == f"the predictions of champion version 1 {problem}, so accuracy alone decides: {verdict}"
 
 
 def test_champion_whose_run_is_gone_is_compared_by_accuracy(root):
@@ -271,7 +271,7 @@ def test_champion_whose_run_is_gone_is_compared_by_accuracy(root):
 
 def test_champion_that_was_registered_by_hand_is_replaced(root):
     """A champion of which no test data is recorded cannot have been measured on the same."""
-    store, _, version, _ = track(root, contender=GOOD._replace(accepted=False))
+    store, _, version, _ = track(root, challenger=GOOD._replace(accepted=False))
     by_hand = store.client.create_model_version("digits", version.source)
     store.client.set_registered_model_alias("digits", "champion", by_hand.version)
     _, _, _, decision = track(root, "s2")

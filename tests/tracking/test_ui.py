@@ -1,6 +1,6 @@
 """MLflow's pages, in a real browser, over the runs that the README makes: what a person changes can be compared.
 
-UI_SCREENSHOTS=.github/images makes the README's pictures anew.
+UI_SCREENSHOTS=.github/images makes the README's charts anew.
 """
 
 import os
@@ -175,9 +175,9 @@ def test_charts_draw_the_learning_curves(browser, runs_page, pages):
     browser.resize(1400, 1000)
 
 
-@pytest.mark.parametrize("picture", ["confusion.png", "parity.png"])
+@pytest.mark.parametrize("chart", ["confusion.png", "parity.png"])
 def test_run_shows_its_pictures(browser, runs_page, pages, picture):
-    """A run's page shows the pictures among its artifacts, loaded whole."""
+    """A run's page shows the charts among its artifacts, loaded whole."""
     browser.open(runs_page)
     browser.press(pages.names[0])
     browser.press("Artifacts")

@@ -148,7 +148,7 @@ def test_names_of_the_data_are_text(docs):
 
 
 def test_pages_need_nothing_but_themselves(docs):
-    """No style, picture, script or letter comes from elsewhere: a folder on a disk without a network is enough."""
+    """No style, image, script or letter comes from elsewhere: a folder on a disk without a network is enough."""
     for page in docs.values():
         assert {tag for tag, _ in Texts(page).tags}.isdisjoint({"script", "img", "link", "iframe"})
         assert not re.search(r"https?:|url\(|@import", page)

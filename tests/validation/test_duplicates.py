@@ -8,8 +8,8 @@ from PIL import Image
 from samples import make_dataset
 
 from stages.lib.core.arrays import Split
-from stages.lib.validation import duplicates as copies
-from stages.lib.validation.duplicates import NEAR_CORRELATION, correlate, find_copies, find_near
+from stages.lib.validation import duplicates
+from stages.lib.validation.duplicates import NEAR_CORRELATION, correlate, find_duplicates, find_near
 from stages.lib.validation.image_features import Rows, hash_images, measure_images
 
 SIZE = 28
@@ -21,7 +21,7 @@ LEAST_FOUND = 0.95
 def measure(train, test):
     """The rows of two splits and their copies."""
     rows = Rows.of({"train": train, "test": test})
-    return rows, find_copies(rows, measure_images(rows))
+    return rows, find_duplicates(rows, measure_images(rows))
 
 
 def draw_strokes(count, seed=0):
@@ -60,12 +60,12 @@ def test_copies_are_found_however_few_rows_are_looked_at_together(monkeypatch, w
     train.images[20] = train.images[10]
     test.images[[5, 7]] = train.images[10]
     test.images[9] = train.images[11]
-    monkeypatch.setattr(copies, "_WINDOW_ROWS", window_rows)
+    monkeypatch.setattr(duplicates, "_WINDOW_ROWS", window_rows)
     _, found = measure(train, test)
 
     assert np.flatnonzero(found.repeats).tolist() == [20, 67]
     assert np.flatnonzero(found.leaks).tolist() == [65, 67, 69]
-    assert found.twins[[10, 20, 65, 67, 69]].tolist() == [20, 10, 10, 20, 11]
+    assert found.duplicate_of[[10, 20, 65, 67, 69]].tolist() == [20, 10, 10, 20, 11]
 
 
 def test_images_that_share_a_digest_are_no_copies():
@@ -74,7 +74,7 @@ def test_images_that_share_a_digest_are_no_copies():
     train.images[20] = train.images[10]
     rows = Rows.of({"train": train, "test": test})
     measures = measure_images(rows)._replace(digests=np.zeros(90, np.uint32))
-    found = find_copies(rows, measures)
+    found = find_duplicates(rows, measures)
 
     assert np.flatnonzero(found.repeats).tolist() == [20]
     assert not found.leaks.any()
@@ -86,8 +86,8 @@ def test_same_pixels_under_two_labels_conflict_both():
     test.images[0] = train.images[1]  # classes 0 and 1
     _, found = measure(train, test)
 
-    assert np.flatnonzero(found.conflicts).tolist() == [1, 60]
-    assert found.twins[[1, 60]].tolist() == [60, 1]
+    assert np.flatnonzero(found.label_conflicts).tolist() == [1, 60]
+    assert found.duplicate_of[[1, 60]].tolist() == [60, 1]
 
 
 @pytest.mark.parametrize("change", [save_as_jpeg, resize_and_back, brighten])
@@ -98,7 +98,7 @@ def test_image_that_was_saved_anew_is_a_near_leak(digits, change):
     (near,) = np.nonzero(found.near_leaks)
 
     assert len(near) >= LEAST_FOUND * COUNT
-    assert found.twins[near].tolist() == (near - len(digits.train.labels)).tolist()
+    assert found.duplicate_of[near].tolist() == (near - len(digits.train.labels)).tolist()
     assert rows.total == len(found.near_leaks)
 
 
@@ -109,7 +109,7 @@ def test_near_images_are_found_however_few_rows_are_looked_at_together(digits, m
     rows = Rows.of({"train": Split(digits.train.images[:200], digits.train.labels[:200]), "test": test})
     measures = measure_images(rows)
     expected = find_near(rows, measures)
-    monkeypatch.setattr(copies, "_WINDOW_ROWS", window_rows)
+    monkeypatch.setattr(duplicates, "_WINDOW_ROWS", window_rows)
 
     assert len(expected) == 20
     assert find_near(rows, measures) == expected
@@ -136,7 +136,7 @@ def test_repetition_within_a_split_is_no_near_leak():
 
 def test_large_groups_that_share_bits_are_compared_in_part(monkeypatch):
     """However many images share bits of the hash, the work for each stays bounded."""
-    monkeypatch.setattr(copies, "_COMPARED", 3)
+    monkeypatch.setattr(duplicates, "_COMPARED", 3)
     train = Split(np.repeat(draw_strokes(1), 50, axis=0), np.zeros(50, np.uint8))
     test = Split(train.images[:1].copy(), np.zeros(1, np.uint8))
     test.images[0, 0, 0] = 1

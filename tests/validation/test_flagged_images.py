@@ -7,26 +7,26 @@ from PIL import Image
 from samples import CLASS_NAMES, make_dataset, write_raw
 
 from stages.lib.core.files import read_csv, write_csv
-from stages.lib.validation import flagged_images as suspects
+from stages.lib.validation import flagged_images
 from stages.lib.validation.flagged_images import (
     STRUCTURE,
     Bounds,
     Offender,
     load_source,
-    name_suspects,
+    name_flagged_images,
     note_offenders,
-    write_suspects,
+    write_flagged_images,
 )
 
 FAINT = Bounds("min_contrast", "contrast", least=32)
 WRONG = Bounds(STRUCTURE, "label", 0, 2)
-CONFLICT = Bounds("max_conflicting_fraction", "conflicts", most=0)
+CONFLICT = Bounds("max_label_conflict_fraction", "label_conflicts", most=0)
 NO_TWINS = np.full(90, -1)
 
 
 @pytest.fixture
 def source(tmp_path):
-    """60 training and 30 test images, each of which was a picture."""
+    """60 training and 30 test images, each of which was an image."""
     raw_dir = write_raw(tmp_path)
     for split, count in (("train", 60), ("test", 30)):
         rows = [[f"{split} {index}.png", 20, 30] for index in range(count)]
@@ -35,9 +35,9 @@ def source(tmp_path):
 
 
 def write(folder, named, source):
-    """The rows of suspects.csv."""
-    write_suspects(named, source, folder)
-    return read_csv(folder / "suspects.csv")
+    """The rows of flagged_images.csv."""
+    write_flagged_images(named, source, folder)
+    return read_csv(folder / "flagged_images.csv")
 
 
 def test_offenders_of_all_parts_of_a_table_are_noted():
@@ -52,7 +52,7 @@ def test_offenders_of_all_parts_of_a_table_are_noted():
 
 def test_no_more_offenders_are_kept_than_anyone_reads(monkeypatch):
     """Where all images break a rule, memory does not grow with them."""
-    monkeypatch.setattr(suspects, "_NAMED", 5)
+    monkeypatch.setattr(flagged_images, "_NAMED", 5)
     offenders = {FAINT: []}
     for _ in note_offenders([pd.DataFrame({"contrast": [0] * 4})] * 3, offenders):
         pass
@@ -61,9 +61,9 @@ def test_no_more_offenders_are_kept_than_anyone_reads(monkeypatch):
 
 
 def test_suspect_has_all_its_reasons_and_whether_one_stops(source):
-    """An image that breaks two rules is one suspect; it stops the pipeline if one of the rules does."""
+    """An image that breaks two rules is one flagged image; it stops the pipeline if one of the rules does."""
     offenders = {FAINT: [Offender(3, 7), Offender(61, 9)], WRONG: [Offender(3, 12)]}
-    first, second = name_suspects(offenders, source, NO_TWINS, stops=[])
+    first, second = name_flagged_images(offenders, source, NO_TWINS, fail_on=[])
 
     assert first == (3, True, ["contrast 7", "label 12 has no class"])
     assert second == (61, False, ["contrast 9"])
@@ -71,17 +71,17 @@ def test_suspect_has_all_its_reasons_and_whether_one_stops(source):
 
 def test_copy_is_told_with_the_image_that_it_is_like(source):
     """Of two images with the same pixels each names the other, and its class."""
-    twins = NO_TWINS.copy()
-    twins[4] = 60
-    (suspect,) = name_suspects({CONFLICT: [Offender(4, 1)]}, source, twins, stops=[CONFLICT.rule])
+    duplicate_of = NO_TWINS.copy()
+    duplicate_of[4] = 60
+    (flagged_image,) = name_flagged_images({CONFLICT: [Offender(4, 1)]}, source, duplicate_of, fail_on=[CONFLICT.rule])
 
-    assert suspect == (4, True, ["same pixels as test[0] test 0.png, a left"])
+    assert flagged_image == (4, True, ["same pixels as test[0] test 0.png, a left"])
 
 
 def test_list_says_where_each_suspect_is(tmp_path, source):
-    """suspects.csv has split, index, class, file and reasons of each."""
-    named = name_suspects({FAINT: [Offender(3, 7), Offender(61, 9)]}, source, NO_TWINS, stops=[FAINT.rule])
-    rows = write(tmp_path / "suspects", named, source)
+    """flagged_images.csv has split, index, class, file and reasons of each."""
+    named = name_flagged_images({FAINT: [Offender(3, 7), Offender(61, 9)]}, source, NO_TWINS, fail_on=[FAINT.rule])
+    rows = write(tmp_path / "flagged_images", named, source)
 
     assert rows == [
         {
@@ -104,28 +104,28 @@ def test_list_says_where_each_suspect_is(tmp_path, source):
 
 
 def test_image_without_a_file_is_told_by_its_index(tmp_path):
-    """Data that never was pictures has suspects, too."""
+    """Data that never was images has flagged images, too."""
     source = load_source(write_raw(tmp_path), CLASS_NAMES)
-    named = name_suspects({FAINT: [Offender(61, 9)]}, source, NO_TWINS, stops=[])
+    named = name_flagged_images({FAINT: [Offender(61, 9)]}, source, NO_TWINS, fail_on=[])
 
     assert source.name_row(61) == "test[1]"
-    assert write(tmp_path / "suspects", named, source)[0]["file"] == ""
+    assert write(tmp_path / "flagged_images", named, source)[0]["file"] == ""
 
 
 def test_without_suspects_there_is_no_picture(tmp_path, source):
     """An empty list stands for itself."""
-    write_suspects([], source, tmp_path / "suspects")
+    write_flagged_images([], source, tmp_path / "flagged_images")
 
-    assert [path.name for path in (tmp_path / "suspects").iterdir()] == ["suspects.csv"]
+    assert [path.name for path in (tmp_path / "flagged_images").iterdir()] == ["flagged_images.csv"]
 
 
 def test_sheet_is_the_same_bytes_again(tmp_path, source):
-    """List and picture depend on the suspects alone."""
-    named = name_suspects({FAINT: [Offender(row, row) for row in range(12)]}, source, NO_TWINS, stops=[])
+    """List and image depend on the flagged images alone."""
+    named = name_flagged_images({FAINT: [Offender(row, row) for row in range(12)]}, source, NO_TWINS, fail_on=[])
     for name in ("one", "two"):
-        write_suspects(named, source, tmp_path / name)
+        write_flagged_images(named, source, tmp_path / name)
 
-    for name in ("suspects.csv", "contact_sheet.png"):
+    for name in ("flagged_images.csv", "contact_sheet.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -134,28 +134,32 @@ def test_sheet_shows_grey_levels_as_they_are(tmp_path):
     dataset = make_dataset()
     dataset.train.images[0] = 200
     source = load_source(write_raw(tmp_path, dataset), CLASS_NAMES)
-    write_suspects([suspects.Suspect(0, stops=True, reasons=["contrast 0"])], source, tmp_path / "suspects")
-    sheet = np.asarray(Image.open(tmp_path / "suspects/contact_sheet.png").convert("L"))
+    write_flagged_images(
+        [flagged_images.FlaggedImage(0, stops=True, reasons=["contrast 0"])], source, tmp_path / "flagged_images"
+    )
+    sheet = np.asarray(Image.open(tmp_path / "flagged images/contact_sheet.png").convert("L"))
 
     assert (sheet == 200).sum() > 10_000
 
 
 def test_sheet_shows_those_who_stop_first_and_some_of_each_kind():
-    """Of many suspects the sheet has some of each reason, not only the first reason's."""
-    many = [suspects.Suspect(row, stops=False, reasons=["ink on 0.0%"]) for row in range(200)]
+    """Of many flagged images the sheet has some of each reason, not only the first reason's."""
+    many = [flagged_images.FlaggedImage(row, stops=False, reasons=["foreground on 0.0%"]) for row in range(200)]
     few = [
-        suspects.Suspect(300, stops=False, reasons=["contrast 3"]),
-        suspects.Suspect(301, stops=True, reasons=["label"]),
+        flagged_images.FlaggedImage(300, stops=False, reasons=["contrast 3"]),
+        flagged_images.FlaggedImage(301, stops=True, reasons=["label"]),
     ]
-    shown = suspects.choose_shown([*many, *few])
+    shown = flagged_images.choose_shown([*many, *few])
 
     assert len(shown) == 40
-    assert [suspect.row for suspect in shown[:3]] == [301, 0, 300]
+    assert [flagged_image.row for flagged_image in shown[:3]] == [301, 0, 300]
 
 
 def test_long_names_are_wrapped_and_cut(source):
-    """No caption is wider than its picture or pushes others away."""
-    caption = suspects.write_caption(suspects.Suspect(0, stops=False, reasons=["a reason of many words " * 20]), source)
+    """No caption is wider than its image or pushes others away."""
+    caption = flagged_images.write_caption(
+        flagged_images.FlaggedImage(0, stops=False, reasons=["a reason of many words " * 20]), source
+    )
 
     assert max(map(len, caption.splitlines())) <= 31
     assert len(caption.splitlines()) == 5

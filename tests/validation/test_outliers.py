@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from stages.lib.core.arrays import CHUNK_ROWS
-from stages.lib.validation.outliers import measure_deviations
+from stages.lib.validation.outliers import measure_robust_z
 
 
 def measure(values, classes):
     """The deviations of plain numbers, in tenths as they are counted."""
-    return (measure_deviations(np.array(values, float), np.array(classes)) / 10).tolist()
+    return (measure_robust_z(np.array(values, float), np.array(classes)) / 10).tolist()
 
 
 def test_deviation_is_in_robust_standard_deviations_of_the_root():
@@ -20,10 +20,10 @@ def test_deviation_is_in_robust_standard_deviations_of_the_root():
 def test_each_class_is_its_own_measure():
     """What is usual in one class may be far out in another."""
     ones, eights = [9, 16, 25, 16, 16], [900, 961, 1024, 961, 961]
-    deviations = measure([*ones, *eights, 961], [0] * 5 + [1] * 5 + [0])
+    robust_z = measure([*ones, *eights, 961], [0] * 5 + [1] * 5 + [0])
 
-    assert max(deviations[:-1]) < 8
-    assert deviations[-1] > 8
+    assert max(robust_z[:-1]) < 8
+    assert robust_z[-1] > 8
 
 
 def test_values_that_are_all_but_equal_have_no_outlier():
@@ -35,21 +35,21 @@ def test_values_of_any_number_are_those_of_the_formula():
     """A piece at a time gives what the formula gives for a whole class, bit for bit."""
     generator = np.random.default_rng(0)
     values, classes = generator.integers(0, 10**6, 3 * CHUNK_ROWS + 1), generator.integers(0, 2, 3 * CHUNK_ROWS + 1)
-    deviations = measure_deviations(values, classes)
+    robust_z = measure_robust_z(values, classes)
 
     for label in range(2):
         roots = np.sqrt(values[classes == label])
         distances = np.abs(roots - np.median(roots))
         spread = max(1.4826 * np.median(distances), 0.05 * np.median(roots))
-        np.testing.assert_array_equal(deviations[classes == label], np.round(10 * distances / spread))
+        np.testing.assert_array_equal(robust_z[classes == label], np.round(10 * distances / spread))
 
 
 def test_missing_is_as_far_out_as_much():
-    """An image without ink is an outlier as one with four times the usual ink is."""
-    deviations = measure([0, 400, *[100, 96, 104, 98, 102] * 4], [0] * 22)
+    """An image without foreground is an outlier as one with four times the usual foreground is."""
+    robust_z = measure([0, 400, *[100, 96, 104, 98, 102] * 4], [0] * 22)
 
-    assert deviations[0] > 8
-    assert deviations[1] > 8
+    assert robust_z[0] > 8
+    assert robust_z[1] > 8
 
 
 def test_distance_has_an_end():

@@ -22,17 +22,17 @@ from stages.validate import Rule, ValidateParams, run
 RULES = get_args(Rule)
 # All rules stop here, so that each can be seen to break.
 PARAMS = ValidateParams(
-    stops=list(RULES),
+    fail_on=list(RULES),
     min_images_per_class=1,
     max_class_ratio=2.0,
     min_contrast=32,
-    min_ink_fraction=0.005,
-    max_ink_fraction=0.5,
+    min_foreground_fraction=0.005,
+    max_foreground_fraction=0.5,
     max_duplicate_fraction=0.01,
     max_leaked_fraction=0.0,
     max_near_leaked_fraction=0.0,
-    max_conflicting_fraction=0.0,
-    max_deviation=1000.0,  # no deviation is larger
+    max_label_conflict_fraction=0.0,
+    max_robust_z=1000.0,  # no deviation is larger
     max_mixed_polarity_fraction=0.1,
     max_mixed_resolution_fraction=0.0,
     max_class_drift=0.1,
@@ -72,7 +72,7 @@ def assign(index, value):
 
 
 def make_gradient(contrast):
-    """An image of grey levels from 110 up; up to 127 it has no ink."""
+    """An image of grey levels from 110 up; up to 127 it has no foreground."""
     return np.linspace(110, 110 + contrast, 48).astype(np.uint8).reshape(6, 8)
 
 
@@ -116,7 +116,7 @@ def turn_test_images(raw_dir):
 def promise_more(raw_dir):
     """Promise one image more than there is."""
     dataset = read_json(raw_dir / "dataset.json")
-    dataset["promised"]["test"] += 1
+    dataset["expected"]["test"] += 1
     (raw_dir / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
 
 
@@ -127,11 +127,11 @@ def drop_last_image(raw_dir):
 
 
 def empty_test_split(raw_dir):
-    """Leave no test image, as promised."""
+    """Leave no test image, as expected."""
     for name in ("test/images.npy", "test/labels.npy"):
         change_array(name, lambda array: array[:0])(raw_dir)
     dataset = read_json(raw_dir / "dataset.json")
-    dataset["promised"]["test"] = 0
+    dataset["expected"]["test"] = 0
     (raw_dir / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
 
 
@@ -164,13 +164,13 @@ BROKEN = {
     ),
     "image missing": (
         drop_last_image,
-        *("splits", "as many images as promised"),
-        "1 of 2 otherwise (train images=59 promised=60)",
+        *("splits", "as many images as expected"),
+        "1 of 2 otherwise (train images=59 expected=60)",
     ),
-    "more images promised": (
+    "more images expected": (
         promise_more,
-        *("splits", "as many images as promised"),
-        "1 of 2 otherwise (test images=30 promised=31)",
+        *("splits", "as many images as expected"),
+        "1 of 2 otherwise (test images=30 expected=31)",
     ),
     "class without images": (
         change_labels(lambda labels: np.where(labels == 2, 1, labels)),
@@ -207,20 +207,20 @@ BROKEN = {
         *("images", "contrast of at least 32"),
         "1 of 90 otherwise (train[3] contrast=31)",
     ),
-    "image without ink": (
+    "image without foreground": (
         change_pixels(assign(3, make_gradient(32) - 50)),
-        *("images", "ink_fraction of at least 0.005"),
-        "1 of 90 otherwise (train[3] ink_fraction=0.0)",
+        *("images", "foreground_fraction of at least 0.005"),
+        "1 of 90 otherwise (train[3] foreground_fraction=0.0)",
     ),
     "inverted images": (
         change_pixels(invert),
         *("images", "other_polarity of at most 0 in 0.9 of all rows"),
         "10 of 90 otherwise (train[0] other_polarity=1; train[1] other_polarity=1; train[2] other_polarity=1)",
     ),
-    "image full of ink": (
+    "image full of foreground": (
         change_pixels(assign(np.s_[4, :-1, 1:-1], 200)),
-        *("images", "ink_fraction of at most 0.5"),
-        "1 of 90 otherwise (train[4] ink_fraction=0.6666666666666666)",
+        *("images", "foreground_fraction of at most 0.5"),
+        "1 of 90 otherwise (train[4] foreground_fraction=0.6666666666666666)",
     ),
     "image under another label": (
         change_pixels(mislabel),
@@ -258,28 +258,28 @@ def accept(raw_dir, change):
 
 
 def write_sizes(raw_dir):
-    """Let the images have come as pictures, one of them of other proportions, every fifth of another size."""
+    """Let the images have come as images, one of them of other proportions, every fifth of another size."""
     for split, count in (("train", 60), ("test", 30)):
         rows = [[f"{split}/{index}.png", 20, 20 if index % 5 else 80] for index in range(count)]
         write_csv(raw_dir / split / "files.csv", ["file", "height", "width"], rows)
 
 
 # Above what noise does in these small images.
-LIMITS = {"max_deviation": 10.0}
-# How each rule is broken; a fault may break others, too.
+LIMITS = {"max_robust_z": 10.0}
+# How each rule is broken; an error may break others, too.
 BREAKING = {
     "min_images_per_class": change_labels(lambda labels: np.where(labels == 2, 1, labels)),
     "max_class_ratio": BROKEN["unbalanced classes"][0],
     "min_contrast": BROKEN["faint image"][0],
-    "min_ink_fraction": BROKEN["image without ink"][0],
-    "max_ink_fraction": BROKEN["image full of ink"][0],
-    "max_deviation": BROKEN["faint image"][0],
+    "min_foreground_fraction": BROKEN["image without foreground"][0],
+    "max_foreground_fraction": BROKEN["image full of foreground"][0],
+    "max_robust_z": BROKEN["faint image"][0],
     "max_mixed_polarity_fraction": change_pixels(invert),
     "max_mixed_resolution_fraction": write_sizes,
     "max_duplicate_fraction": change_pixels(repeat),
     "max_leaked_fraction": leak,
     "max_near_leaked_fraction": nearly_leak,
-    "max_conflicting_fraction": change_pixels(mislabel),
+    "max_label_conflict_fraction": change_pixels(mislabel),
     "max_class_drift": lambda raw_dir: accept(raw_dir, lambda old: old._replace(classes={"left": 70, "middle": 10})),
     "max_grey_level_drift": lambda raw_dir: accept(
         raw_dir, lambda old: old._replace(grey_levels=old.grey_levels[::-1])
@@ -315,12 +315,12 @@ def test_broken_expectation_is_reported(tmp_path):
     raw_dir = write_raw(tmp_path)
     change_pixels(assign(np.s_[3:15], 200))(raw_dir)
     with pytest.raises(DataError):
-        validate(raw_dir, stops=["min_contrast"])
+        validate(raw_dir, fail_on=["min_contrast"])
     report = read_json(tmp_path / "data/validation.json")
     (broken,) = [finding for finding in report["expectations"] if finding["stops"] and not finding["holds"]]
 
     assert report["success"] is False
-    assert report["statistics"] == {"broken": 5, "checked": 24, "stopping": 1, "suspects": 12}
+    assert report["statistics"] == {"broken": 5, "checked": 24, "stopping": 1, "flagged_images": 12}
     assert broken["rule"] == "min_contrast"
     assert (broken["table"], broken["arguments"]) == ("images", {"column": "contrast", "min_value": 32.0})
     assert (broken["checked"], broken["unexpected"]) == (90, 12)
@@ -333,7 +333,7 @@ def test_several_broken_expectations_are_told_in_one_line(tmp_path):
     change_labels(assign(5, 3))(raw_dir)
     change_pixels(assign(3, 200))(raw_dir)
 
-    with pytest.raises(DataError, match=r"contrast=0.+; also .+ink_fraction=0.0.+; also .+label=3"):
+    with pytest.raises(DataError, match=r"contrast=0.+; also .+foreground_fraction=0.0.+; also .+label=3"):
         validate(raw_dir)
 
 
@@ -352,7 +352,7 @@ def test_sound_data_passes(tmp_path):
     report = validate(write_raw(tmp_path))
 
     assert report["success"] is True
-    assert report["statistics"] == {"broken": 0, "checked": 24, "stopping": 0, "suspects": 0}
+    assert report["statistics"] == {"broken": 0, "checked": 24, "stopping": 0, "flagged_images": 0}
     assert {finding["unexpected"] for finding in report["expectations"]} == {0}
 
 
@@ -363,10 +363,10 @@ def test_sound_data_passes(tmp_path):
         (change_pixels(repeat), {"max_duplicate_fraction": 1 / 90}),
         (leak, {"max_leaked_fraction": 1 / 90}),
         (change_labels(assign(np.s_[0:36:3], 1)), {"max_class_ratio": 4.0}),
-        (change_pixels(mislabel), {"max_conflicting_fraction": 2 / 90, "max_duplicate_fraction": 1.0}),
+        (change_pixels(mislabel), {"max_label_conflict_fraction": 2 / 90, "max_duplicate_fraction": 1.0}),
         (change_pixels(invert), {"max_mixed_polarity_fraction": 10 / 90}),
-        (change_pixels(assign(np.s_[4, :-1, 1:-1], 200)), {"max_ink_fraction": 2 / 3}),
-        (change_pixels(assign(3, make_gradient(32) - 50)), {"min_ink_fraction": 0.0}),
+        (change_pixels(assign(np.s_[4, :-1, 1:-1], 200)), {"max_foreground_fraction": 2 / 3}),
+        (change_pixels(assign(3, make_gradient(32) - 50)), {"min_foreground_fraction": 0.0}),
         (lambda _: None, {"min_images_per_class": 10}),
     ],
     ids=[
@@ -374,10 +374,10 @@ def test_sound_data_passes(tmp_path):
         "repeats",
         "leaks",
         "class ratio",
-        "conflicts",
+        "label_conflicts",
         "polarity",
-        "much ink",
-        "little ink",
+        "much foreground",
+        "little foreground",
         "images per class",
     ],
 )
@@ -464,14 +464,14 @@ def test_rule_stops_or_warns_as_params_say(tmp_path, capsys, rule):
     raw_dir = write_raw(tmp_path)
     BREAKING[rule](raw_dir)
     with pytest.raises(DataError, match=rf"validate\.{rule}\b"):
-        validate(raw_dir, stops=[rule], **LIMITS)
+        validate(raw_dir, fail_on=[rule], **LIMITS)
     refused = read_json(tmp_path / "data/validation.json")
-    report = validate(raw_dir, stops=[], **LIMITS)
-    told = capsys.readouterr().out
+    report = validate(raw_dir, fail_on=[], **LIMITS)
+    reported = capsys.readouterr().out
 
     assert refused["success"] is False
     assert report["success"] is True
-    assert re.search(rf"validate: warning: .+validate\.{rule}\b", told)
+    assert re.search(rf"validate: warning: .+validate\.{rule}\b", reported)
     assert {f["rule"]: f["stops"] for f in report["expectations"] if not f["holds"]}[rule] is False
 
 
@@ -499,7 +499,7 @@ def test_sound_data_sets_have_no_suspects(tmp_path, request, name):
     shutil.copy(ROOT / "data/accepted.json", tmp_path / "data")
     report = validate(raw_dir, **params.model_dump())
 
-    assert report["statistics"] == {"broken": 0, "checked": 26, "stopping": 0, "suspects": 0}
+    assert report["statistics"] == {"broken": 0, "checked": 26, "stopping": 0, "flagged_images": 0}
 
 
 def test_accepted_version_of_another_data_set_is_not_compared(tmp_path):

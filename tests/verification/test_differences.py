@@ -189,7 +189,7 @@ CASES = {
     "csv longer": ("a.csv", "a\n1\n", "a\n1\n2\n3\n", "line 3: only in the second, as are 1 more"),
     "csv short row": ("a.csv", "a,b\n1,2\n", "a,b\n1\n", "line 2: b: only in the first"),
     "csv long row": ("a.csv", "a\n1\n", "a\n1,2\n", "line 2: column 2: only in the second"),
-    "csv twin columns": ("a.csv", "a,a\n1,2\n", "a,a\n1,3\n", "line 2: a (2): '2' against '3'"),
+    "csv duplicate columns": ("a.csv", "a,a\n1,2\n", "a,a\n1,3\n", "line 2: a (2): '2' against '3'"),
     "csv empty": ("a.csv", "", "a\n", "line 1, the header: 0 against 1 items"),
     "csv line ends": (
         "a.csv",
@@ -233,7 +233,7 @@ CASES = {
         "a.keras",
         make_zip({"config.json": "{}"}),
         make_zip({"config.json": "{"}),
-        "config.json: the second is no sound .json file (Expecting property name enclosed in double quotes: line 1 c…)",
+        "config.json: the second is no valid .json file (Expecting property name enclosed in double quotes: line 1 c…)",
     ),
     "zip unknown member": ("a.zip", make_zip({"x": b"\0a"}), make_zip({"x": b"\0b"}), "x: byte 1: 61 against 62"),
     "zip gone": ("a.zip", make_zip({"x": "", "y": ""}), make_zip({"x": ""}), "y: only in the first, as are 1 more"),
@@ -345,11 +345,11 @@ SOUND = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_file_is_named(compare, name):
-    """Of a damaged file and a sound one the damaged one is named, in one line, with the reason."""
+    """Of a damaged file and a valid one the damaged one is named, in one line, with the reason."""
     suffix = name[1:]
 
-    assert compare(name, SOUND[name], BROKEN[name]).startswith(f"the second is no sound {suffix} file (")
-    assert compare(name, BROKEN[name], SOUND[name]).startswith(f"the first is no sound {suffix} file (")
+    assert compare(name, SOUND[name], BROKEN[name]).startswith(f"the second is no valid {suffix} file (")
+    assert compare(name, BROKEN[name], SOUND[name]).startswith(f"the first is no valid {suffix} file (")
     assert "\n" not in compare(name, SOUND[name], BROKEN[name])
 
 
@@ -358,15 +358,15 @@ def test_two_broken_files_give_the_byte(compare, name):
     """Where both are damaged, both are named, and then the byte."""
     described = compare(name, BROKEN[name], BROKEN[name] + b"\xff")
 
-    assert described.startswith(f"the first is no sound {name[1:]} file (")
-    assert f"; the second is no sound {name[1:]} file (" in described
+    assert described.startswith(f"the first is no valid {name[1:]} file (")
+    assert f"; the second is no valid {name[1:]} file (" in described
     assert f"; byte {len(BROKEN[name]):,}: the end against ff; " in described
 
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 100, "ü\n" * 50])
 def test_anything_is_compared_with_a_sound_file(compare, name, content):
-    """Whatever a file holds, its comparison with a sound one ends in one line that does not call them identical."""
+    """Whatever a file holds, its comparison with a valid one ends in one line that does not call them identical."""
     described = compare(name, SOUND[name], content)
 
     assert described
@@ -376,9 +376,9 @@ def test_anything_is_compared_with_a_sound_file(compare, name, content):
 
 def test_every_flipped_bit_of_a_model_is_described(compare):
     """A TFLite file with any one bit flipped is another, and nothing in it makes the comparison fail."""
-    sound = make_tflite()
-    flipped = [sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :] for place in range(len(sound))]
-    described = [compare("a.tflite", sound, content) for content in flipped]
+    valid = make_tflite()
+    flipped = [valid[:place] + bytes([valid[place] ^ 1]) + valid[place + 1 :] for place in range(len(valid))]
+    described = [compare("a.tflite", valid, content) for content in flipped]
 
     assert all(described)
     assert "identical" not in described

@@ -92,10 +92,10 @@ class Small:
             md5s |= {f"data/{entry['relpath']}": entry["md5"] for entry in YAML(typ="safe", pure=True).load(listing)}
         return CACHE / md5s[path][:2] / md5s[path][2:]
 
-    def list_faults(self):
+    def list_problems(self):
         """What hashing everything finds, as texts."""
         texts = [(self.root / name).read_text(encoding="utf-8") for name in ("dvc.lock", "dvc.yaml")]
-        return [str(fault) for fault in audit(read_outputs(*texts), Path(".dvc/cache")).faults]
+        return [str(problem) for problem in audit(read_outputs(*texts), Path(".dvc/cache")).problems]
 
     def verify(self, *arguments):
         """What `pipeline verify` gives."""
@@ -134,19 +134,19 @@ def corrupt(path):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def heal(small, faults):
-    """Run the first command that each fault recommends."""
-    for fault in faults:
-        run("sh", "-c", re.findall("`([^`]+)`", fault)[0], cwd=small.root)
+def heal(small, problems):
+    """Run the first command that each error recommends."""
+    for problem in problems:
+        run("sh", "-c", re.findall("`([^`]+)`", problem)[0], cwd=small.root)
 
 
-def hide_hashes(faults):
-    """The faults' texts without MD5s, the names of cache objects included."""
-    return [re.sub(r"[0-9a-f]{2}/[0-9a-f]{30}|[0-9a-f]{32}", "…", fault) for fault in faults]
+def hide_hashes(problems):
+    """The errors' texts without MD5s, the names of cache objects included."""
+    return [re.sub(r"[0-9a-f]{2}/[0-9a-f]{30}|[0-9a-f]{32}", "…", problem) for problem in problems]
 
 
 def test_sound_outputs_are_counted(small):
-    """Where everything is as promised, one line says how much was hashed, and the exit code is 0."""
+    """Where everything is as expected, one line says how much was hashed, and the exit code is 0."""
     result = small.verify("--quick")
 
     assert result.exit_code == 0
@@ -160,12 +160,12 @@ def test_corrupted_cache_object_is_found(small, path):
     """A bit that flipped in a cache object is told with the file that it is of and what to do."""
     target = small.locate(path)
     corrupt(target)
-    (fault,) = small.list_faults()
+    (problem,) = small.list_problems()
 
     assert re.fullmatch(
         rf"{target} \({path}\): expected MD5 {target.parent.name}{target.stem}, got [0-9a-f]{{32}}(\.dir)?; "
         rf"`rm -f {target} && dvc commit {path.split('/')[0]}`",
-        fault,
+        problem,
     )
 
 
@@ -176,7 +176,7 @@ def test_missing_cache_object_is_told_from_a_corrupted_one(small, path):
     target.unlink()
     md5 = f"{target.parent.name}{target.stem}"
 
-    assert small.list_faults() == [
+    assert small.list_problems() == [
         f"{target} ({path}): expected MD5 {md5}, got nothing; `dvc commit {path.split('/')[0]}`"
     ]
 
@@ -192,9 +192,9 @@ def test_missing_cache_object_is_told_from_a_corrupted_one(small, path):
 def test_corrupted_output_is_found(small, path, command):
     """A bit that flipped in an output, its size and time as they were, is told with what to do."""
     corrupt(Path(path))
-    (fault,) = small.list_faults()
+    (problem,) = small.list_problems()
 
-    assert re.fullmatch(rf"{path}: expected MD5 [0-9a-f]{{32}}, got [0-9a-f]{{32}}; `{re.escape(command)}`", fault)
+    assert re.fullmatch(rf"{path}: expected MD5 [0-9a-f]{{32}}, got [0-9a-f]{{32}}; `{re.escape(command)}`", problem)
 
 
 @pytest.mark.parametrize(
@@ -205,21 +205,21 @@ def test_missing_output_is_found(small, path, command):
     """An output that is gone is told with the command that brings it back."""
     Path(path).unlink()
 
-    assert hide_hashes(small.list_faults()) == [f"{path}: expected MD5 …, got nothing; `{command}`"]
+    assert hide_hashes(small.list_problems()) == [f"{path}: expected MD5 …, got nothing; `{command}`"]
 
 
-def test_missing_folder_is_one_fault(small):
+def test_missing_folder_is_one_problem(small):
     """A folder that is gone is told once, not by each of its files."""
     run("rm", "-rf", "data", cwd=small.root)
 
-    assert hide_hashes(small.list_faults()) == ["data: expected MD5 ….dir, got nothing; `dvc checkout --force data`"]
+    assert hide_hashes(small.list_problems()) == ["data: expected MD5 ….dir, got nothing; `dvc checkout --force data`"]
 
 
 def test_file_that_is_too_many_is_found(small):
     """A file in a folder that dvc.lock does not promise is told."""
     Path("data/more").touch()
 
-    assert hide_hashes(small.list_faults()) == [
+    assert hide_hashes(small.list_problems()) == [
         "data/more: expected nothing, got …; `rm -rf data/more && dvc checkout --force data`"
     ]
 
@@ -249,12 +249,12 @@ def test_commands_heal_what_dvc_does_not_see(small):
     corrupt(small.locate("data/a"))
     seen_by_dvc = small.dvc("status")
     small.locate("data").unlink()
-    faults = small.list_faults()
-    heal(small, faults)
+    problems = small.list_problems()
+    heal(small, problems)
 
     assert "up to date" in seen_by_dvc
-    assert len(faults) == 3
-    assert small.list_faults() == []
+    assert len(problems) == 3
+    assert small.list_problems() == []
 
 
 def test_commands_heal_outputs(small):
@@ -263,22 +263,22 @@ def test_commands_heal_outputs(small):
     corrupt(Path("data/in side/b"))
     Path("data/a").unlink()
     Path("data/more").touch()
-    faults = small.list_faults()
-    heal(small, faults)
+    problems = small.list_problems()
+    heal(small, problems)
 
-    assert len(faults) == 4
-    assert small.list_faults() == []
+    assert len(problems) == 4
+    assert small.list_problems() == []
 
 
 def test_commands_heal_an_output_whose_object_is_corrupted_too(small):
-    """With no sound copy left, the recommended commands have the stage make it anew."""
+    """With no valid copy left, the recommended commands have the stage make it anew."""
     corrupt(Path("report.csv"))
     corrupt(small.locate("report.csv"))
-    faults = small.list_faults()
-    heal(small, faults)
+    problems = small.list_problems()
+    heal(small, problems)
 
-    assert len(faults) == 2
-    assert small.list_faults() == []
+    assert len(problems) == 2
+    assert small.list_problems() == []
 
 
 def test_object_that_outputs_share_is_told_once(small):
@@ -287,7 +287,7 @@ def test_object_that_outputs_share_is_told_once(small):
     small.dvc("repro", "--quiet")
     corrupt(small.locate("data/a"))
 
-    assert len(small.list_faults()) == 1
+    assert len(small.list_problems()) == 1
 
 
 def test_cache_elsewhere_is_verified(small, tmp_path):
@@ -306,14 +306,14 @@ def test_fresh_clone_is_told_in_one_line(small):
     for name in ("data", "report.csv", ".dvc/cache"):
         run("rm", "-rf", name, cwd=small.root)
 
-    assert small.list_faults() == [
+    assert small.list_problems() == [
         "dvc.lock: expected its outputs on disk, got none, nor any in DVC's cache; run `dvc repro` or `dvc pull`"
     ]
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml"])
 def test_missing_or_damaged_graph_is_one_line(small, name):
-    """Without a sound dvc.lock or dvc.yaml there is nothing to verify, which is said in one line."""
+    """Without a valid dvc.lock or dvc.yaml there is nothing to verify, which is said in one line."""
     Path(name).write_text("<<<<<<< ours\n", encoding="utf-8")
     damaged = small.verify("--quick")
     Path(name).unlink()
@@ -371,13 +371,13 @@ def test_conditions_differ_in_every_respect(small, tmp_path):
     """What a stage can see of a rebuild's conditions differs in each respect from the next one's."""
     Path("report.py").write_text(TELLING, encoding="utf-8")
     small.commit()
-    told = []
+    reported = []
     for number, conditions in enumerate(vary(2)):
         done = rebuild(find_revision(), tmp_path / str(number), conditions, lambda _: None)
-        told.append(read_json(done.root / "metrics.json"))
+        reported.append(read_json(done.root / "metrics.json"))
 
-    assert told[0].keys() == told[1].keys()
-    assert [key for key in told[0] if told[0][key] == told[1][key]] == []
+    assert reported[0].keys() == reported[1].keys()
+    assert [key for key in reported[0] if reported[0][key] == reported[1][key]] == []
 
 
 def test_lasting_difference_is_named_by_stage_file_and_key(small):
@@ -418,7 +418,7 @@ def test_first_stage_that_diverges_is_named_before_those_after_it(small):
         result.stdout.count(
             "\ndata diverges from dvc.lock\n"
             "  data/in side/b: missing\n"
-            "  data/in side/c: not promised\n"
+            "  data/in side/c: not expected\n"
             "  after it: report\n"
         )
         == 2
@@ -565,7 +565,7 @@ def test_usual_processors_that_cannot_be_emulated_are_told(small, tmp_path, monk
 
 
 def test_stage_that_is_left_out_is_neither_run_nor_judged(small, tmp_path):
-    """What an architecture cannot run is not missing: the other stages' outputs and dvc.lock are the promised ones."""
+    """What an architecture cannot run is not missing: the other stages' outputs and dvc.lock are the expected ones."""
     outputs = read_outputs(*((small.root / name).read_text(encoding="utf-8") for name in ("dvc.lock", "dvc.yaml")))
     promise = Promise(outputs, audit(outputs, Path(".dvc/cache")).files)
     (conditions,) = vary(0, [Emulation("other", [sys.executable], left_out=["report"])])

@@ -41,7 +41,7 @@ def load_split(split_dir: Path) -> Split:
             str(split_dir),
             expected="as many labels as images",
             got=f"{len(split.images)} images and {len(split.labels)} labels",
-            do="run `dvc repro`",
+            hint="run `dvc repro`",
         )
     return split
 
@@ -55,11 +55,11 @@ def load_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(str(path), expected="a file", got="none", do="run `dvc repro`") from None
+        raise DataError(str(path), expected="a file", got="none", hint="run `dvc repro`") from None
     except (ValueError, EOFError) as error:
-        raise DataError(str(path), expected="a whole .npy array", got=str(error), do="run `dvc repro`") from None
+        raise DataError(str(path), expected="a whole .npy array", got=str(error), hint="run `dvc repro`") from None
     if array.ndim == 0:
-        raise DataError(str(path), expected="one row per image", got="a single value", do="run `dvc repro`")
+        raise DataError(str(path), expected="one row per image", got="a single value", hint="run `dvc repro`")
     return array
 
 

@@ -83,9 +83,9 @@ def read_state(lock_text: str) -> State:
     except YAMLError as error:
         raise ValueError(str(error)) from None
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False)[0]
-        what = fault["msg"].partition(" or instance of")[0]
-        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {what}".removeprefix(": ")) from None
+        problem = error.errors(include_url=False, include_context=False)[0]
+        what = problem["msg"].partition(" or instance of")[0]
+        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {what}".removeprefix(": ")) from None
     params: dict[str, dict[str, Any]] = {}
     outputs: dict[str, str] = {}
     for name, stage in lock.stages.items():
@@ -108,10 +108,10 @@ def load_state() -> State:
     try:
         return read_state(LOCK_PATH.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(str(LOCK_PATH), expected="a file", got="none", do="run `dvc repro`") from None
+        raise DataError(str(LOCK_PATH), expected="a file", got="none", hint="run `dvc repro`") from None
     except ValueError as error:  # not UTF-8, or not what DVC writes
         raise DataError(
-            str(LOCK_PATH), expected="what DVC writes", got=str(error), do=f"`git checkout {LOCK_PATH}`"
+            str(LOCK_PATH), expected="what DVC writes", got=str(error), hint=f"`git checkout {LOCK_PATH}`"
         ) from None
 
 
@@ -128,25 +128,25 @@ def require_current(
     """
     for path in needed_paths:
         if path not in state.outputs:
-            raise TrackingError(str(LOCK_PATH), expected=f"the output {path}", got="none", do="run `dvc repro`")
+            raise TrackingError(str(LOCK_PATH), expected=f"the output {path}", got="none", hint="run `dvc repro`")
     for section, value in state.params.items():
         if params.get(section) != value:
             raise TrackingError(
                 f"params.yaml: {section}",
                 expected="what dvc.lock has",
                 got="another value",
-                do="run `dvc repro`",
+                hint="run `dvc repro`",
             )
     for path, md5 in state.outputs.items():
         if path.startswith(hashed_paths) and (got := hash_output(Path(path))) != md5:
-            raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, do="run `dvc repro`")
+            raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint="run `dvc repro`")
 
 
-def require_sound_inputs(stage: str) -> None:
+def require_valid_inputs(stage: str) -> None:
     """Refuse to begin a stage with outputs of earlier ones whose bytes are not those in dvc.lock.
 
     DVC takes what it brings back from its cache for what it is called there, and does not look. What a stage made of a
-    damaged input would stand in dvc.lock and in DVC's run cache as made of the sound one, and be brought back for it.
+    damaged input would stand in dvc.lock and in DVC's run cache as made of the valid one, and be brought back for it.
 
     Raises:
         DataError: an output that dvc.yaml has as a dep of the stage was damaged.
@@ -155,18 +155,18 @@ def require_sound_inputs(stage: str) -> None:
     outputs = load_state().outputs if LOCK_PATH.exists() else {}
     for path, md5 in outputs.items():
         parts = [dep for dep in deps if dep.is_relative_to(path)]
-        promised = {path: md5} if parts else {}
+        expected = {path: md5} if parts else {}
         # Of a folder, what the stage reads of it, where DVC's cache lists the files.
         if parts and Path(path) not in parts and (listing := read_listing(md5)):
             files = {f"{path}/{name}": digest for name, digest in listing.items()}
-            promised = {name: digest for name, digest in files.items() if any(map(Path(name).is_relative_to, parts))}
-        for name, digest in promised.items():
+            expected = {name: digest for name, digest in files.items() if any(map(Path(name).is_relative_to, parts))}
+        for name, digest in expected.items():
             if (got := hash_output(Path(name))) != digest:
                 raise DataError(
                     name,
                     expected=f"MD5 {digest} as in dvc.lock",
                     got=got,
-                    do="`pipeline verify --quick` names what is damaged and what heals it",
+                    hint="`pipeline verify --quick` names what is damaged and what heals it",
                 )
 
 
@@ -178,7 +178,7 @@ def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict
     Raises:
         DataError: a source, a section or an output is another than dvc.lock says.
     """
-    do = f"run `dvc repro {stages[-1]}` first"
+    hint = f"run `dvc repro {stages[-1]}` first"
     recorded = load_mapping(LOCK_PATH, "what DVC writes") if LOCK_PATH.exists() else {}
     outputs: dict[str, str] = {}
     for name in stages:
@@ -188,11 +188,11 @@ def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict
             files = {str(file["path"]): str(file["md5"]) for file in [*stage["deps"], *stage["outs"]]}
             outputs |= {str(file["path"]): str(file["md5"]) for file in stage["outs"]}
         except (AttributeError, KeyError, TypeError):
-            raise DataError(str(LOCK_PATH), expected=f"the stage {name}", got="none", do=do) from None
+            raise DataError(str(LOCK_PATH), expected=f"the stage {name}", got="none", hint=hint) from None
         for section, value in sections.items():
             if params.get(section) != value:
-                raise DataError(f"params.yaml: {section}", expected="what dvc.lock has", got="another value", do=do)
+                raise DataError(f"params.yaml: {section}", expected="what dvc.lock has", got="another value", hint=hint)
         for path, md5 in files.items():
             if (got := hash_output(Path(path))) != md5:
-                raise DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, do=do)
+                raise DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint=hint)
     return outputs

@@ -1,11 +1,11 @@
-"""The pipeline's one family of exceptions: what a person caused and can put right."""
+"""The pipeline's one family of exceptions: what a person caused and can fix."""
 
 import errno
 import re
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
-# As many faults as one line has room for.
+# As many errors as one line has room for.
 _FEW = 5
 
 # What a terminal obeys instead of showing it (ECMA-48), what ends a line or turns its order
@@ -22,18 +22,20 @@ _WAYS_OUT = {
 
 
 class PipelineError(Exception):
-    """A fault a person can act on, told in one line: where, expected, got, what to do."""
+    """An error a person can act on, told in one line: where, expected, got, what to do."""
 
-    def __init__(self, where: str, *, expected: str, got: str, do: str) -> None:
+    def __init__(self, where: str, *, expected: str, got: str, hint: str) -> None:
         # Texts of other libraries may have several lines.
-        super().__init__(show_controls(" ".join(f"{where}: expected {expected}, got {got}; {do}".split())))
+        super().__init__(show_controls(" ".join(f"{where}: expected {expected}, got {got}; {hint}".split())))
 
     @classmethod
-    def join(cls, faults: Sequence["PipelineError"]) -> Self:
-        """Several faults as one error: in one line if they are few, else a line for each."""
-        told = [str(fault) for fault in faults]
-        is_few = len(told) <= _FEW
-        return _restore(cls, "; also ".join(told) if is_few else "\n  ".join([f"{len(told):,} faults:", *told]))
+    def join(cls, problems: Sequence["PipelineError"]) -> Self:
+        """Several errors as one error: in one line if they are few, else a line for each."""
+        reported = [str(problem) for problem in problems]
+        is_few = len(reported) <= _FEW
+        return _restore(
+            cls, "; also ".join(reported) if is_few else "\n  ".join([f"{len(reported):,} errors:", *reported])
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How the error gets from a process to another."""
@@ -76,5 +78,5 @@ def show_controls(text: str) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """What the system refused, in one line: where, why, what to do."""
-    do = _WAYS_OUT.get(error.errno or 0, "put it right and run again")
-    return show_controls(f"{error.filename or 'input or output'}: {error.strerror or error}; {do}")
+    hint = _WAYS_OUT.get(error.errno or 0, "fix it and run again")
+    return show_controls(f"{error.filename or 'input or output'}: {error.strerror or error}; {hint}")

@@ -12,7 +12,7 @@ from stages.lib.core.errors import DataError
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or a folder to; it takes its name once the block has ended well.
 
     The place has the same name at every attempt, so that what a killed attempt left is replaced by the next.
@@ -51,7 +51,7 @@ def require_space(
             str(path),
             expected=f"{size:,} bytes free on its disk",
             got=f"{free:,}",
-            do=f"free some ({how}), then run the same again",
+            hint=f"free some ({how}), then run the same again",
         )
 
 
@@ -65,7 +65,7 @@ def remove(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, its line ends as they are."""
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -83,17 +83,17 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(str(path), expected="a file", got="none", do="run `dvc repro`") from None
+        raise DataError(str(path), expected="a file", got="none", hint="run `dvc repro`") from None
     except ValueError as error:
-        raise DataError(str(path), expected="JSON", got=str(error), do="run `dvc repro`") from None
+        raise DataError(str(path), expected="JSON", got=str(error), hint="run `dvc repro`") from None
     if not isinstance(value, dict):
-        raise DataError(str(path), expected="a JSON object", got=type(value).__name__, do="run `dvc repro`")
+        raise DataError(str(path), expected="a JSON object", got=type(value).__name__, hint="run `dvc repro`")
     return value
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table with a header line."""
-    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

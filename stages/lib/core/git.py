@@ -15,7 +15,7 @@ def run_git(*arguments: str) -> str | None:
     return done.stdout.rstrip("\n") if done and done.returncode == 0 else None
 
 
-def require_repository(expected: str, do: str) -> None:
+def require_repository(expected: str, hint: str) -> None:
     """Refuse a folder in which git shows no repository.
 
     expected, do: what is expected of the folder, and what to do where there is none at all.
@@ -25,10 +25,10 @@ def require_repository(expected: str, do: str) -> None:
     """
     done = _start_git("rev-parse", "--git-dir")
     if done is None:
-        raise PipelineError("this folder", expected=expected, got="no `git` on PATH", do="install git and run again")
+        raise PipelineError("this folder", expected=expected, got="no `git` on PATH", hint="install git and run again")
     require_no_refusal(expected)
     if done.returncode:
-        raise PipelineError("this folder", expected=expected, got="none", do=do)
+        raise PipelineError("this folder", expected=expected, got="none", hint=hint)
 
 
 def require_no_refusal(expected: str) -> None:
@@ -40,7 +40,7 @@ def require_no_refusal(expected: str) -> None:
     done = _start_git("rev-parse", "--git-dir")
     if done and done.returncode and not done.stderr.startswith(_NO_REPOSITORY):
         got = f"git's refusal: {done.stderr.strip() or f'exit code {done.returncode}'}"
-        raise PipelineError("this folder", expected=expected, got=got, do="do what it says and run again")
+        raise PipelineError("this folder", expected=expected, got=got, hint="do what it says and run again")
 
 
 def _start_git(*arguments: str) -> subprocess.CompletedProcess[str] | None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 
 @contextmanager
-def hold_back_stderr() -> Iterator[Callable[[], str]]:
+def capture_native_stderr() -> Iterator[Callable[[], str]]:
     """Keep what is written to standard error, also by C++ code, and show it only if the block fails.
 
     The block is given a function that tells what was written so far.

@@ -54,15 +54,15 @@ def load_mapping(path: Path, expected: str) -> dict[str, Any]:
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(str(path), expected="a file", got="none", do="run from the project's root folder") from None
+        raise ParamsError(str(path), expected="a file", got="none", hint="run from the project's root folder") from None
     except OSError:
         raise
     # Beside its own errors: bytes that are no text, a date that is none, a tag without a value, a thousand brackets.
     except Exception as error:  # noqa: BLE001
         got = str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__
-        raise ParamsError(str(path), expected="valid YAML", got=got, do="correct the file") from None
+        raise ParamsError(str(path), expected="valid YAML", got=got, hint="correct the file") from None
     if not isinstance(document, dict):
-        raise ParamsError(str(path), expected=expected, got=_describe(document), do="correct the file")
+        raise ParamsError(str(path), expected=expected, got=_describe(document), hint="correct the file")
     return document
 
 
@@ -78,7 +78,7 @@ def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
 def take_section(document: Mapping[str, Any], name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
     """The same of all sections, as they were read from `path`."""
     if name not in document:
-        raise ParamsError(f"{path}: {name}", expected="a section", got="none", do=suggest(name, document, "add it"))
+        raise ParamsError(f"{path}: {name}", expected="a section", got="none", hint=suggest(name, document, "add it"))
     return validate_section(document[name], section, f"{path}: {name}.")
 
 
@@ -93,7 +93,7 @@ def validate_section(value: object, section: type[S], where: str) -> S:
     try:
         return section.model_validate(value)
     except ValidationError as error:
-        raise ParamsError.join(_list_faults(where, section, error)) from None
+        raise ParamsError.join(_list_problems(where, section, error)) from None
 
 
 def flatten_params(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,8 +104,8 @@ def flatten_params(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return flat
 
 
-def _list_faults(where: str, section: type[Section], error: ValidationError) -> list[ParamsError]:
-    """One fault for each finding of pydantic, misspelt keys first."""
+def _list_problems(where: str, section: type[Section], error: ValidationError) -> list[ParamsError]:
+    """One error for each finding of pydantic, misspelt keys first."""
     unknown, missing, others = [], [], []
     for finding in error.errors(include_url=False, include_context=False):
         location = finding["loc"]
@@ -118,12 +118,12 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
                     path,
                     expected=f"one of the keys {', '.join(allowed)}",
                     got=_SHORT.repr(key),
-                    do=suggest(str(key), allowed, "remove it"),
+                    hint=suggest(str(key), allowed, "remove it"),
                 )
             )
         elif finding["type"] == "missing":
             missing.append(
-                ParamsError(path, expected=_describe_allowed(section, location), got="no such key", do="add it")
+                ParamsError(path, expected=_describe_allowed(section, location), got="no such key", hint="add it")
             )
         else:
             others.append(
@@ -131,7 +131,7 @@ def _list_faults(where: str, section: type[Section], error: ValidationError) -> 
                     path,
                     expected=_describe_allowed(section, location),
                     got=_describe(finding["input"]),
-                    do="correct it",
+                    hint="correct it",
                 )
             )
     # A misspelt key shows up as a missing one, too: once is enough.

@@ -18,7 +18,7 @@ from stages.lib.core.lean_imports import import_lean
 from stages.lib.core.paths import find_root, resolve
 from stages.lib.data.download import PublishedFile, fetch
 from stages.lib.data.idx import open_idx, parse_idx
-from stages.lib.data.image_folder import has_pictures, read_pictures
+from stages.lib.data.image_folder import has_images, read_image_folder
 from stages.lib.data.npz import open_npz
 from stages.lib.data.splits import split_stratified
 
@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
     train: Split  # uint8 (N, H, W), class ids (N,)
     test: Split
     class_names: tuple[str, ...]  # by class id
-    promised: dict[str, int]  # images in each split by the publisher's word
+    expected: dict[str, int]  # images in each split by the publisher's word
     sources: dict[str, str]  # name of a source file: SHA-256 of its content
     files: Mapping[str, Sequence[str]] = MappingProxyType({})  # by split, the file of each image, if it has one
     sizes: Mapping[str, NDArray[np.int32]] = MappingProxyType({})  # by split, (N, 2), those files' height and width
@@ -67,7 +67,7 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
             "scikit-learn's digits",
             expected=f"SHA-256 {_DIGITS_SHA256}",
             got=digest,
-            do="install the locked requirements",
+            hint="install the locked requirements",
         )
     images = enlarge(small, _DIGITS_MAX)
     train_rows, test_rows = split_stratified(labels, test_fraction, seed)
@@ -75,7 +75,7 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
         train=Split(images[train_rows], labels[train_rows]),
         test=Split(images[test_rows], labels[test_rows]),
         class_names=_DIGIT_NAMES,
-        promised={"train": _DIGITS_COUNT - len(test_rows), "test": len(test_rows)},
+        expected={"train": _DIGITS_COUNT - len(test_rows), "test": len(test_rows)},
         sources={"scikit-learn digits": digest},
     )
 
@@ -124,7 +124,7 @@ _MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist",
     "https://ossci-datasets.s3.amazonaws.com/mnist",
 )
-_MNIST_PROMISED = {"train": 60_000, "test": 10_000}
+_MNIST_EXPECTED = {"train": 60_000, "test": 10_000}
 
 
 def load_mnist() -> Dataset:
@@ -145,7 +145,7 @@ def load_mnist() -> Dataset:
         train=Split(arrays["train", "images"], arrays["train", "labels"]),
         test=Split(arrays["test", "images"], arrays["test", "labels"]),
         class_names=_DIGIT_NAMES,
-        promised=_MNIST_PROMISED,
+        expected=_MNIST_EXPECTED,
         sources={file.name.removesuffix(".gz"): file.sha256 for file in _MNIST_FILES.values()},
     )
 
@@ -163,61 +163,61 @@ _FEW_CLASSES = 256
 
 
 def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, seed: int) -> Dataset:
-    """A person's own images: pictures in a folder for each class, four IDX files, or an .npz file, as Keras has them.
+    """A person's own images: a folder for each class, four IDX files, or an .npz file, as Keras has them.
 
-    path: the folder, or the .npz file, relative to the project's root. image_size: height and width to which pictures
-    are brought; arrays stay as they are. test_fraction, seed: draw the test split of pictures that have none.
+    path: the folder, or the .npz file, relative to the project's root. image_size: height and width to which images
+    are brought; arrays stay as they are. test_fraction, seed: draw the test split of images that have none.
 
     Raises:
         DataError: naming everything that is missing, damaged or does not fit.
     """
-    dataset, faults = read_folder(path, image_size, test_fraction, seed, heading="ingest")
-    if faults or not dataset:
-        raise DataError.join(faults)
+    dataset, problems = read_folder(path, image_size, test_fraction, seed, heading="ingest")
+    if problems or not dataset:
+        raise DataError.join(problems)
     return dataset
 
 
 def read_folder(
     path: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
 ) -> tuple[Dataset | None, list[DataError]]:
-    """What is sound of a person's own images, as `load_folder` takes them, and everything that is not.
+    """What is valid of a person's own images, as `load_folder` takes them, and everything that is not.
 
     heading: what stands before each line of progress.
     """
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8":  # "größer" would be a class of another name
-        got, do = f"as {encoding}, which this locale has", "set LC_ALL=C.UTF-8 and run again"
-        return None, [DataError(path, expected="names of files read as UTF-8", got=got, do=do)]
+        got, hint = f"as {encoding}, which this locale has", "set LC_ALL=C.UTF-8 and run again"
+        return None, [DataError(path, expected="names of files read as UTF-8", got=got, hint=hint)]
     folder = resolve(path)
     if not folder.exists():
-        return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", do="correct ingest.path")]
-    if not folder.is_dir() or not has_pictures(folder):
+        return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", hint="correct ingest.path")]
+    if not folder.is_dir() or not has_images(folder):
         try:
             return _load_arrays(folder, path), []
-        except DataError as fault:
-            return None, [fault]
-    pictures, faults = read_pictures(folder, path, image_size, test_fraction, seed, heading)
-    if not pictures:
-        return None, faults
-    sources = {path: _hash_names(folder, sorted(pictures.files["train"] + pictures.files["test"]))}
-    own = _describe_own(pictures.train, pictures.test, pictures.class_names, sources)
-    return own._replace(files=pictures.files, sizes=pictures.sizes), faults
+        except DataError as problem:
+            return None, [problem]
+    loaded, problems = read_image_folder(folder, path, image_size, test_fraction, seed, heading)
+    if not loaded:
+        return None, problems
+    sources = {path: _hash_names(folder, sorted(loaded.files["train"] + loaded.files["test"]))}
+    own = _describe_own(loaded.train, loaded.test, loaded.class_names, sources)
+    return own._replace(files=loaded.files, sizes=loaded.sizes), problems
 
 
 def _load_arrays(folder: Path, path: str) -> Dataset:
     archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
     splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
-    faults = [fault for name, split in splits.items() for fault in _find_faults(split, f"{path}: {name}")]
-    if faults:
-        raise DataError.join(faults)
+    problems = [problem for name, split in splits.items() for problem in _find_problems(split, f"{path}: {name}")]
+    if problems:
+        raise DataError.join(problems)
     class_count = _count_classes(splits, path)
     sources = {file.name: _hash_file(file) for file in files}
     return _describe_own(splits["train"], splits["test"], tuple(map(str, range(class_count))), sources)
 
 
 def _describe_own(train: Split, test: Split, class_names: tuple[str, ...], sources: dict[str, str]) -> Dataset:
-    promised = {"train": len(train.labels), "test": len(test.labels)}
-    return Dataset(train, test, class_names, promised, sources)
+    expected = {"train": len(train.labels), "test": len(test.labels)}
+    return Dataset(train, test, class_names, expected, sources)
 
 
 def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:
@@ -229,20 +229,20 @@ def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:
 def _open_idx(folder: Path, path: str) -> tuple[dict[str, Split], list[Path]]:
     arrays: dict[tuple[str, str], NDArray[np.uint8]] = {}
     files: list[Path] = []
-    faults: list[DataError] = []
+    problems: list[DataError] = []
     for split, (kind, dimensions) in product(_SPLIT_WORDS, _DIMENSIONS.items()):
         try:
             file = _find_idx_file(folder, path, split, kind)
             arrays[split, kind] = open_idx(file, dimensions)
             files.append(file)
-        except DataError as fault:
-            faults.append(fault)
-    if faults:
-        raise DataError.join(faults)
+        except DataError as problem:
+            problems.append(problem)
+    if problems:
+        raise DataError.join(problems)
     return {split: Split(arrays[split, "images"], arrays[split, "labels"]) for split in _SPLIT_WORDS}, files
 
 
-def _find_faults(split: Split, where: str) -> Iterator[DataError]:
+def _find_problems(split: Split, where: str) -> Iterator[DataError]:
     """What shows that arrays are no grey images with a class id each; everything else is for `validate` to find."""
     images, labels = split
     if images.ndim != 3 or images.dtype != np.uint8:
@@ -250,21 +250,21 @@ def _find_faults(split: Split, where: str) -> Iterator[DataError]:
             f"{where}: images",
             expected="uint8 (N, H, W), grey levels 0..255",
             got=f"{images.dtype} {images.shape}",
-            do="convert them",
+            hint="convert them",
         )
     if not np.issubdtype(labels.dtype, np.integer) or int(labels.min(initial=0)) < 0:
         yield DataError(
             f"{where}: labels",
             expected="whole numbers from 0 on",
             got=f"{labels.dtype}",
-            do="number the classes from 0",
+            hint="number the classes from 0",
         )
     if images.shape[:1] != labels.shape[:1]:
         yield DataError(
             where,
             expected="as many labels as images",
             got=f"{len(images) if images.ndim else 'no'} images and {len(labels)} labels",
-            do="fetch the files again",
+            hint="fetch the files again",
         )
 
 
@@ -274,7 +274,7 @@ def _count_classes(splits: Mapping[str, Split], path: str) -> int:
     most = max(_FEW_CLASSES, sum(len(split.labels) for split in splits.values()))
     if count > most:
         expected = f"class ids below {most:,}, of which each may have an image"
-        raise DataError(f"{path}: labels", expected=expected, got=f"{count - 1:,}", do="number the classes from 0")
+        raise DataError(f"{path}: labels", expected=expected, got=f"{count - 1:,}", hint="number the classes from 0")
     return count
 
 
@@ -287,10 +287,10 @@ def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
     if len(found) != 1:
         raise DataError(
             f"ingest.path: {path}",
-            expected="a subfolder of pictures for each class, or one .npz file, or one IDX file of the "
+            expected="a subfolder of images for each class, or one .npz file, or one IDX file of the "
             f"{split} split's {kind}, such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
             got=", ".join(file.name for file in found) or "none of them",
-            do="put it there, or name another folder",
+            hint="put it there, or name another folder",
         )
     return found[0]
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 from urllib3.exceptions import HTTPError
 
 from stages.lib.core.errors import DataError
-from stages.lib.core.files import write_whole
+from stages.lib.core.files import atomic_write
 from stages.lib.core.paths import resolve
 from stages.lib.core.urls import hide_password
 
@@ -50,12 +50,12 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
         DataError: no mirror had the file whole; says what was wrong with each.
     """
     cached = cache_dir / file.name
-    faults: list[DataError] = []
+    problems: list[DataError] = []
     if cached.exists():
         try:
             return unpack(file, cached.read_bytes(), str(cached))
-        except DataError as fault:
-            faults.append(fault)
+        except DataError as problem:
+            problems.append(problem)
     for mirror in mirrors:
         try:
             if "://" not in mirror:
@@ -63,20 +63,20 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
                 return unpack(file, source.read_bytes(), str(source))
             url = f"{mirror.rstrip('/')}/{file.name}"
             content = _fetch_alone(file, url, cached)
-        except DataError as fault:
-            faults.append(fault)
+        except DataError as problem:
+            problems.append(problem)
         # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
         except (OSError, HTTPError, ValueError) as error:
             shown = hide_password(mirror)
             got = str(error).replace(mirror, shown)
-            faults.append(DataError(shown, expected="the whole file", got=got, do="use another mirror"))
+            problems.append(DataError(shown, expected="the whole file", got=got, hint="use another mirror"))
         else:
             return content
     raise DataError(
         file.name,
         expected="a good copy in the cache or on a mirror",
-        got=" | ".join(map(str, faults)),
-        do="set MNIST_MIRROR to a folder or an URL that has the file",
+        got=" | ".join(map(str, problems)),
+        hint="set MNIST_MIRROR to a folder or an URL that has the file",
     )
 
 
@@ -86,7 +86,7 @@ def _fetch_alone(file: PublishedFile, url: str, cached: Path) -> bytes:
     with FileLock(cached.with_name(_LOCK_NAME)):
         with suppress(FileNotFoundError, DataError):
             return unpack(file, cached.read_bytes(), str(cached))
-        with write_whole(cached) as partial:
+        with atomic_write(cached) as partial:
             _download_in_time(url, partial, max_bytes=file.size)  # gzip makes images smaller
             return unpack(file, partial.read_bytes(), hide_password(url))
 
@@ -101,7 +101,7 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
             content = unpacked.read(file.size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(source, expected="a whole gzip file", got=str(error), do="fetch it again") from None
+        raise DataError(source, expected="a whole gzip file", got=str(error), hint="fetch it again") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:
         size = f"{len(content)}" if len(content) <= file.size else f"more than {file.size}"
@@ -109,20 +109,20 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
             source,
             expected=f"{file.size} bytes with SHA-256 {file.sha256}",
             got=f"{size} bytes with {digest}",
-            do="fetch it again",
+            hint="fetch it again",
         )
     return content
 
 
 def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
     """Write what `url` answers to `path` in time: a timeout of a socket begins anew at each piece."""
-    faults: list[BaseException] = []
+    problems: list[BaseException] = []
 
     def download() -> None:
         try:
             _download(url, target, max_bytes)
         except BaseException as error:  # noqa: BLE001  (raised below, by the thread that waits)
-            faults.append(error)
+            problems.append(error)
 
     # Opened here, so that a thread that was given up finds it closed and makes no file anew.
     with path.open("wb") as target:
@@ -134,10 +134,10 @@ def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
                 hide_password(url),
                 expected=f"the whole file within {_MAX_SECONDS} seconds",
                 got="no end of it",
-                do="use another mirror",
+                hint="use another mirror",
             )
-    if faults:
-        raise faults[0]
+    if problems:
+        raise problems[0]
 
 
 def _download(url: str, target: BinaryIO, max_bytes: int) -> None:
@@ -158,12 +158,12 @@ def _download(url: str, target: BinaryIO, max_bytes: int) -> None:
                         hide_password(url),
                         expected=f"at most {max_bytes} bytes",
                         got="more",
-                        do="use another mirror",
+                        hint="use another mirror",
                     )
                 target.write(piece)
             return
     raise DataError(
-        hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more", do="use another mirror"
+        hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more", hint="use another mirror"
     )
 
 
@@ -171,7 +171,7 @@ def _require_safe(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         return
-    raise DataError(hide_password(url), expected="an https address", got=parts.scheme, do="use another mirror")
+    raise DataError(hide_password(url), expected="an https address", got=parts.scheme, hint="use another mirror")
 
 
 def _is_loopback(host: str) -> bool:

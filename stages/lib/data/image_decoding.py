@@ -1,4 +1,4 @@
-"""Pictures of any size and kind as the raw pixels that an exported model takes."""
+"""Images of any size and kind as the raw pixels that an exported model takes."""
 
 import warnings
 from typing import BinaryIO, NamedTuple
@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from stages.lib.core.errors import DataError
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.data.image_limits import CountedBytes, read_bounded, require_bounded
 
 # Grey levels: a border at least this bright is a light background.
@@ -17,11 +17,11 @@ _LIGHT = 128
 _STRIP_ROWS = 256
 _FILTER = Image.Resampling.BICUBIC
 # Letters of a decoder's own words.
-_MAX_TOLD = 200
+_MAX_REPORTED = 200
 
 
-class Photo(NamedTuple):
-    """A picture as a model takes it, and what was done to it."""
+class DecodedImage(NamedTuple):
+    """An image as a model takes it, and what was done to it."""
 
     pixels: NDArray[np.uint8]  # (H, W)
     was_inverted: bool
@@ -36,10 +36,10 @@ def _measure_border(images: NDArray[np.uint8]) -> float:
     return float(np.median(np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])))
 
 
-def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> Photo:
-    """The picture in `file` as a model takes it: `read_grey`, with the model's background, `fit_picture`.
+def read_image(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> DecodedImage:
+    """The image in `file` as a model takes it: `read_grey`, with the model's background, `fit_image`.
 
-    A picture that has the model's size, is grey and has its background comes through byte for byte.
+    An image that has the model's size, is grey and has its background comes through byte for byte.
     image_size: height and width in pixels. background: `dark` or `light`.
 
     Raises:
@@ -49,17 +49,17 @@ def read_photo(file: BinaryIO, name: str, image_size: tuple[int, int], backgroun
     was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
     if was_inverted:
         grey = ImageOps.invert(grey)
-    return Photo(fit_picture(grey, image_size), was_inverted)
+    return DecodedImage(fit_image(grey, image_size), was_inverted)
 
 
 def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -> Image.Image:
-    """The picture in `file`, upright as its EXIF data says, in 8 bits of grey; transparent parts are taken as white.
+    """The image in `file`, upright as its EXIF data says, in 8 bits of grey; transparent parts are taken as white.
 
     Time and memory have bounds, whatever is in the file: see `stages/lib/data/image_limits.py`.
     kinds: Pillow's names of the file formats that are taken, all that it knows by default.
 
     Raises:
-        DataError: it is no picture, is cut off, damaged, animated, too large, or has values beyond 16 bits.
+        DataError: it is no image, is cut off, damaged, animated, too large, or has values beyond 16 bits.
     """
     try:
         return _read_grey(file, name, kinds)
@@ -68,9 +68,9 @@ def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -
     except UnidentifiedImageError:
         got = f"cannot identify it as {', '.join(kinds) if kinds else 'a kind that is known'}"
     except Exception as error:  # noqa: BLE001  (Pillow's readers raise any kind on damaged files)
-        told = isinstance(error, (OSError, ValueError, SyntaxError))
-        got = str(error) if told else f"{type(error).__name__} {error}".strip()
-    raise _refuse(name, "a whole picture", got, "name another")
+        reported = isinstance(error, (OSError, ValueError, SyntaxError))
+        got = str(error) if reported else f"{type(error).__name__} {error}".strip()
+    raise _refuse(name, "a whole image", got, "name another")
 
 
 def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Image.Image:
@@ -80,7 +80,7 @@ def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Imag
         image = Image.open(CountedBytes(content), formats=kinds)
         require_bounded(image, name)
         if not _is_alone(image):
-            raise _refuse(name, "one picture", "several in one file", "name one that has one")
+            raise _refuse(name, "one image", "several in one file", "name one that has one")
         if isinstance(image, TiffImageFile):
             _load_tiff(image, name)
         image.load()
@@ -102,26 +102,26 @@ def _is_alone(image: Image.Image) -> bool:
 def _load_tiff(image: TiffImageFile, name: str) -> None:
     """Load the pixels; libtiff goes on after what it finds damaged, and says so on standard error alone."""
     failure = None
-    with hold_back_stderr() as read_diary:
+    with capture_native_stderr() as read_diary:
         try:
             image.load()
         except Exception as error:  # noqa: BLE001  (as above; raised where nothing is held back any more)
             failure = error
         diary = read_diary()
     if diary:
-        raise _refuse(name, "a whole picture", diary, "name another")
+        raise _refuse(name, "a whole image", diary, "name another")
     if failure:
         raise failure
 
 
-def _refuse(name: str, expected: str, got: str, do: str) -> DataError:
+def _refuse(name: str, expected: str, got: str, hint: str) -> DataError:
     # Texts of decoders may hold bytes of the file.
-    shown = "".join(letter if letter.isprintable() else " " for letter in got)[:_MAX_TOLD]
-    return DataError(name, expected=expected, got=shown, do=do)
+    shown = "".join(letter if letter.isprintable() else " " for letter in got)[:_MAX_REPORTED]
+    return DataError(name, expected=expected, got=shown, hint=hint)
 
 
-def fit_picture(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture resized to (H, W) with its proportions kept, at least a pixel wide and high, uint8.
+def fit_image(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image resized to (H, W) with its proportions kept, at least a pixel wide and high, uint8.
 
     Pillow's bicubic filter on bytes computes in integers: the same bytes on every processor.
     """
@@ -139,7 +139,7 @@ def _to_grey(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("F", "I"):
-        raise DataError(name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", do="convert the picture")
+        raise DataError(name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", hint="convert the image")
     if not image.has_transparency_data:
         return image.convert("L")
     grey = Image.new("L", image.size)

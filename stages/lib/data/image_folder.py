@@ -1,4 +1,4 @@
-"""A folder of pictures, one subfolder for each class: what is in it, and what of that is no picture."""
+"""A folder of images, one subfolder for each class: what is in it, and what of that is no image."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split, allocate, take_rows
 from stages.lib.core.errors import CONTROLS, DataError
-from stages.lib.data.image_decoding import fit_picture, read_grey
+from stages.lib.data.image_decoding import fit_image, read_grey
 from stages.lib.data.splits import split_stratified
 
 # Pillow's names. A file's content decides, not its name.
@@ -33,7 +33,7 @@ _FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
 _TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
-class Picture(NamedTuple):
+class ImageFile(NamedTuple):
     """One file of a class."""
 
     path: Path
@@ -42,104 +42,106 @@ class Picture(NamedTuple):
     class_name: str
 
 
-class Pictures(NamedTuple):
-    """A folder's pictures as arrays."""
+class ImageFolder(NamedTuple):
+    """A folder's images as arrays."""
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
     files: dict[str, list[str]]  # the name of each image's file, by split
-    sizes: dict[str, NDArray[np.int32]]  # (N, 2), height and width of each upright picture in pixels, by split
+    sizes: dict[str, NDArray[np.int32]]  # (N, 2), height and width of each upright image in pixels, by split
 
 
-def has_pictures(folder: Path) -> bool:
+def has_images(folder: Path) -> bool:
     """Whether the folder has subfolders, as one with classes does, or cannot be looked into."""
     try:
         return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
     except OSError:
-        return True  # `read_pictures` says why
+        return True  # `read_image_folder` says why
 
 
-def load_pictures(
+def load_image_folder(
     folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
-) -> Pictures:
-    """All that `read_pictures` gives, of a folder without a fault.
+) -> ImageFolder:
+    """All that `read_image_folder` gives, of a folder without an error.
 
     Raises:
-        DataError: naming each file that is no sound picture, and all else that is wrong with the folder.
+        DataError: naming each file that is no valid image, and all else that is wrong with the folder.
     """
-    pictures, faults = read_pictures(folder, shown, image_size, test_fraction, seed, heading)
-    if faults or not pictures:
-        raise DataError.join(faults)
-    return pictures
+    image_files, problems = read_image_folder(folder, shown, image_size, test_fraction, seed, heading)
+    if problems or not image_files:
+        raise DataError.join(problems)
+    return image_files
 
 
-def read_pictures(
+def read_image_folder(
     folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
-) -> tuple[Pictures | None, list[DataError]]:
-    """The sound pictures of a folder, grey and of one size, their classes by the subfolders' names, and every fault.
+) -> tuple[ImageFolder | None, list[DataError]]:
+    """The valid images of a folder, grey and of one size, their classes by the subfolders' names, and every error.
 
     Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
-    images that are the same pixel by pixel stay in one split. Where fewer than two classes have a sound picture there
-    are none, and a fault says so.
+    images that are the same pixel by pixel stay in one split. Where fewer than two classes have a valid image there
+    are none, and an error says so.
 
     shown: the folder as a person named it. heading: what stands before each line of progress.
     """
-    listed, faults = list_pictures(folder, shown)
+    listed, problems = list_image_files(folder, shown)
     images = allocate((len(listed), *image_size), np.uint8)
     sizes = np.zeros((len(listed), 2), np.int32)
-    sound: list[int] = []
-    told = time.monotonic()
-    for row, picture in enumerate(listed):
+    valid: list[int] = []
+    reported = time.monotonic()
+    for row, image_file in enumerate(listed):
         try:
-            with picture.path.open("rb") as file:
-                grey = read_grey(file, _show(picture.path, folder, shown), KINDS)
-            images[row], sizes[row] = fit_picture(grey, image_size), (grey.height, grey.width)
-            sound.append(row)
+            with image_file.path.open("rb") as file:
+                grey = read_grey(file, _show(image_file.path, folder, shown), KINDS)
+            images[row], sizes[row] = fit_image(grey, image_size), (grey.height, grey.width)
+            valid.append(row)
         except OSError as error:
             got = str(error.strerror)
-            faults.append(_tell(picture.path, folder, shown, "a file that can be read", got, "allow it"))
-        except DataError as fault:
-            faults.append(fault)
-        if time.monotonic() - told > _PROGRESS_SECONDS:
-            told = time.monotonic()
-            print(f"{heading}: {row + 1:,} of {len(listed):,} pictures", flush=True)
-    class_names = tuple(sorted({listed[row].class_name for row in sound}))
+            problems.append(_tell(image_file.path, folder, shown, "a file that can be read", got, "allow it"))
+        except DataError as problem:
+            problems.append(problem)
+        if time.monotonic() - reported > _PROGRESS_SECONDS:
+            reported = time.monotonic()
+            print(f"{heading}: {row + 1:,} of {len(listed):,} images", flush=True)
+    class_names = tuple(sorted({listed[row].class_name for row in valid}))
     if len(class_names) < 2:
-        expected, do = "a subfolder for each of two or more classes", "sort the pictures into one folder a class"
-        faults.append(DataError(shown, expected=expected, got=", ".join(class_names) or "none", do=do))
-        return None, sorted(faults, key=str)
-    pictures, rows = [listed[row] for row in sound], np.array(sound)
+        expected, hint = "a subfolder for each of two or more classes", "sort the images into one folder a class"
+        problems.append(DataError(shown, expected=expected, got=", ".join(class_names) or "none", hint=hint))
+        return None, sorted(problems, key=str)
+    image_files, rows = [listed[row] for row in valid], np.array(valid)
     label_of = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([label_of[picture.class_name] for picture in pictures], np.min_scalar_type(len(class_names)))
-    chosen = dict(zip(_SPLITS, _choose(pictures, images, rows, labels, test_fraction, seed), strict=True))
+    labels = np.array(
+        [label_of[image_file.class_name] for image_file in image_files], np.min_scalar_type(len(class_names))
+    )
+    chosen = dict(zip(_SPLITS, _choose(image_files, images, rows, labels, test_fraction, seed), strict=True))
     for name, places in chosen.items():
         absent = set(range(len(class_names))) - set(labels[places].tolist())
         if absent:
             # Too few for the share that is held out, or in one folder alone: `validate` refuses them.
             print(f"{heading}: {shown}: no {name} image of {', '.join(class_names[label] for label in sorted(absent))}")
     splits = {name: Split(take_rows(images, rows[places]), labels[places]) for name, places in chosen.items()}
-    read = Pictures(
+    read = ImageFolder(
         train=splits["train"],
         test=splits["test"],
         class_names=class_names,
-        files={name: [pictures[place].name for place in places] for name, places in chosen.items()},
+        files={name: [image_files[place].name for place in places] for name, places in chosen.items()},
         sizes={name: sizes[rows[places]] for name, places in chosen.items()},
     )
-    return read, sorted(faults, key=str)
+    return read, sorted(problems, key=str)
 
 
 def _choose(
-    pictures: Sequence[Picture],
+    image_files: Sequence[ImageFile],
     images: NDArray[np.uint8],
     rows: NDArray[np.int64],
     labels: NDArray[np.unsignedinteger],
     test_fraction: float,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places in `pictures` (train, test), both ascending. rows: the image of each picture."""
-    if pictures[0].split:
-        is_test = np.array([picture.split == "test" for picture in pictures])
+    """Places in `images` (train, test), both ascending. rows: the file of each image."""
+    if image_files[0].split:
+        is_test = np.array([image_file.split == "test" for image_file in image_files])
     else:
         groups: dict[bytes, int] = {}
         group = np.array([groups.setdefault(blake2b(images[row].tobytes()).digest(), len(groups)) for row in rows])
@@ -149,81 +151,81 @@ def _choose(
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def list_pictures(folder: Path, shown: str) -> tuple[list[Picture], list[DataError]]:
+def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[DataError]]:
     """Every file of every class, and what cannot be taken for one.
 
-    They come in the order of the files' own names, whatever their class: pictures numbered throughout keep that order.
+    They come in the order of the files' own names, whatever their class: images numbered throughout keep that order.
     Classes are the subfolders of `folder`, or of `train` and `test` in it where these two are all there is. Within a
-    class, folders may be nested. Files beside the classes count for nothing unless they are pictures.
+    class, folders may be nested. Files beside the classes count for nothing unless they are images.
 
     shown: the folder as a person named it.
     """
-    pictures: list[Picture] = []
-    faults: list[DataError] = []
-    class_dirs = _list_classes(folder, shown, faults)
+    image_files: list[ImageFile] = []
+    problems: list[DataError] = []
+    class_dirs = _list_classes(folder, shown, problems)
     for class_dir, split in class_dirs:
         if not _is_utf8(class_dir.name):
-            faults.append(_tell(class_dir, folder, shown, "a name in UTF-8", "other bytes", "rename the folder"))
+            problems.append(_tell(class_dir, folder, shown, "a name in UTF-8", "other bytes", "rename the folder"))
             continue
-        count = len(pictures) + len(faults)
-        for path in _iterate_files(class_dir, folder, shown, faults):
-            fault = _find_fault(path, class_dir, folder, shown)
-            if fault:
-                faults.append(fault)
+        count = len(image_files) + len(problems)
+        for path in _iterate_files(class_dir, folder, shown, problems):
+            problem = _find_problem(path, class_dir, folder, shown)
+            if problem:
+                problems.append(problem)
             else:
                 name = path.relative_to(folder).as_posix()
-                pictures.append(Picture(path, name, split, _normalize(class_dir.name)))
-        if len(pictures) + len(faults) == count:
-            faults.append(_tell(class_dir, folder, shown, "a picture in it", "none", "remove the folder"))
-    faults += _find_name_faults([class_dir for class_dir, _ in class_dirs], folder, shown)
-    return sorted(pictures, key=lambda picture: (picture.path.name, picture.name)), faults
+                image_files.append(ImageFile(path, name, split, _normalize(class_dir.name)))
+        if len(image_files) + len(problems) == count:
+            problems.append(_tell(class_dir, folder, shown, "an image in it", "none", "remove the folder"))
+    problems += _find_name_problems([class_dir for class_dir, _ in class_dirs], folder, shown)
+    return sorted(image_files, key=lambda image_file: (image_file.path.name, image_file.name)), problems
 
 
-def _list_classes(folder: Path, shown: str, faults: list[DataError]) -> list[tuple[Path, str]]:
+def _list_classes(folder: Path, shown: str, problems: list[DataError]) -> list[tuple[Path, str]]:
     """The folders of the classes, and the split that each is in."""
-    subfolders = _list_subfolders(folder, folder, shown, faults)
+    subfolders = _list_subfolders(folder, folder, shown, problems)
     names = {subfolder.name for subfolder in subfolders}
     if names == set(_SPLITS):
-        return [(path, split.name) for split in subfolders for path in _list_subfolders(split, folder, shown, faults)]
+        return [(path, split.name) for split in subfolders for path in _list_subfolders(split, folder, shown, problems)]
     if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
-        got, do = ", ".join(sorted(names)), "name the two so and move what else there is away"
-        faults.append(DataError(shown, expected="classes, or train and test alone", got=got, do=do))
+        got, hint = ", ".join(sorted(names)), "name the two so and move what else there is away"
+        problems.append(DataError(shown, expected="classes, or train and test alone", got=got, hint=hint))
     return [(subfolder, "") for subfolder in subfolders]
 
 
-def _list_subfolders(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[Path]:
+def _list_subfolders(parent: Path, folder: Path, shown: str, problems: list[DataError]) -> list[Path]:
     subfolders = []
-    for entry in _scan(parent, folder, shown, faults):
+    for entry in _scan(parent, folder, shown, problems):
         path = parent / entry.name
         if entry.is_dir(follow_symlinks=False):
             subfolders.append(path)
         elif entry.is_symlink() and not path.is_file():
-            do = "copy the folder, or remove the link"
-            faults.append(_tell(path, folder, shown, "a folder of a class", "a link", do))
+            hint = "copy the folder, or remove the link"
+            problems.append(_tell(path, folder, shown, "a folder of a class", "a link", hint))
         elif path.suffix.lower() in _SUFFIXES:
-            faults.append(_tell(path, folder, shown, "a folder of its class around it", "none", "move it into one"))
+            problems.append(_tell(path, folder, shown, "a folder of its class around it", "none", "move it into one"))
     return subfolders
 
 
-def _iterate_files(class_dir: Path, folder: Path, shown: str, faults: list[DataError]) -> Iterator[Path]:
+def _iterate_files(class_dir: Path, folder: Path, shown: str, problems: list[DataError]) -> Iterator[Path]:
     """All that is no folder, in whatever depth: os.walk would nest its calls as deep."""
     waiting = [class_dir]
     while waiting:
         parent = waiting.pop()
-        for entry in _scan(parent, folder, shown, faults):
+        for entry in _scan(parent, folder, shown, problems):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(parent / entry.name)
             else:
                 yield parent / entry.name
 
 
-def _scan(parent: Path, folder: Path, shown: str, faults: list[DataError]) -> list[os.DirEntry[str]]:
+def _scan(parent: Path, folder: Path, shown: str, problems: list[DataError]) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(parent) as entries:
             kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
     except OSError as error:
         got = str(error.strerror)
-        faults.append(_tell(parent, folder, shown, "a folder that can be read", got, "allow it"))
+        problems.append(_tell(parent, folder, shown, "a folder that can be read", got, "allow it"))
         return []
     return sorted(kept, key=lambda entry: entry.name)
 
@@ -232,7 +234,7 @@ def _is_left_by_systems(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_BY_SYSTEMS
 
 
-def _find_fault(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
+def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
     """What is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
     name = str(path.relative_to(class_dir))
     if not _is_utf8(name):
@@ -252,7 +254,7 @@ def _find_fault(path: Path, class_dir: Path, folder: Path, shown: str) -> DataEr
     return None
 
 
-def _find_name_faults(class_dirs: Sequence[Path], folder: Path, shown: str) -> Iterator[DataError]:
+def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) -> Iterator[DataError]:
     """Classes that reports could not show by their names, and those that other systems would take for one."""
     first: dict[str, Path] = {}
     for class_dir in class_dirs:
@@ -291,8 +293,8 @@ def _is_visible(name: str) -> bool:
     return any(unicodedata.category(letter)[0] not in "CZ" for letter in name)
 
 
-def _tell(path: Path, folder: Path, shown: str, expected: str, got: str, do: str) -> DataError:
-    return DataError(_show(path, folder, shown), expected=expected, got=got, do=do)
+def _tell(path: Path, folder: Path, shown: str, expected: str, got: str, hint: str) -> DataError:
+    return DataError(_show(path, folder, shown), expected=expected, got=got, hint=hint)
 
 
 def _show(path: Path, folder: Path, shown: str) -> str:

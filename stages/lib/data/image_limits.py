@@ -1,4 +1,4 @@
-"""Pictures that take far more memory or time to unpack than their bytes let expect: refused before either is spent."""
+"""Images that take far more memory or time to unpack than their bytes let expect: refused before either is spent."""
 
 import math
 import re
@@ -57,10 +57,10 @@ class CountedBytes(BytesIO):
 
 
 def read_bounded(file: BinaryIO, name: str) -> bytes:
-    """The content of a picture's file, before Pillow sees it.
+    """The content of an image's file, before Pillow sees it.
 
     Raises:
-        DataError: it is longer than MAX_BYTES, or has a structure that a picture of MAX_PIXELS has no use for.
+        DataError: it is longer than MAX_BYTES, or has a structure that an image of MAX_PIXELS has no use for.
     """
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -73,7 +73,7 @@ def read_bounded(file: BinaryIO, name: str) -> bytes:
 
 
 def require_bounded(image: Image.Image, name: str) -> None:
-    """Refuse, before its pixels are unpacked, a picture that has too many.
+    """Refuse, before its pixels are unpacked, an image that has too many.
 
     Raises:
         DataError: it has more than MAX_PIXELS, a side longer than MAX_SIDE, or EXIF data without end.
@@ -129,7 +129,7 @@ def _require_bounded_tiff(content: bytes, name: str) -> None:
 
 
 def _iterate_directories(content: bytes) -> Iterator[list[_Tag]]:
-    """The tags of the first picture and of its EXIF data, as far as they are there."""
+    """The tags of the first image and of its EXIF data, as far as they are there."""
     order, is_big = _TIFF_MAGIC[content[:4]], 43 in content[2:4]
     waiting = list(_unpack(f"{order}Q" if is_big else f"{order}I", content, 8 if is_big else 4))
     for _ in range(_MAX_DIRECTORIES):
@@ -157,5 +157,5 @@ def _unpack(pattern: str, content: bytes, place: int) -> tuple[int, ...]:
     return struct.unpack_from(pattern, content, place) if is_there else ()
 
 
-def _refuse(name: str, expected: str, got: str, do: str = "make it smaller, or leave it out") -> DataError:
-    return DataError(name, expected=expected, got=got, do=do)
+def _refuse(name: str, expected: str, got: str, hint: str = "make it smaller, or leave it out") -> DataError:
+    return DataError(name, expected=expected, got=got, hint=hint)

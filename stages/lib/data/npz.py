@@ -25,7 +25,7 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of these names; large ones are held by a file.
 
     Raises:
-        DataError: the file is no sound .npz, or an array is missing, pickled, or longer or shorter than it says.
+        DataError: the file is no valid .npz, or an array is missing, pickled, or longer or shorter than it says.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -35,19 +35,19 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     # Of a damaged archive, a password and more than Python can unpack, zipfile tells by whatever comes about.
     except Exception as error:  # noqa: BLE001
         got = str(error) or type(error).__name__
-        raise DataError(str(path), expected="a whole .npz file", got=got, do="write it again") from None
+        raise DataError(str(path), expected="a whole .npz file", got=got, hint="write it again") from None
 
 
 def _unpack_all(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    faults: list[DataError] = []
+    problems: list[DataError] = []
     for name in names:
         try:
             arrays[name] = _unpack(archive, name, path)
-        except DataError as fault:
-            faults.append(fault)
-    if faults:
-        raise DataError.join(faults)
+        except DataError as problem:
+            problems.append(problem)
+    if problems:
+        raise DataError.join(problems)
     return arrays
 
 
@@ -56,18 +56,18 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
         info = archive.getinfo(f"{name}.npy")
     except KeyError:
         got = ", ".join(sorted(member.removesuffix(".npy") for member in archive.namelist())) or "none"
-        raise DataError(str(path), expected=f"an array {name}", got=got, do="name the arrays so") from None
+        raise DataError(str(path), expected=f"an array {name}", got=got, hint="name the arrays so") from None
     where = f"{path}: {name}"
     if info.compress_type not in _COMPRESSIONS:
-        raise DataError(where, expected="a member as numpy.savez packs it", got="another", do="write it again")
+        raise DataError(where, expected="a member as numpy.savez packs it", got="another", hint="write it again")
     most = path.stat().st_size * (MAX_EXPANSION if info.compress_type == zipfile.ZIP_DEFLATED else 1)
     if info.file_size > most:
         got = f"one said to have {info.file_size:,}"
-        raise DataError(where, expected=f"at most {most:,} bytes in so short a file", got=got, do="write it again")
+        raise DataError(where, expected=f"at most {most:,} bytes in so short a file", got=got, hint="write it again")
     with archive.open(info) as member:
         shape, is_fortran, dtype = _read_header(member, where)
         if min(shape, default=0) < 0:
-            raise DataError(where, expected="a shape of no negative sizes", got=str(shape), do="write it again")
+            raise DataError(where, expected="a shape of no negative sizes", got=str(shape), hint="write it again")
         size = math.prod(shape) * dtype.itemsize
         _require_plain(info.file_size - member.tell(), size, dtype, is_fortran, where)
         values = allocate((size,), np.uint8)
@@ -87,7 +87,7 @@ def _require_plain(found: int, size: int, dtype: np.dtype[Any], is_fortran: bool
             where,
             expected=f"{size} bytes of plain values in C order",
             got=kind,
-            do="write numpy.ascontiguousarray of it",
+            hint="write numpy.ascontiguousarray of it",
         )
 
 
@@ -100,6 +100,6 @@ def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
         shape, is_fortran, dtype = read(header)
     except Exception as error:  # noqa: BLE001  (it is evaluated as Python's literals are, and fails in as many ways)
         got = str(error) or type(error).__name__
-        raise DataError(where, expected="the header of a .npy array", got=got, do="write it again") from None
+        raise DataError(where, expected="the header of a .npy array", got=got, hint="write it again") from None
     member.seek(header.tell())
     return shape, is_fortran, dtype

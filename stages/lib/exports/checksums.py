@@ -25,23 +25,23 @@ def read_whole(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ExportError(str(path), expected="a file", got="none", do="name another") from None
+        raise ExportError(str(path), expected="a file", got="none", hint="name another") from None
     except OSError as error:
-        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="name another") from None
+        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), hint="name another") from None
     digests = _read_digests(path.parent / CHECKSUMS_NAME)
     if path.name not in digests:
         raise ExportError(
             str(path),
             expected=f"its SHA-256 in {CHECKSUMS_NAME} beside it",
             got="none",
-            do="copy that file, too, from where the model came from: it tells whether the model is whole",
+            hint="copy that file, too, from where the model came from: it tells whether the model is whole",
         )
     if (got := hashlib.sha256(content).hexdigest()) != digests[path.name]:
         raise ExportError(
             str(path),
             expected=f"a whole model, SHA-256 {digests[path.name][:12]}…",
             got=f"{got[:12]}… ({len(content)} bytes)",
-            do="copy it again, or `dvc checkout models/export --force`",
+            hint="copy it again, or `dvc checkout models/export --force`",
         )
     return content
 
@@ -53,5 +53,7 @@ def _read_digests(path: Path) -> dict[str, str]:
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
     except OSError as error:
-        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), do="copy it again") from None
+        raise ExportError(
+            str(path), expected="a file", got=error.strerror or str(error), hint="copy it again"
+        ) from None
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -12,7 +12,7 @@ import onnx
 import tf2onnx
 from numpy.typing import NDArray
 
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.data.normalization import Normalization
 from stages.lib.model.order_free_network import Range, measure_ranges
 
@@ -41,7 +41,7 @@ def calibrate(pixel_network: keras.Model, images: NDArray[np.uint8]) -> list[Ran
 def convert_to_onnx(pixel_network: keras.Model, opset: int) -> onnx.ModelProto:
     """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out."""
     function = _trace(pixel_network, tf.uint8)
-    with hold_back_stderr():
+    with capture_native_stderr():
         model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
     return model
 
@@ -125,5 +125,5 @@ def _create_converter(
 
 
 def _run_converter(converter: tf.lite.TFLiteConverter) -> bytes:
-    with hold_back_stderr():
+    with capture_native_stderr():
         return bytes(converter.convert())

@@ -26,7 +26,7 @@ _TFLITE_FILE_ID = b"TFL3"
 # Neither protobuf nor flatbuffers can write more: a larger file need not be read.
 _MAX_MODEL_BYTES = 2**31
 # What the readers of the two formats, and of what is in them, raise on bytes that are something else.
-_READ_FAULTS = (DecodeError, LookupError, TypeError, ValueError, struct.error)
+_READ_PROBLEMS = (DecodeError, LookupError, TypeError, ValueError, struct.error)
 
 
 class Upstream(NamedTuple):
@@ -47,7 +47,7 @@ def digest_params(params: Mapping[str, Any]) -> str:
     """
     for section in MODEL_SECTIONS:
         if section not in params:
-            raise ParamsError(f"{PARAMS_PATH}: {section}", expected="a section", got="none", do="add it")
+            raise ParamsError(f"{PARAMS_PATH}: {section}", expected="a section", got="none", hint="add it")
     canonical = json.dumps({section: params[section] for section in MODEL_SECTIONS}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -66,6 +66,6 @@ def read_upstream(path: Path) -> Upstream | None:
         else:
             metadata = read_onnx_metadata(onnx.load_model_from_string(content))
         upstream = Upstream(*(metadata["upstream"][name] for name in Upstream._fields))
-    except _READ_FAULTS:
+    except _READ_PROBLEMS:
         return None
     return upstream if all(isinstance(digest, str) for digest in upstream) else None

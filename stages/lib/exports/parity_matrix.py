@@ -35,7 +35,7 @@ class Trial(NamedTuple):
     export: str  # the file's name
     runtime: str
     budget: Budget
-    obstacle: str  # why the runtime cannot run it; empty if it can
+    unsupported_reason: str  # why the runtime cannot run it; empty if it can
     probabilities: NDArray[np.float32]  # (N, classes); (0, classes) if it was not run
     parity: Parity | None  # with Keras; none if it was not run
 
@@ -51,9 +51,9 @@ def try_exports(
     trials = []
     for name, content in contents.items():
         for runtime in find_runtimes(Path(name)):
-            obstacle = find_obstacle(name, runtime)
-            if obstacle:
-                trials.append(Trial(name, runtime, budgets[name], obstacle, reference[:0], None))
+            unsupported_reason = find_unsupported_reason(name, runtime)
+            if unsupported_reason:
+                trials.append(Trial(name, runtime, budgets[name], unsupported_reason, reference[:0], None))
                 continue
             probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
             parity = compare(reference, probabilities, test.labels, budgets[name])
@@ -61,7 +61,7 @@ def try_exports(
     return trials
 
 
-def find_obstacle(name: str, runtime: str) -> str:
+def find_unsupported_reason(name: str, runtime: str) -> str:
     """Why a runtime cannot run an export of its kind; empty if it can."""
     if runtime != "tflite_micro":
         return ""
@@ -115,7 +115,7 @@ def tabulate(trials: Sequence[Trial], *, is_measured: bool) -> list[str]:
         verdict, title = f"≤ {trial.budget.max_abs_error:g}", RUNTIMES[trial.runtime].title
         if parity is None:
             rows.append([trial.export, title, "not run", "", "", ""])
-            notes.append(f"{trial.export} is not run by {title}: {trial.obstacle}.")
+            notes.append(f"{trial.export} is not run by {title}: {trial.unsupported_reason}.")
             continue
         if is_measured:
             verdict = f"{parity.max_abs_error:.1e} {verdict}"
@@ -184,7 +184,7 @@ def require_parity(trials: Sequence[Trial]) -> None:
     Raises:
         ExportError: naming each such file, its runtime and what is beyond the budget.
     """
-    faults = [
+    problems = [
         ExportError(
             f"{trial.export} in {RUNTIMES[trial.runtime].title}",
             expected=(
@@ -195,13 +195,13 @@ def require_parity(trials: Sequence[Trial]) -> None:
                 f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
                 f"{parity.accuracy_drop:.2f} points"
             ),
-            do="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
+            hint="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
         )
         for trial, parity in _list_run(trials)
         if not parity.within_budget
     ]
-    if faults:
-        raise ExportError.join(faults)
+    if problems:
+        raise ExportError.join(problems)
 
 
 def _list_run(trials: Sequence[Trial]) -> list[tuple[Trial, Parity]]:
@@ -218,7 +218,7 @@ def _iterate_exports(trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]
 def _describe_runtimes(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     """The counts of each runtime, or why it was not run."""
     return {
-        trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.obstacle}
+        trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.unsupported_reason}
         for trial in trials
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.lib.core.errors import DataError, ExportError
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.exports.checksums import read_whole
 from stages.lib.exports.tflite_micro import MicroInterpreter
 
@@ -35,10 +35,10 @@ class Runtime(NamedTuple):
     title: str
     suffix: str  # of the files that it runs
     is_everywhere: bool  # whether its package is made for every platform that the pipeline runs on
-    load: Callable[[bytes], _Loaded]  # raises one of _FAULTS on a file that it cannot load
+    load: Callable[[bytes], _Loaded]  # raises one of _PROBLEMS on a file that it cannot load
 
 
-_FAULTS = (ValueError, RuntimeError, struct.error)
+_PROBLEMS = (ValueError, RuntimeError, struct.error)
 
 
 def load_predictor(path: Path, runtime: str | None = None) -> Predictor:
@@ -52,7 +52,7 @@ def load_predictor(path: Path, runtime: str | None = None) -> Predictor:
     fitting = find_runtimes(path)
     if runtime is not None and runtime not in fitting:
         raise ExportError(
-            str(path), expected=f"a runtime for it ({', '.join(fitting)})", got=str(runtime), do="name one of these"
+            str(path), expected=f"a runtime for it ({', '.join(fitting)})", got=str(runtime), hint="name one of these"
         )
     return load_content(read_whole(path), runtime or fitting[0], str(path))
 
@@ -65,7 +65,9 @@ def find_runtimes(path: Path) -> list[str]:
     """
     fitting = [name for name, runtime in RUNTIMES.items() if runtime.suffix == path.suffix]
     if not fitting:
-        raise ExportError(str(path), expected="a .onnx or .tflite file", got=path.suffix or "no ending", do="name one")
+        raise ExportError(
+            str(path), expected="a .onnx or .tflite file", got=path.suffix or "no ending", hint="name one"
+        )
     return fitting
 
 
@@ -79,12 +81,12 @@ def load_content(content: bytes, runtime: str, name: str) -> Predictor:
     """
     try:
         loaded = RUNTIMES[runtime].load(content)
-    except _FAULTS as error:
+    except _PROBLEMS as error:
         raise ExportError(
             name,
             expected=f"a model that {RUNTIMES[runtime].title} runs",
             got=str(error),
-            do="take another runtime or file",
+            hint="take another runtime or file",
         ) from None
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -101,24 +103,24 @@ def _require_raw_images(images: NDArray[np.uint8], image_size: tuple[int, ...], 
             f"images for {name}",
             expected=f"uint8 of shape (N, {', '.join(map(str, image_size))}), N at least 1",
             got=f"{images.dtype} of shape {images.shape}",
-            do="give grey levels 0..255 as they are, not normalized, of that size",
+            hint="give grey levels 0..255 as they are, not normalized, of that size",
         )
 
 
 def _load_onnx_runtime(content: bytes) -> _Loaded:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as faults
+    from onnxruntime.capi import onnxruntime_pybind11_state as problems
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # such small networks gain nothing by more, and sums keep their order
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except (  # which share no base class but Exception
-        faults.Fail,
-        faults.InvalidArgument,
-        faults.InvalidGraph,
-        faults.InvalidProtobuf,
-        faults.NotImplemented,
+        problems.Fail,
+        problems.InvalidArgument,
+        problems.InvalidGraph,
+        problems.InvalidProtobuf,
+        problems.NotImplemented,
     ) as error:
         raise RuntimeError(str(error)) from None
     (pixels,) = session.get_inputs()
@@ -166,7 +168,7 @@ def _run_litert(content: bytes, kernels: str) -> _Loaded:
     runner = interpreter.get_signature_runner()
     ((input_name, pixels),) = runner.get_input_details().items()
     ((output_name, output),) = runner.get_output_details().items()
-    with hold_back_stderr():  # LiteRT announces its delegate at the first call
+    with capture_native_stderr():  # LiteRT announces its delegate at the first call
         runner(**{input_name: np.zeros(pixels["shape"], pixels["dtype"])})
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.native_stderr import capture_native_stderr
 
 HAS_MICRO = find_spec("tflite_micro") is not None
 MISSING_MICRO = "not installed: no wheel for this platform"
@@ -36,16 +36,16 @@ class MicroInterpreter:
             raise RuntimeError(MISSING_MICRO)
         from tflite_micro.python.tflite_micro import runtime  # noqa: PLC0415  (who asks no such question need not load it)
 
-        fault = None
-        with hold_back_stderr() as read:
+        problem = None
+        with capture_native_stderr() as read:
             try:
                 self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
                 shape, dtype = (self._interpreter.get_input_details(0)[key] for key in ("shape", "dtype"))
                 self._answer_one(np.zeros(shape, dtype))
             except RuntimeError as error:
-                fault = f"{error} {read()}".strip()
-        if fault:
-            raise RuntimeError(fault)
+                problem = f"{error} {read()}".strip()
+        if problem:
+            raise RuntimeError(problem)
         self.image_size = tuple(shape[1:].tolist())
         quantization = self._interpreter.get_output_details(0)["quantization_parameters"]
         # Empty where the output is not quantized, which a scale of 0 stands for.
@@ -64,7 +64,7 @@ class MicroInterpreter:
 
     def read_allocation(self) -> int:
         """Bytes of the arena that its allocator has handed out for good."""
-        with hold_back_stderr() as read:
+        with capture_native_stderr() as read:
             self._interpreter.print_allocations()
             (total,) = re.findall(r"Arena allocation total (\d+) bytes", read())
         return int(total)

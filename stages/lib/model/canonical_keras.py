@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core.files import write_whole
+from stages.lib.core.files import atomic_write
 
 # The oldest time a zip entry can have.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -36,7 +36,7 @@ def _drop_volatile(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
 
 def save_keras(model: Any, path: Path) -> None:  # noqa: ANN401  (a keras.Model: Keras is not imported here)
     """Save a Keras model whole, as canonical bytes."""
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         saved = partial.with_name(f"{partial.name}.keras")  # Keras insists on the ending
         try:
             model.save(saved)

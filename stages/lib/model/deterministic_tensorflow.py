@@ -8,7 +8,7 @@ import os
 import sys
 
 from stages.lib.core.lean_imports import import_lean
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.native_stderr import capture_native_stderr
 
 _SETTINGS = {
     # All cores for an operation, for exact sums do not depend on threads; operations one after the other.
@@ -32,7 +32,7 @@ os.environ.update(_SETTINGS)
 
 # What Keras and TensorFlow offer to do with other packages' tables, estimators and charts is not wanted here, and would
 # take as long to load as they do. TensorFlow announces, before its log level counts, that this machine has no CUDA.
-with import_lean("jax", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "sklearn"), hold_back_stderr():
+with import_lean("jax", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "sklearn"), capture_native_stderr():
     import keras
     import tensorflow as tf
 

@@ -46,7 +46,7 @@ def load_network(path: Path) -> keras.Model:
         reason = str(error).partition("\n")[0]
         got = f"{type(error).__name__}: {reason[:_LONGEST_REASON]}" if path.exists() else "none"
         raise DataError(
-            str(path), expected="a whole .keras file without code", got=got, do="remove it, then `dvc repro`"
+            str(path), expected="a whole .keras file without code", got=got, hint="remove it, then `dvc repro`"
         ) from None
 
 

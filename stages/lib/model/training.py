@@ -71,18 +71,18 @@ def fit(
     train_epoch = _prepare_training(network, optimizer, train, schedule, budget)
     evaluate = _prepare_evaluation(network, validation, budget)
     stopping = schedule.early_stopping
-    kept: Epoch | None = None
+    best: Epoch | None = None
     for number in range(1, schedule.epochs + 1):
         epoch = Epoch(number, *train_epoch(number), *evaluate())
         _require_finite(epoch, network)
         on_epoch_end(epoch)
-        if kept is None or stopping is None or _is_better(epoch, kept, stopping.monitor):
-            kept, kept_weights = epoch, network.get_weights()
-        elif number - kept.number >= stopping.patience:
+        if best is None or stopping is None or _is_better(epoch, best, stopping.monitor):
+            best, best_weights = epoch, network.get_weights()
+        elif number - best.number >= stopping.patience:
             break
-    assert kept is not None, "a schedule has at least one epoch"
-    network.set_weights(kept_weights)
-    return kept
+    assert best is not None, "a schedule has at least one epoch"
+    network.set_weights(best_weights)
+    return best
 
 
 def _is_better(epoch: Epoch, other: Epoch, monitor: str) -> bool:
@@ -99,7 +99,7 @@ def _require_finite(epoch: Epoch, network: keras.Model) -> None:
             f"epoch {epoch.number}",
             expected="a finite loss and finite weights",
             got=f"a loss of {' and '.join(map(str, measured))}",
-            do="lower train.learning_rate",
+            hint="lower train.learning_rate",
         )
 
 

@@ -1,4 +1,4 @@
-"""Pictures as PNG files whose bytes depend on what they show alone."""
+"""Charts as PNG files whose bytes depend on what they show alone."""
 
 import os
 import zlib
@@ -16,7 +16,7 @@ with chdir(os.sep):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from stages.lib.core.files import write_whole
+from stages.lib.core.files import atomic_write
 
 # Of a grid of images; lengths in inches. Captions are of 8 points, at matplotlib's distance of 1.2 from line to line.
 _COLUMNS = 5
@@ -96,7 +96,7 @@ class Point(NamedTuple):
 
     x: float
     y: float
-    is_sound: bool  # a dot; else a cross
+    is_valid: bool  # a dot; else a cross
     label: str  # of a point of the front, else empty
 
 
@@ -109,8 +109,8 @@ def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Seque
     """
     front = sorted((point for point in points if point.label), key=lambda point: (point.x, point.y))
     kinds = (
-        ("trial", "o", "#0072B2", [point for point in points if point.is_sound]),
-        ("failed", "x", "#000000", [point for point in points if not point.is_sound]),
+        ("trial", "o", "#0072B2", [point for point in points if point.is_valid]),
+        ("failed", "x", "#000000", [point for point in points if not point.is_valid]),
     )
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(9.5, 5.5 + 0.2 * len(front)), layout="constrained")
@@ -175,7 +175,7 @@ def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Seque
 
 def _scale_share(axes: Axes, shares: Sequence[float]) -> None:
     """Let y be -log(1 - share), with marks that people know."""
-    whole = 1.0005  # keeps a share of 1 on the picture
+    whole = 1.0005  # keeps a share of 1 on the chart
     axes.set_yscale("function", functions=(lambda y: -np.log10(whole - y), lambda z: whole - 10**-z))
     low, high = min(shares, default=0.5), max(shares, default=0.5)
     axes.set_ylim(max(0.0, whole - (whole - low) * 1.15), whole - (whole - high) / 1.3)
@@ -248,7 +248,7 @@ def draw_images(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with write_whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(
             partial,
             format="png",

@@ -11,7 +11,7 @@ _LINES = {signal.SIGINT: "interrupted; nothing was half-written", signal.SIGTERM
 
 
 @contextmanager
-def end_when_told(stage: str) -> Iterator[None]:
+def end_on_signal(stage: str) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the block, and the process with 130 and 143; partial files are removed on the way.
 
     Libraries turn what ends them into exceptions of their own, or lose it, as Python itself does in a finalizer. So the

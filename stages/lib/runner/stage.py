@@ -1,4 +1,4 @@
-"""How a stage is run from the command line: its section of params.yaml in, one line per fault out."""
+"""How a stage is run from the command line: its section of params.yaml in, one line per error out."""
 
 import os
 import sys
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stages.lib.core.dvc_lock import require_sound_inputs
+from stages.lib.core.dvc_lock import require_valid_inputs
 from stages.lib.core.errors import PipelineError, describe_os_error
 from stages.lib.core.files import require_space
 from stages.lib.core.params import PARAMS_PATH, Section, load_params, take_section
-from stages.lib.runner.signals import end_when_told
-from stages.lib.runner.stage_lock import run_alone
+from stages.lib.runner.signals import end_on_signal
+from stages.lib.runner.stage_lock import hold_stage_lock
 from stages.lib.runner.stage_times import record_times
 
 S = TypeVar("S", bound=Section)
 
-# What any stage writes beside data and models, which it says itself how large they will be: reports, pictures, times.
+# What any stage writes beside data and models, which it says itself how large they will be: reports, charts, times.
 _REPORTS_BYTES = 1 << 23
 
 
@@ -27,13 +27,13 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
     """
     sections = {name, *also_reads}
     try:
-        with end_when_told(name):
+        with end_on_signal(name):
             params = load_params()
             before = _take_snapshot(sections, params)
             own = take_section(params, name, section)
-            with run_alone(name), record_times(name, params):
+            with hold_stage_lock(name), record_times(name, params):
                 if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
-                    require_sound_inputs(name)
+                    require_valid_inputs(name)
                 require_space(Path("reports"), _REPORTS_BYTES)
                 run(own)
                 _require_unchanged(sections, before)
@@ -64,5 +64,5 @@ def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
         is_now = params_now[source] if source in params_now else Path(source).read_bytes()
         if is_now != was:
             raise PipelineError(
-                source, expected="no edit while the stage runs", got="an edit", do="run `dvc repro` again"
+                source, expected="no edit while the stage runs", got="an edit", hint="run `dvc repro` again"
             )

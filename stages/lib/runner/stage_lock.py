@@ -40,7 +40,7 @@ _KILLED = 137  # the shell's code for SIGKILL: there is nobody left to read it
 
 
 @contextmanager
-def run_alone(stage: str) -> Iterator[None]:
+def hold_stage_lock(stage: str) -> Iterator[None]:
     """Hold the current folder's lock during the block; if DVC started this process, end the process when DVC does.
 
     Raises:
@@ -59,7 +59,7 @@ def run_alone(stage: str) -> Iterator[None]:
             str(Path.cwd()),
             expected="one stage at a time",
             got=f"{name or 'another'}, process {pid or 'unknown'}, at work there",
-            do=f"let it end or `kill {pid or '…'}`, then run again",
+            hint=f"let it end or `kill {pid or '…'}`, then run again",
         ) from None
     with lock:
         _LOCK_PATH.write_text(f"{stage} {os.getpid()}", encoding="utf-8")

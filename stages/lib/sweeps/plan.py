@@ -124,8 +124,10 @@ def read_plan(
     else:
         spans = [key for key, choice in choices.items() if isinstance(choice, Span)]
         if spans:
-            do = "list its values, or say `search: random`"
-            raise ParamsError(f"{path}: params.{spans[0]}", expected="a list, for this is a grid", got="a range", do=do)
+            hint = "list its values, or say `search: random`"
+            raise ParamsError(
+                f"{path}: params.{spans[0]}", expected="a list, for this is a grid", got="a range", hint=hint
+            )
         trials, duplicates = _drop_duplicates(_combine(choices), None)
     _require_valid(path, base, sections, trials)
     return Plan(list(choices), trials, duplicates, goal)
@@ -159,17 +161,17 @@ def _read_goal(path: Path, given: _Common, metrics: Sequence[str]) -> Goal:
     wanted = [name for name in (given.minimize, given.maximize) if name is not None]
     if len(wanted) != 1:
         got = "both" if wanted else "neither"
-        raise ParamsError(str(path), expected="minimize or maximize", got=got, do="say what makes a trial the best")
+        raise ParamsError(str(path), expected="minimize or maximize", got=got, hint="say what makes a trial the best")
     bounds = {}
     for metric, value in given.where.items():
         where = f"{path}: where.{metric}"
         bounds[metric] = validate_section(value, Bounds, f"{where}.")
         if not value or bounds[metric].min > bounds[metric].max:
-            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), do="correct it")
+            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), hint="correct it")
     for metric in (*wanted, *bounds):
         if metric not in metrics:
-            do = suggest(metric, metrics, "choose one of these")
-            raise ParamsError(str(path), expected=f"a metric of {', '.join(metrics)}", got=repr(metric), do=do)
+            hint = suggest(metric, metrics, "choose one of these")
+            raise ParamsError(str(path), expected=f"a metric of {', '.join(metrics)}", got=repr(metric), hint=hint)
     return Goal(wanted[0], given.maximize is not None, bounds)
 
 
@@ -184,21 +186,21 @@ def _read_choices(
             expected=f"a key of {', '.join(sections)} in params.yaml, with dots, for the sections before them make "
             "the data that all trials share",
             got=repr(key),
-            do=suggest(key, known, "choose one of those"),
+            hint=suggest(key, known, "choose one of those"),
         )
     if isinstance(value, list) and value:
         return value
     kind = _find_type(key, sections)
     if not isinstance(value, dict) or kind not in (int, float):
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
-        do = "write what to try in [ ]" if value != [] else "name a value to try, or remove the key"
-        raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), do=do)
+        hint = "write what to try in [ ]" if value != [] else "name a value to try, or remove the key"
+        raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), hint=hint)
     found = validate_section(value, _Range, f"{where}.")
     if found.min > found.max or (found.log and found.min <= 0):
         expected = "min at most max, and above 0 with log"
-        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", do="correct it")
+        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint="correct it")
     if kind is int and not (found.min.is_integer() and found.max.is_integer()):
-        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", do="correct them")
+        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", hint="correct them")
     return Span(kind(found.min), kind(found.max), found.log)
 
 
@@ -256,14 +258,14 @@ def _drop_duplicates(drawn: Iterator[Settings], count: int | None) -> tuple[list
 def _require_valid(
     path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], trials: Sequence[Settings]
 ) -> None:
-    """Refuse trials that a stage would refuse, each fault told once."""
-    faults: dict[str, ParamsError] = {}
+    """Refuse trials that a stage would refuse, each error told once."""
+    problems: dict[str, ParamsError] = {}
     for settings in trials:
         params = apply_settings(base, settings)
         for name in sorted({key.partition(".")[0] for key in settings}):
             try:
                 validate_section(params[name], sections[name], f"{path}: {name}.")
-            except ParamsError as fault:
-                faults.setdefault(str(fault), fault)
-    if faults:
-        raise ParamsError.join(list(faults.values()))
+            except ParamsError as problem:
+                problems.setdefault(str(problem), problem)
+    if problems:
+        raise ParamsError.join(list(problems.values()))

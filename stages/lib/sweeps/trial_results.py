@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.lib.core.errors import DataError
-from stages.lib.core.files import read_json, write_csv, write_json, write_whole
+from stages.lib.core.files import atomic_write, read_json, write_csv, write_json
 from stages.lib.sweeps.plan import Goal, Settings, format_value
 
 _RESULT_NAME = "result.json"
@@ -18,7 +18,7 @@ _COLUMNS = (ACCURACY, INT8_BYTES, "export_arena_bytes/model_int8.tflite", "expor
 class Result(NamedTuple):
     """What a trial gave, beside its reports."""
 
-    fault: str  # why the pipeline refuses it, such as a network that diverged; empty if it does not
+    problem: str  # why the pipeline refuses it, such as a network that diverged; empty if it does not
     outputs: dict[str, str]  # MD5 by path, as dvc.lock would have it; of those that there are
     seconds: dict[str, float]  # of work, by stage
     retries: int  # how often its process or its machine was lost
@@ -26,7 +26,7 @@ class Result(NamedTuple):
     @property
     def status(self) -> str:
         """In a word."""
-        return "failed" if self.fault else "finished"
+        return "failed" if self.problem else "finished"
 
 
 class Scored(NamedTuple):
@@ -40,7 +40,7 @@ class Scored(NamedTuple):
     def meets(self, goal: Goal) -> bool:
         """Whether it may be the best."""
         return (
-            not self.result.fault
+            not self.result.problem
             and goal.metric in self.metrics
             and all(bounds.holds(self.metrics.get(metric)) for metric, bounds in goal.bounds.items())
         )
@@ -51,7 +51,7 @@ def keep_result(folder: Path, result: Result, reports: Mapping[str, bytes]) -> N
 
     folder: named for what the trial was made of. reports: by file name.
     """
-    with write_whole(folder) as partial:
+    with atomic_write(folder) as partial:
         partial.mkdir()
         for name, content in reports.items():
             (partial / name).write_bytes(content)
@@ -77,7 +77,7 @@ def rank(trials: Sequence[Scored], goal: Goal) -> list[Scored]:
         value = trial.metrics.get(goal.metric, float("-inf") if goal.is_maximized else float("inf"))
         return (
             not trial.meets(goal),
-            bool(trial.result.fault),
+            bool(trial.result.problem),
             -value if goal.is_maximized else value,
             -trial.metrics.get("accuracy/validation", trial.metrics.get(ACCURACY, 0.0)),
             trial.metrics.get(INT8_BYTES, float("inf")),
@@ -120,7 +120,7 @@ def write_table(path: Path, ranked: Sequence[Scored], goal: Goal, outputs: Seque
     keys = list(ranked[0].settings)
     write_csv(
         path,
-        ["trial", *keys, "status", "meets_goal", *metrics, *(f"md5/{output}" for output in outputs), "fault"],
+        ["trial", *keys, "status", "meets_goal", *metrics, *(f"md5/{output}" for output in outputs), "error"],
         (
             [
                 trial.number,
@@ -129,7 +129,7 @@ def write_table(path: Path, ranked: Sequence[Scored], goal: Goal, outputs: Seque
                 "yes" if trial.meets(goal) else "no",
                 *(format_metric(trial.metrics.get(metric)) for metric in metrics),
                 *(trial.result.outputs.get(output, "") for output in outputs),
-                trial.result.fault,
+                trial.result.problem,
             ]
             for trial in ranked
         ),

@@ -41,10 +41,10 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stages.lib.core.errors import PipelineError
-from stages.lib.core.files import remove, require_space, write_text, write_whole
-from stages.lib.core.native_stderr import hold_back_stderr
+from stages.lib.core.files import atomic_write, remove, require_space, write_text
+from stages.lib.core.native_stderr import capture_native_stderr
 
-# How often an item is tried again whose process or machine was lost; a fault of the function itself would come again.
+# How often an item is tried again whose process or machine was lost; an error of the function itself would come again.
 _MAX_RETRIES = 3
 _LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 _CONNECT_SECONDS = 5.0
@@ -68,8 +68,8 @@ class Answer(NamedTuple, Generic[T, R]):
     """What became of one item."""
 
     item: T
-    result: R | None  # none if there is a fault
-    fault: str  # why there is no result
+    result: R | None  # none if there is an error
+    problem: str  # why there is no result
     retries: int  # how often its process or its machine was lost
 
 
@@ -109,18 +109,21 @@ class Workers:
             item, retries = self._waiting.pop(reference)
             try:
                 yield Answer(item, ray.get(reference), "", retries)
-            except _LOST as fault:
+            except _LOST as problem:
                 if retries == _MAX_RETRIES:
-                    yield Answer(item, None, f"lost {retries + 1} times: {_describe(fault)}", retries)
+                    yield Answer(item, None, f"lost {retries + 1} times: {_describe(problem)}", retries)
                 else:
                     self._submit(function, item, retries + 1)
-            except RayTaskError as fault:
-                if isinstance(fault.cause, PipelineError):
-                    raise fault.cause from None
-                yield Answer(item, None, _describe(fault.cause), retries)
-            except RayError as fault:
+            except RayTaskError as problem:
+                if isinstance(problem.cause, PipelineError):
+                    raise problem.cause from None
+                yield Answer(item, None, _describe(problem.cause), retries)
+            except RayError as problem:
                 raise PipelineError(
-                    "Ray", expected="it to go on", got=_describe(fault), do="run the same again; what is done is kept"
+                    "Ray",
+                    expected="it to go on",
+                    got=_describe(problem),
+                    hint="run the same again; what is done is kept",
                 ) from None
 
     def _submit(self, function: Callable[[T, Path, Path], R], item: T, retries: int) -> None:
@@ -203,20 +206,20 @@ def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, s
         }
         if len(str(scratch_dir)) <= _LONGEST_FOLDER:
             where["_temp_dir"] = str(scratch_dir)
-    fault = None
-    with hold_back_stderr():  # Ray's C++ side repeats what the exception says
+    problem = None
+    with capture_native_stderr():  # Ray's C++ side repeats what the exception says
         try:
             ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": str(source_dir)})
         except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-            fault = _describe(error)
-    if fault and address is None:
-        raise PipelineError("Ray", expected="it to start on this machine", got=fault, do="put that right")
-    if fault:
+            problem = _describe(error)
+    if problem and address is None:
+        raise PipelineError("Ray", expected="it to start on this machine", got=problem, hint="put that right")
+    if problem:
         raise PipelineError(
             f"--address {address}",
             expected="a Ray cluster that this machine is part of",
-            got=fault,
-            do=f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
+            got=problem,
+            hint=f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
             "token, as `ray start` says, set RAY_AUTH_MODE=token",
         )
 
@@ -232,7 +235,7 @@ def require_cluster(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise PipelineError("--address", expected="HOST:PORT", got=repr(address), do="see `ray status` for it")
+        raise PipelineError("--address", expected="HOST:PORT", got=repr(address), hint="see `ray status` for it")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
             connection.sendall(_HTTP2_PREFACE)
@@ -240,8 +243,8 @@ def require_cluster(address: str) -> None:
     except (OSError, OverflowError) as error:
         got = str(error)
     if got:
-        do = "correct it, start one with `ray start --head`, or leave --address out"
-        raise PipelineError(f"--address {address}", expected="a Ray cluster to answer", got=got, do=do)
+        hint = "correct it, start one with `ray start --head`, or leave --address out"
+        raise PipelineError(f"--address {address}", expected="a Ray cluster to answer", got=got, hint=hint)
 
 
 def _put(path: Path) -> Any:  # noqa: ANN401  # Ray's reference
@@ -262,7 +265,7 @@ def _place(shared: _Shared) -> Path:
         if not folder.exists():
             contents = ray.get(shared.references)
             require_space(folder, sum(content.nbytes for content in contents), _FREEING)
-            with write_whole(folder) as partial:
+            with atomic_write(folder) as partial:
                 for name, content in zip(shared.paths, contents, strict=True):
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     (partial / name).write_bytes(content)  # from the node's shared memory, without a copy

@@ -1,4 +1,4 @@
-"""Which model becomes the champion: a sound one that is not significantly worse than the champion."""
+"""Which model becomes the champion: a valid one that is not significantly worse than the champion."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ class Criteria(NamedTuple):
     min_recall: float  # of every class, 0..1
 
 
-class Contender(NamedTuple):
+class Challenger(NamedTuple):
     """A model as it stands for promotion."""
 
     accuracy: float  # on its test split, 0..1
@@ -36,7 +36,7 @@ class Contender(NamedTuple):
 
 
 class Champion(NamedTuple):
-    """The model that a contender would replace."""
+    """The model that a challenger would replace."""
 
     version: int  # in the model registry
     accuracy: float  # on its test split, 0..1
@@ -51,15 +51,15 @@ class Decision(NamedTuple):
     reason: str
 
 
-def decide(candidate: Contender, champion: Champion | None, criteria: Criteria) -> Decision:
+def decide(candidate: Challenger, champion: Champion | None, criteria: Criteria) -> Decision:
     """A sound candidate takes over unless it is significantly worse than the champion on the same test images.
 
     Other test images start a new line of champions: results on different data do not compare. Where the champion's
     predictions cannot be compared image by image, the accuracies decide, and a lower one is refused.
     """
-    fault = _find_fault(candidate, criteria)
-    if fault:
-        return Decision(False, fault)
+    problem = _find_problem(candidate, criteria)
+    if problem:
+        return Decision(False, problem)
     if champion is None:
         return Decision(True, f"first champion, test accuracy {candidate.accuracy:.4f}")
     if champion.test_data != candidate.test_data:
@@ -70,7 +70,7 @@ def decide(candidate: Contender, champion: Champion | None, criteria: Criteria) 
     return _compare_predictions(candidate.predictions, champion.predictions, champion.version, criteria.significance)
 
 
-def _find_fault(candidate: Contender, criteria: Criteria) -> str:
+def _find_problem(candidate: Challenger, criteria: Criteria) -> str:
     """Why the candidate is not sound; empty if it is."""
     if not candidate.accepted:
         return f"test accuracy {candidate.accuracy:.4f} is below evaluate.min_accuracy"
@@ -93,7 +93,7 @@ def _find_mismatch(candidate: Predictions, champion: Predictions | str) -> str:
     return ""
 
 
-def _compare_accuracies(candidate: Contender, champion: Champion, mismatch: str) -> Decision:
+def _compare_accuracies(candidate: Challenger, champion: Champion, mismatch: str) -> Decision:
     is_lower = candidate.accuracy < champion.accuracy
     return Decision(
         not is_lower,
@@ -161,9 +161,9 @@ def read_predictions(path: Path) -> Predictions:
         predictions = [known.setdefault(pair, pair) for pair in pairs]
     except (KeyError, ValueError, csv.Error) as error:
         raise DataError(
-            str(path), expected="columns actual, predicted", got=repr(error), do="run `dvc repro`"
+            str(path), expected="columns actual, predicted", got=repr(error), hint="run `dvc repro`"
         ) from None
     # csv gives None for a cell that is not there, as at the end of a file that was cut off.
     if any(cell is None for pair in known for cell in pair):
-        raise DataError(str(path), expected="two cells in each row", got="one", do="run `dvc repro`")
+        raise DataError(str(path), expected="two cells in each row", got="one", hint="run `dvc repro`")
     return predictions

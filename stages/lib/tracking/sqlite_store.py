@@ -60,7 +60,7 @@ def require_usable(path: Path, where: str, again: str, revisions: Collection[str
         TrackingError: it is no database, read-only, locked for `PATIENCE` seconds, or of another MLflow.
     """
     if path.is_dir():
-        raise TrackingError(where, expected="a file", got="a folder", do=f"move it away, then {again}")
+        raise TrackingError(where, expected="a file", got="a folder", hint=f"move it away, then {again}")
     found = ""
 
     def look(seconds: float) -> bool:
@@ -80,7 +80,7 @@ def require_usable(path: Path, where: str, again: str, revisions: Collection[str
             where,
             expected="an SQLite database that can be written to",
             got=str(error),
-            do=f"put that right, then {again}",
+            hint=f"put that right, then {again}",
         ) from None
     if found == newest:
         return
@@ -88,11 +88,11 @@ def require_usable(path: Path, where: str, again: str, revisions: Collection[str
     if found in revisions:
         copy = f"cp {shlex.quote(str(path))} {shlex.quote(f'{path}.copy')}"
         upgrade = f"mlflow db upgrade {shlex.quote(f'sqlite:///{path}')}"
-        do = f"`{copy} && {upgrade}`, then {again}"
-        raise TrackingError(where, expected=expected, got=f"those of an older one ({found})", do=do)
+        hint = f"`{copy} && {upgrade}`, then {again}"
+        raise TrackingError(where, expected=expected, got=f"those of an older one ({found})", hint=hint)
     got = f"those of a newer one ({found})" if found else "those of another program"
-    do = "install the MLflow that wrote it" if found else "move it away"
-    raise TrackingError(where, expected=expected, got=got, do=f"{do}, then {again}")
+    hint = "install the MLflow that wrote it" if found else "move it away"
+    raise TrackingError(where, expected=expected, got=got, hint=f"{hint}, then {again}")
 
 
 def _read_revision(path: Path, seconds: float) -> str:
@@ -148,5 +148,5 @@ def _wait(attempt: Callable[[float], bool], path: Path, where: str, again: str) 
             where,
             expected=f"it to be free within {PATIENCE:.0f} s",
             got=f"{path.name} held by {name_holders(path)}",
-            do=f"let that end or end it, then {again}",
+            hint=f"let that end or end it, then {again}",
         )

@@ -55,8 +55,8 @@ from stages.lib.core.paths import find_root, resolve
 from stages.lib.core.urls import hide_password
 from stages.lib.tracking.promotion import (
     PREDICTIONS_PATH,
+    Challenger,
     Champion,
-    Contender,
     Criteria,
     Decision,
     Predictions,
@@ -121,7 +121,7 @@ class ModelRecord(NamedTuple):
     onnx_path: Path
     example: NDArray[np.uint8]  # raw images (N, H, W)
     probabilities: NDArray[np.float32]  # the answer to them (N, classes)
-    contender: Contender
+    challenger: Challenger
 
 
 class Rollback(NamedTuple):
@@ -152,7 +152,7 @@ def open_store(
     A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
     It runs several at once, too: the store is open to one process of a clone at a time, the others wait.
 
-    create: whether a SQLite store that is not there is created. again: what to do once a fault has been put right.
+    create: whether a SQLite store that is not there is created. again: what to do once an error has been fix.
 
     Raises:
         TrackingError: there is no store, or whatever goes wrong with it inside the block.
@@ -164,7 +164,7 @@ def open_store(
     where = f"the MLflow store {hide_password(uri)}"
     if path and not create and not path.exists():
         raise TrackingError(
-            where, expected="a file", got="none", do="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
+            where, expected="a file", got="none", hint="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
         )
     mlflow.set_tracking_uri(uri)
     try:
@@ -181,7 +181,7 @@ def open_store(
             where,
             expected="it to answer",
             got=hide_password(uri, str(_find_cause(error)).splitlines()[0]),
-            do=f"put that right, then {again}",
+            hint=f"put that right, then {again}",
         ) from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
@@ -436,7 +436,7 @@ def add_commit(store: Store, run: Run, commit: str) -> None:
         _set_run_tag(store, run, COMMITS_TAG, " ".join([*known, commit]))
 
 
-def ensure_model_version(store: Store, name: str, run: Run, contender: Contender) -> ModelVersion:
+def ensure_model_version(store: Store, name: str, run: Run, challenger: Challenger) -> ModelVersion:
     """The registered version of the run's model, registered if need be; the first, should there be several."""
     if not store.client.search_registered_models(f"name = '{name}'"):
         _create_unless_there(lambda: store.client.create_registered_model(name))
@@ -448,24 +448,24 @@ def ensure_model_version(store: Store, name: str, run: Run, contender: Contender
             source=f"models:/{output.model_id}",
             run_id=run.info.run_id,
             model_id=output.model_id,
-            tags={"test_accuracy": f"{contender.accuracy:.4f}", "test_data": contender.test_data},
+            tags={"test_accuracy": f"{challenger.accuracy:.4f}", "test_data": challenger.test_data},
         )
         if _list_numbers(store, name, run)[0] != int(created.version):  # another clone has registered the same run
             store.client.delete_model_version(name, created.version)
     return store.client.get_model_version(name, str(_list_numbers(store, name, run)[0]))
 
 
-def register(store: Store, experiment_id: str, name: str, run: Run, contender: Contender) -> tuple[Run, ModelVersion]:
+def register(store: Store, experiment_id: str, name: str, run: Run, challenger: Challenger) -> tuple[Run, ModelVersion]:
     """Register the run's model, and look once more whether this state's run is another clone's by now."""
-    version_ = ensure_model_version(store, name, run, contender)
+    version_ = ensure_model_version(store, name, run, challenger)
     first = find_run(store, experiment_id, name, run.data.tags[STATE_TAG])
     assert first, "the run has finished"
     if first.info.run_id == run.info.run_id:
         return run, version_
-    return first, ensure_model_version(store, name, first, contender)
+    return first, ensure_model_version(store, name, first, challenger)
 
 
-def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender, criteria: Criteria) -> Decision:
+def promote(store: Store, run: Run, version_: ModelVersion, challenger: Challenger, criteria: Criteria) -> Decision:
     """Decide whether the version becomes the champion, and record the decision with its reason.
 
     A version's decision stands, unless there is no champion any more whose files could be read. A state that was rolled
@@ -481,7 +481,7 @@ def promote(store: Store, run: Run, version_: ModelVersion, contender: Contender
     elif recorded and champion is not None:
         decision = Decision(version_.tags[_IS_PROMOTED_TAG] == "true", recorded)
     else:
-        decision = decide(contender, None if champion is None else _describe_champion(store, champion), criteria)
+        decision = decide(challenger, None if champion is None else _describe_champion(store, champion), criteria)
     if recorded and (rolled_back is not None or champion is not None):
         return decision
     if decision.is_promoted:
@@ -505,7 +505,7 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
     where = f"registered model {name}"
     if not store.client.search_registered_models(f"name = '{name}'"):
         raise TrackingError(
-            where, expected="it in the store", got="none", do="run `dvc repro`, or correct track.registered_model"
+            where, expected="it in the store", got="none", hint="run `dvc repro`, or correct track.registered_model"
         )
     versions = _list_versions(store, name)
     left = _find_alias(store, name)
@@ -517,7 +517,7 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
                 where,
                 expected="a champion before the present one",
                 got="none",
-                do=f"keep version {left}, or train another" if left else "run `dvc repro`",
+                hint=f"keep version {left}, or train another" if left else "run `dvc repro`",
             )
         target = earlier[-1]
     _require_former_champion(store, name, target, left, versions)
@@ -555,10 +555,10 @@ def _require_former_champion(
         else:
             got = "no such version"
         known = f"a former champion ({', '.join(map(str, former)) or 'there is none'})"
-        raise TrackingError(where, expected=known, got=got, do="name another with --to")
+        raise TrackingError(where, expected=known, got=got, hint="name another with --to")
     if not _has_files(store, name, target):
         raise TrackingError(
-            where, expected="its files", got="none where the store looks for them", do="name another with --to"
+            where, expected="its files", got="none where the store looks for them", hint="name another with --to"
         )
 
 

@@ -25,7 +25,7 @@ from great_expectations.render.renderer.content_block import ValidationResultsTa
 from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
-from stages.lib.core.files import write_whole
+from stages.lib.core.files import atomic_write
 
 _INDEX = "index.html"
 # In the place of Great Expectations' page.j2. What is filled in here is escaped; what `section.j2` fills in is not, but
@@ -104,7 +104,7 @@ def write_data_docs(findings: Sequence[Finding], folder: Path) -> None:
     links = [("Verdict", _INDEX), *((table, _name_page(table)) for table in tables)]
     documents = {_INDEX: _render_index(tables)}
     documents |= {_name_page(table): _render_table(table, of_table) for table, of_table in tables.items()}
-    with write_whole(folder) as partial:
+    with atomic_write(folder) as partial:
         partial.mkdir()
         for name, document in documents.items():
             text = page.render(document.to_json_dict(), links=links, here=name, style=_STYLE)

@@ -24,51 +24,51 @@ NEAR_CORRELATION = 0.992
 _COMPARED = 1024
 
 
-class Copies(NamedTuple):
+class Duplicates(NamedTuple):
     """Which images are in the data before, by row."""
 
     repeats: NDArray[np.bool_]  # (N,): the split has the same pixels at a lower index
     leaks: NDArray[np.bool_]  # an earlier split has the same pixels
-    conflicts: NDArray[np.bool_]  # the same pixels are there under another label, before or after
+    label_conflicts: NDArray[np.bool_]  # the same pixels are there under another label, before or after
     near_leaks: NDArray[np.bool_]  # an earlier split has nearly the same
-    twins: NDArray[np.int64]  # the row of the image that it is like; -1 if there is none
+    duplicate_of: NDArray[np.int64]  # the row of the image that it is like; -1 if there is none
 
 
-def find_copies(rows: Rows, measures: Measures) -> Copies:
+def find_duplicates(rows: Rows, measures: Measures) -> Duplicates:
     """Images with the same pixels, and images of a later split that are nearly the same as one of an earlier.
 
     Equal digests make candidates, of which the pixels decide.
     """
-    repeats, leaks, conflicts, near_leaks = (fill((rows.total,), np.bool_, False) for _ in range(4))
-    copies = Copies(repeats, leaks, conflicts, near_leaks, fill((rows.total,), np.int64, -1))
+    repeats, leaks, label_conflicts, near_leaks = (fill((rows.total,), np.bool_, False) for _ in range(4))
+    duplicates = Duplicates(repeats, leaks, label_conflicts, near_leaks, fill((rows.total,), np.int64, -1))
     for later, earlier in find_near(rows, measures):
-        copies.near_leaks[later] = True
-        copies.twins[later] = earlier
+        duplicates.near_leaks[later] = True
+        duplicates.duplicate_of[later] = earlier
     labels = rows.labels
     for candidates in _iterate_candidates(_sort_rows(number_rows(rows.total), measures.digests)):
         groups: dict[bytes, list[int]] = {}  # rows by their pixels
         for row in candidates.tolist():
             groups.setdefault(rows.read_image(row).tobytes(), []).append(row)
         for group in groups.values():
-            _mark_group(copies, group, rows.find_splits(np.array(group)).tolist(), labels[group].tolist())
-    return copies
+            _mark_group(duplicates, group, rows.find_splits(np.array(group)).tolist(), labels[group].tolist())
+    return duplicates
 
 
-def _mark_group(copies: Copies, group: list[int], splits: list[int], labels: list[int]) -> None:
+def _mark_group(duplicates: Duplicates, group: list[int], splits: list[int], labels: list[int]) -> None:
     """Mark images that are the same; rows ascending."""
     # The first under another label than the first of all, if there is one.
     other = next((row for row, label in zip(group, labels, strict=True) if label != labels[0]), None)
     seen: set[int] = set()  # splits that the image was in before
     for row, split, label in zip(group, splits, labels, strict=True):
-        copies.repeats[row] = split in seen
+        duplicates.repeats[row] = split in seen
         seen.add(split)
-        copies.leaks[row] = splits[0] < split
-        copies.conflicts[row] = other is not None
-        copies.near_leaks[row] &= not copies.leaks[row]
+        duplicates.leaks[row] = splits[0] < split
+        duplicates.label_conflicts[row] = other is not None
+        duplicates.near_leaks[row] &= not duplicates.leaks[row]
         if other is not None:
-            copies.twins[row] = other if label == labels[0] else group[0]
+            duplicates.duplicate_of[row] = other if label == labels[0] else group[0]
         elif row != group[0]:
-            copies.twins[row] = group[0]
+            duplicates.duplicate_of[row] = group[0]
 
 
 def _sort_rows(rows: NDArray[np.int64], values: NDArray[np.uint32]) -> NDArray[np.uint64]:

@@ -85,7 +85,7 @@ def _join(parts: tuple[Finding, ...]) -> Finding:
 def _to_finding(table: str, outcome: Any) -> Finding:  # noqa: ANN401  (untyped in Great Expectations)
     config = outcome.expectation_config.to_json_dict()
     if outcome.exception_info.get("raised_exception"):
-        # A table that an expectation cannot be asked of is a fault of this code, never of a person's data.
+        # A table that an expectation cannot be asked of is an error of this code, never of a person's data.
         raise RuntimeError(f"{config['type']}: {outcome.exception_info['exception_message']}")
     result = outcome.to_json_dict()["result"]
     return Finding(

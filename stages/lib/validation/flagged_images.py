@@ -1,4 +1,4 @@
-"""Images that break a rule of validation: which, why, and a sheet of pictures of the first of them."""
+"""Images that break a rule of validation: which, why, and a sheet of images of the first of them."""
 
 import textwrap
 from collections import Counter
@@ -11,32 +11,32 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split, load_array
-from stages.lib.core.files import iterate_csv, write_csv, write_whole
+from stages.lib.core.files import atomic_write, iterate_csv, write_csv
 from stages.lib.validation.image_features import Rows
 
 # Arrays that fit together: what every other rule takes for granted, and so no threshold of params.yaml.
 STRUCTURE = "structure"
-# Images of one rule that are named, and pictures that are drawn in all.
+# Images of one rule that are named, and images that are drawn in all.
 _NAMED = 1000
 _DRAWN = 40
-# Characters in a line below a picture, and lines.
+# Characters in a line below an image, and lines.
 _CAPTION_WIDTH = 31
 _CAPTION_LINES = 5
-# A column of the image table in words; `twin` is the image that this one is like.
+# A column of the image table in words; `duplicate` is the image that this one is like.
 _REASONS = {
     "label": "label {value} has no class",
     "contrast": "contrast {value}",
-    "conflicts": "same pixels as {twin}, a {twin_class}",
-    "leaks": "same pixels as {twin}",
-    "near_leaks": "nearly the same as {twin}",
-    "repeats": "same pixels as {twin}",
+    "label_conflicts": "same pixels as {duplicate}, a {duplicate_class}",
+    "leaks": "same pixels as {duplicate}",
+    "near_leaks": "nearly the same as {duplicate}",
+    "repeats": "same pixels as {duplicate}",
     "other_polarity": "background unlike most",
     "other_resolution": "{size} pixels, unlike most",
-    "ink_fraction": "ink on {value:.1%}",
-    "ink_deviation": "ink {value} deviations off",
-    "contrast_deviation": "contrast {value} deviations off",
-    "size_deviation": "{size} pixels, {value} deviations off",
-    "aspect_deviation": "{size} pixels, proportions {value} deviations off",
+    "foreground_fraction": "foreground on {value:.1%}",
+    "foreground_robust_z": "foreground {value} deviations off",
+    "contrast_robust_z": "contrast {value} deviations off",
+    "size_robust_z": "{size} pixels, {value} deviations off",
+    "aspect_robust_z": "{size} pixels, proportions {value} deviations off",
 }
 
 
@@ -57,7 +57,7 @@ class Offender(NamedTuple):
     value: Any
 
 
-class Suspect(NamedTuple):
+class FlaggedImage(NamedTuple):
     """An image and all that speaks against it."""
 
     row: int
@@ -70,8 +70,8 @@ class Source(NamedTuple):
 
     rows: Rows
     class_names: Sequence[str]
-    files: Sequence[str]  # of each image, by row; none unless they came as pictures
-    sizes: NDArray[np.int32] | None  # (N, 2): the pictures' own height and width
+    files: Sequence[str]  # of each image, by row; none unless they came as images
+    sizes: NDArray[np.int32] | None  # (N, 2): the images' own height and width
 
     def name_file(self, row: int) -> str:
         """The image's file; empty where there was none."""
@@ -126,72 +126,81 @@ def note_offenders(
         yield table
 
 
-def name_suspects(
-    offenders: Mapping[Bounds, Sequence[Offender]], source: Source, twins: NDArray[np.int64], stops: Sequence[str]
-) -> list[Suspect]:
-    """One suspect for each image among the offenders, with all its reasons; by row.
+def name_flagged_images(
+    offenders: Mapping[Bounds, Sequence[Offender]],
+    source: Source,
+    duplicate_of: NDArray[np.int64],
+    fail_on: Sequence[str],
+) -> list[FlaggedImage]:
+    """One flagged image for each image among the offenders, with all its reasons; by row.
 
-    twins: the row of the image that each is like, -1 for none. stops: the rules that stop the pipeline.
+    duplicates: the row of the image that each is like, -1 for none. stops: the rules that stop the pipeline.
     """
-    suspects: dict[int, Suspect] = {}
+    flagged_images: dict[int, FlaggedImage] = {}
     for bounds, of_rule in offenders.items():
-        does_stop = bounds.rule in (STRUCTURE, *stops)
+        does_stop = bounds.rule in (STRUCTURE, *fail_on)
         for row, value in of_rule:
-            reason = _give_reason(bounds.column, row, value, source, int(twins[row]))
-            known = suspects.get(row, Suspect(row, stops=False, reasons=[]))
+            reason = _give_reason(bounds.column, row, value, source, int(duplicate_of[row]))
+            known = flagged_images.get(row, FlaggedImage(row, stops=False, reasons=[]))
             # An image may break two rules for one reason: copies under two labels are repetitions, too.
-            is_new = not any(told.startswith(reason) for told in known.reasons)
+            is_new = not any(reported.startswith(reason) for reported in known.reasons)
             reasons = [*known.reasons, *([reason] if is_new else [])]
-            suspects[row] = Suspect(row, known.stops or does_stop, reasons)
-    return [suspects[row] for row in sorted(suspects)]
+            flagged_images[row] = FlaggedImage(row, known.stops or does_stop, reasons)
+    return [flagged_images[row] for row in sorted(flagged_images)]
 
 
-def _give_reason(column: str, row: int, value: Any, source: Source, twin: int) -> str:  # noqa: ANN401  (any number)
+def _give_reason(column: str, row: int, value: Any, source: Source, duplicate: int) -> str:  # noqa: ANN401  (any number)
     size = "" if source.sizes is None else "{1} x {0}".format(*source.sizes[row])
-    twin_name, twin_class = (source.name_row(twin), source.name_class(twin)) if twin >= 0 else ("", "")
+    duplicate_name, duplicate_class = (
+        (source.name_row(duplicate), source.name_class(duplicate)) if duplicate >= 0 else ("", "")
+    )
     text = _REASONS.get(column, "{column} {value}")
-    return text.format(column=column, value=value, size=size, twin=twin_name, twin_class=twin_class)
+    return text.format(column=column, value=value, size=size, duplicate=duplicate_name, duplicate_class=duplicate_class)
 
 
-def write_suspects(suspects: Sequence[Suspect], source: Source, folder: Path) -> None:
-    """Write suspects.csv, and a sheet of pictures if there is anyone to show: of each reason some, the worst first."""
-    with write_whole(folder) as partial_dir:
+def write_flagged_images(flagged_images: Sequence[FlaggedImage], source: Source, folder: Path) -> None:
+    """Write flagged_images.csv and, if any is flagged, a sheet of some for each reason, the worst first."""
+    with atomic_write(folder) as partial_dir:
         partial_dir.mkdir()
         lines = (
             (*source.rows.locate(row), source.name_class(row), source.name_file(row), stops, reasons)
-            for row, stops, reasons in suspects
+            for row, stops, reasons in flagged_images
         )
         write_csv(
-            partial_dir / "suspects.csv",
+            partial_dir / "flagged_images.csv",
             ["split", "index", "class", "file", "stops", "reasons"],
             ((*place, str(stops).lower(), "; ".join(reasons)) for *place, stops, reasons in lines),
         )
-        if suspects:
-            _draw_sheet(partial_dir / "contact_sheet.png", suspects, source)
+        if flagged_images:
+            _draw_sheet(partial_dir / "contact_sheet.png", flagged_images, source)
 
 
-def _draw_sheet(path: Path, suspects: Sequence[Suspect], source: Source) -> None:
-    from stages.lib.plotting.charts import draw_images  # noqa: PLC0415  (most data has no suspects, and need not wait for it)
+def _draw_sheet(path: Path, flagged_images: Sequence[FlaggedImage], source: Source) -> None:
+    from stages.lib.plotting.charts import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
 
-    shown = choose_shown(suspects)
-    title = f"{len(suspects):,} suspects" + (f", {len(shown)} of them" if len(shown) < len(suspects) else "")
-    images = [source.rows.read_image(suspect.row) for suspect in shown]
-    draw_images(path, title, images, [write_caption(suspect, source) for suspect in shown], grey_levels=(0, 255))
+    shown = choose_shown(flagged_images)
+    title = f"{len(flagged_images):,} flagged images" + (
+        f", {len(shown)} of them" if len(shown) < len(flagged_images) else ""
+    )
+    images = [source.rows.read_image(flagged_image.row) for flagged_image in shown]
+    draw_images(
+        path, title, images, [write_caption(flagged_image, source) for flagged_image in shown], grey_levels=(0, 255)
+    )
 
 
-def write_caption(suspect: Suspect, source: Source) -> str:
+def write_caption(flagged_image: FlaggedImage, source: Source) -> str:
     """The image's name, its class, its reasons; long ones are wrapped, and at last cut off."""
-    texts = [source.name_row(suspect.row), source.name_class(suspect.row), *suspect.reasons]
+    texts = [source.name_row(flagged_image.row), source.name_class(flagged_image.row), *flagged_image.reasons]
     lines = [line for text in texts for line in textwrap.wrap(text, _CAPTION_WIDTH)]
     return "\n".join(lines if len(lines) <= _CAPTION_LINES else [*lines[: _CAPTION_LINES - 1], "…"])
 
 
-def choose_shown(suspects: Sequence[Suspect]) -> list[Suspect]:
+def choose_shown(flagged_images: Sequence[FlaggedImage]) -> list[FlaggedImage]:
     """Those who stop the pipeline first, and of each kind of reason one after the other."""
     seen: Counter[str] = Counter()
     ranked = []
-    for suspect in suspects:
-        kind = suspect.reasons[0].split(" ")[0]
+    for flagged_image in flagged_images:
+        kind = flagged_image.reasons[0].split(" ")[0]
         seen[kind] += 1
-        ranked.append((not suspect.stops, seen[kind], suspect))
-    return [suspect for _, _, suspect in sorted(ranked, key=lambda entry: entry[:2])[:_DRAWN]]
+        ranked.append((not flagged_image.stops, seen[kind], flagged_image))
+    return [flagged_image for _, _, flagged_image in sorted(ranked, key=lambda entry: entry[:2])[:_DRAWN]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import CHUNK_ROWS, Split, allocate, iterate_chunks
 
-# Half of the range of grey levels, 0..255: a pixel on the other side than the background is ink.
+# Half of the range of grey levels, 0..255: a pixel on the other side than the background is foreground.
 HALF_RANGE = 128
 # Cosines of the perceptual hash, along each axis, and their scale as whole numbers.
 _FREQUENCIES = 16
@@ -64,8 +64,8 @@ class Measures(NamedTuple):
     hashes: NDArray[np.uint32]  # (N, 8): nearly equal for pixels that look alike
     contrast: NDArray[np.int16]  # (N,) grey levels between the darkest and the brightest pixel
     is_light: NDArray[np.bool_]  # (N,) most of the border's pixels are
-    ink_pixels: NDArray[np.int32]  # (N,) pixels in the other half of the range than the border
-    ink: NDArray[np.int32]  # (N,) grey levels in all from black, or from white where the border is light
+    foreground_pixels: NDArray[np.int32]  # (N,) pixels in the other half of the range than the border
+    foreground: NDArray[np.int32]  # (N,) grey levels in all from black, or from white where the border is light
 
 
 def measure_images(rows: Rows) -> Measures:
@@ -75,8 +75,8 @@ def measure_images(rows: Rows) -> Measures:
         hashes=allocate((rows.total, 8), np.uint32),
         contrast=allocate((rows.total,), np.int16),
         is_light=allocate((rows.total,), np.bool_),
-        ink_pixels=allocate((rows.total,), np.int32),
-        ink=allocate((rows.total,), np.int32),
+        foreground_pixels=allocate((rows.total,), np.int32),
+        foreground=allocate((rows.total,), np.int32),
     )
     first = 0
     for split in rows.splits.values():
@@ -100,8 +100,8 @@ def _measure_chunk(images: NDArray[np.uint8]) -> Measures:
         hashes=hash_images(images),
         contrast=brightest.astype(np.int16) - darkest,
         is_light=is_light,
-        ink_pixels=np.where(is_light, size - bright, bright).astype(np.int32),
-        ink=np.where(is_light, 255 * size - total, total).astype(np.int32),
+        foreground_pixels=np.where(is_light, size - bright, bright).astype(np.int32),
+        foreground=np.where(is_light, 255 * size - total, total).astype(np.int32),
     )
 
 

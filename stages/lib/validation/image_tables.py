@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split, allocate, count_labels, iterate_chunks
 from stages.lib.validation.drift import Drift
-from stages.lib.validation.duplicates import Copies, find_copies
+from stages.lib.validation.duplicates import Duplicates, find_duplicates
 from stages.lib.validation.image_features import Measures, Rows, measure_images
-from stages.lib.validation.outliers import measure_deviations
+from stages.lib.validation.outliers import measure_robust_z
 
 # Images in one table: about 100 MB with what Great Expectations makes of it.
 TABLE_ROWS = 100_000
-# A picture whose longer side is more than so many times that of half of all pictures, or less than this part of it, is
+# An image whose longer side is more than so many times that of half of all images, or less than this part of it, is
 # of another resolution.
 _OTHER_RESOLUTION = 2
 # What an image's distance from its class is told of.
-DEVIATIONS = ("ink", "contrast", "size", "aspect")
+DEVIATIONS = ("foreground", "contrast", "size", "aspect")
 
 
-def describe_splits(splits: Mapping[str, Split], promised: Mapping[str, int]) -> pd.DataFrame:
-    """One row per split: pixel type, dimensions, label kind, and the number of images, labels, promised images."""
+def describe_splits(splits: Mapping[str, Split], expected: Mapping[str, int]) -> pd.DataFrame:
+    """One row per split: pixel type, dimensions, label kind, and the number of images, labels, expected images."""
     return pd.DataFrame(
         [
             {
@@ -34,7 +34,7 @@ def describe_splits(splits: Mapping[str, Split], promised: Mapping[str, int]) ->
                 "label_kind": "integer" if np.issubdtype(split.labels.dtype, np.integer) else "other",
                 "images": len(split.images),
                 "labels": len(split.labels),
-                "promised": promised[name],
+                "expected": expected[name],
             }
             for name, split in splits.items()
         ]
@@ -68,20 +68,20 @@ class ImageFacts(NamedTuple):
     """What the image table says beyond labels and sizes, by row: in as few bytes as hold it, for there may be many."""
 
     measures: Measures
-    copies: Copies
+    duplicates: Duplicates
     other_polarity: NDArray[np.bool_]
     other_resolution: NDArray[np.bool_]
-    deviations: dict[str, NDArray[np.int16]]  # tenths, by what deviates
+    robust_z: dict[str, NDArray[np.int16]]  # tenths, by what deviates
 
 
 def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
     """What is measured of each image, and how it stands to the others.
 
-    sizes: height and width (N, 2) that pictures had before they were brought to one size; none of other data.
+    sizes: height and width (N, 2) that images had before they were brought to one size; none of other data.
     """
     measures = measure_images(rows)
     labels = rows.labels
-    of_class: dict[str, NDArray[Any]] = {"ink": measures.ink, "contrast": measures.contrast}
+    of_class: dict[str, NDArray[Any]] = {"foreground": measures.foreground, "contrast": measures.contrast}
     other_resolution = np.broadcast_to(np.False_, rows.total)
     if sizes is not None:
         height, width = sizes.T
@@ -93,11 +93,11 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
     nowhere = np.broadcast_to(np.int16(0), rows.total)
     return ImageFacts(
         measures=measures,
-        copies=find_copies(rows, measures),
+        duplicates=find_duplicates(rows, measures),
         other_polarity=np.not_equal(measures.is_light, is_mostly_light, out=allocate((rows.total,), np.bool_)),
         other_resolution=other_resolution,
-        deviations={
-            what: measure_deviations(of_class[what], labels) if what in of_class else nowhere for what in DEVIATIONS
+        robust_z={
+            what: measure_robust_z(of_class[what], labels) if what in of_class else nowhere for what in DEVIATIONS
         },
     )
 
@@ -106,9 +106,10 @@ def iterate_image_tables(rows: Rows, facts: ImageFacts, files: Sequence[str] = (
     """One row per image of uint8 (H, W), in the order of the splits, in tables of bounded size; one at least.
 
     Columns: split, index, file (where `files` has them), label, height, width, contrast (brightest pixel less darkest,
-    grey levels), ink_fraction (share of pixels in the other half of the range than the border), the deviations of ink,
-    contrast, size and aspect from the class's median (robust standard deviations), other_polarity and other_resolution
-    (than most images), and repeats, leaks, near_leaks, conflicts as `Copies` has them.
+    grey levels), foreground_fraction (share of pixels in the other half of the range than the border), the robust_z
+    of foreground, contrast, size and aspect (distance from the class's median in robust standard deviations),
+    other_polarity and other_resolution (than most images), and repeats, leaks, near_leaks, label_conflicts as
+    `Duplicates` has them.
     """
     for table_rows in iterate_chunks(max(rows.total, 1), TABLE_ROWS):
         parts, first = [], 0  # `first` is the split's first row among all
@@ -131,14 +132,14 @@ def _add_facts(table: pd.DataFrame, facts: ImageFacts, rows: slice) -> pd.DataFr
     flags = {
         "other_polarity": facts.other_polarity,
         "other_resolution": facts.other_resolution,
-        "repeats": facts.copies.repeats,
-        "leaks": facts.copies.leaks,
-        "near_leaks": facts.copies.near_leaks,
-        "conflicts": facts.copies.conflicts,
+        "repeats": facts.duplicates.repeats,
+        "leaks": facts.duplicates.leaks,
+        "near_leaks": facts.duplicates.near_leaks,
+        "label_conflicts": facts.duplicates.label_conflicts,
     }
     return table.assign(
         contrast=facts.measures.contrast[rows].astype(np.int64),
-        ink_fraction=facts.measures.ink_pixels[rows] / (table["height"] * table["width"]),
-        **{f"{what}_deviation": tenths[rows] / 10 for what, tenths in facts.deviations.items()},
+        foreground_fraction=facts.measures.foreground_pixels[rows] / (table["height"] * table["width"]),
+        **{f"{what}_robust_z": tenths[rows] / 10 for what, tenths in facts.robust_z.items()},
         **{name: values[rows].astype(np.int64) for name, values in flags.items()},
     )

@@ -16,20 +16,20 @@ _LEAST_SPREAD = 0.05
 _FAR = 1000.0
 
 
-def measure_deviations(values: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int16]:
+def measure_robust_z(values: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int16]:
     """How many tenths of a robust standard deviation each value (N,), at least 0, is from its class's median: 0..10000.
 
     The square root comes first, so that values of a skewed distribution count on both sides alike. Order statistics,
     square roots and divisions alone: the same on every processor.
     """
-    deviations = allocate((len(values),), np.int16)
+    robust_z = allocate((len(values),), np.int16)
     for class_id, count in count_labels(classes).items():
         middle, spread = _measure_spread(values, classes, class_id, count)
         for chunk in iterate_chunks(len(values)):
             members = classes[chunk] == class_id
             distances = np.abs(np.sqrt(values[chunk][members], dtype=np.float64) - middle)
-            deviations[chunk][members] = np.round(10 * np.minimum(distances / spread, _FAR))
-    return deviations
+            robust_z[chunk][members] = np.round(10 * np.minimum(distances / spread, _FAR))
+    return robust_z
 
 
 def _measure_spread(values: NDArray[Any], classes: NDArray[Any], class_id: int, count: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.lib.core.errors import PipelineError
-from stages.lib.core.files import require_space, write_text, write_whole
+from stages.lib.core.files import atomic_write, require_space, write_text
 from stages.lib.core.paths import resolve
 
 ARCHITECTURE = "aarch64"
@@ -87,7 +87,7 @@ def lay_python(tell: Callable[[str], None]) -> Path:
     if not root.is_dir():
         tell(f"laying an AArch64 Python into {root}, once: some minutes, 2.2 GB")
         require_space(root, _NEEDED_BYTES)
-        with write_whole(root) as partial:
+        with atomic_write(root) as partial:
             _lay_system(partial)
             _lay_wheels(partial, pins)
     return root / _PYTHON
@@ -100,15 +100,15 @@ def require_programs() -> None:
         PipelineError: this machine is an AArch64 itself, or a program is missing, and how to get it.
     """
     if platform.machine() in (ARCHITECTURE, "arm64"):
-        do = "leave it out: every rebuild here is on AArch64"
-        raise PipelineError(_WHERE, expected="another processor to emulate it on", got=platform.machine(), do=do)
+        hint = "leave it out: every rebuild here is on AArch64"
+        raise PipelineError(_WHERE, expected="another processor to emulate it on", got=platform.machine(), hint=hint)
     if shutil.which(EMULATOR) is None:
-        do = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError(_WHERE, expected=f"{EMULATOR} on PATH", got="none", do=do)
+        hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
+        raise PipelineError(_WHERE, expected=f"{EMULATOR} on PATH", got="none", hint=hint)
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            do = "run it on Debian, or in a container of it"
-            raise PipelineError(_WHERE, expected=f"{program} on PATH, for a Python to emulate", got="none", do=do)
+            hint = "run it on Debian, or in a container of it"
+            raise PipelineError(_WHERE, expected=f"{program} on PATH, for a Python to emulate", got="none", hint=hint)
 
 
 def select_pins(requirements: str, project: str) -> str:
@@ -208,4 +208,4 @@ def _run(command: Sequence[str], expected: str) -> None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise PipelineError(_WHERE, expected=expected, got=said[-1], do="put that right and run again")
+        raise PipelineError(_WHERE, expected=expected, got=said[-1], hint="put that right and run again")

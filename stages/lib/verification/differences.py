@@ -336,12 +336,12 @@ def _compare(one: Any, other: Any) -> _Found | None:  # noqa: ANN401  (what `_re
 
 def _compare_unreadable(one: Any, other: Any) -> _Found | None:  # noqa: ANN401
     broken = [(name, side) for name, side in (("first", one), ("second", other)) if isinstance(side, _Unreadable)]
-    faults = [f"the {name} is no sound {side.format} file ({side.reason})" for name, side in broken]
+    problems = [f"the {name} is no valid {side.format} file ({side.reason})" for name, side in broken]
     if len(broken) == 2:
         if one.content == other.content:
             return None
-        faults.append(_compare_bytes(one.content, other.content))
-    return _Found("", "; ".join(faults))
+        problems.append(_compare_bytes(one.content, other.content))
+    return _Found("", "; ".join(problems))
 
 
 def _compare_dicts(one: dict[str, Any], other: dict[str, Any]) -> _Found | None:

@@ -24,7 +24,7 @@ class Output(NamedTuple):
     is_cached: bool  # in DVC's cache, too
 
 
-class PromisedFile(NamedTuple):
+class ExpectedFile(NamedTuple):
     """One file of an output."""
 
     md5: str
@@ -34,8 +34,8 @@ class PromisedFile(NamedTuple):
 class Audit(NamedTuple):
     """What hashing everything found."""
 
-    faults: list[DataError]
-    files: dict[str, dict[str, PromisedFile]]  # by path of the output: by path; empty if a listing is not known
+    problems: list[DataError]
+    files: dict[str, dict[str, ExpectedFile]]  # by path of the output: by path; empty if a listing is not known
     file_count: int  # of those that dvc.lock promises
     object_count: int  # of DVC's cache
 
@@ -43,8 +43,8 @@ class Audit(NamedTuple):
 class _Finding(NamedTuple):
     """What hashing one output found."""
 
-    faults: list[DataError]
-    files: dict[str, PromisedFile]
+    problems: list[DataError]
+    files: dict[str, ExpectedFile]
 
 
 def read_outputs(lock_text: str, graph_text: str) -> list[Output]:
@@ -84,7 +84,7 @@ def _read_stages(text: str, name: str) -> Mapping[str, Any]:
         _ = [out["md5"] for stage in stages.values() for out in stage.get("outs", []) if name == "dvc.lock"]
     except Exception as error:  # noqa: BLE001  # whatever a damaged file holds in place of what DVC writes
         got = f"{type(error).__name__}: {error}"
-        raise DataError(name, expected="what DVC writes", got=got, do=f"`git checkout {name}`") from None
+        raise DataError(name, expected="what DVC writes", got=got, hint=f"`git checkout {name}`") from None
     return stages
 
 
@@ -93,62 +93,62 @@ def audit(outputs: Sequence[Output], cache_dir: Path) -> Audit:
     cached = [output for output in outputs if output.is_cached]  # git may hold the others
     if cached and not any(Path(output.path).exists() or _locate(cache_dir, output.md5).exists() for output in cached):
         got = "none, nor any in DVC's cache"
-        fault = DataError("dvc.lock", expected="its outputs on disk", got=got, do="run `dvc repro` or `dvc pull`")
-        return Audit([fault], {output.path: {} for output in outputs}, 0, 0)
+        problem = DataError("dvc.lock", expected="its outputs on disk", got=got, hint="run `dvc repro` or `dvc pull`")
+        return Audit([problem], {output.path: {} for output in outputs}, 0, 0)
     objects: dict[Path, str] = {}  # what their hash is, so that what several outputs share is hashed and told of once
     findings = {output.path: _examine(output, cache_dir, objects) for output in outputs}
     files = {path: finding.files for path, finding in findings.items()}
-    faults = [fault for finding in findings.values() for fault in finding.faults]
-    return Audit(faults, files, sum(map(len, files.values())), len(objects))
+    problems = [problem for finding in findings.values() for problem in finding.problems]
+    return Audit(problems, files, sum(map(len, files.values())), len(objects))
 
 
-def list_files(output: Output, root: Path) -> dict[str, PromisedFile]:
+def list_files(output: Output, root: Path) -> dict[str, ExpectedFile]:
     """The files of an output as they lie below `root`, by their paths in the project."""
     path = root / output.path
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {
-        file.relative_to(root).as_posix(): PromisedFile(hash_output(file), file) for file in found if file.is_file()
+        file.relative_to(root).as_posix(): ExpectedFile(hash_output(file), file) for file in found if file.is_file()
     }
 
 
 def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Finding:
     """Hash one output; `objects` is added to."""
     on_disk = list_files(output, Path())
-    is_sound = hash_output(Path(output.path)) == output.md5
+    is_valid = hash_output(Path(output.path)) == output.md5
     is_folder = output.md5.endswith(".dir")
-    faults: list[DataError] = []
+    problems: list[DataError] = []
 
     def check(md5: str, name: str) -> Path | None:
-        """The object if it is sound; else a fault, the first time."""
+        """The object if it is valid; else an error, the first time."""
         path = _locate(cache_dir, md5)
         is_known = path in objects
         got = objects.setdefault(path, hash_output(path))
         if got == md5.removesuffix(".dir"):
             return path
         if not is_known:
-            faults.append(_describe_object(path, name, md5, got, output.path if is_sound else None))
+            problems.append(_describe_object(path, name, md5, got, output.path if is_valid else None))
         return None
 
     listing = check(output.md5, output.path) if output.is_cached else None
     if not is_folder:
-        promised = {output.path: output.md5}
+        expected = {output.path: output.md5}
     elif listing:
         entries = json.loads(listing.read_text(encoding="utf-8"))
-        promised = {f"{output.path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+        expected = {f"{output.path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
     else:
-        promised = {path: file.md5 for path, file in on_disk.items()} if is_sound else {}
+        expected = {path: file.md5 for path, file in on_disk.items()} if is_valid else {}
     cached = {}
     if output.is_cached:
-        cached = {path: check(md5, path) if is_folder else listing for path, md5 in promised.items()}
-    if not is_sound:
+        cached = {path: check(md5, path) if is_folder else listing for path, md5 in expected.items()}
+    if not is_valid:
         can_checkout = bool(cached) and None not in cached.values() and listing is not None
         # After the cache's: DVC would fill the disk from there.
-        faults += _describe_disk(output, promised, on_disk, can_checkout=can_checkout)
+        problems += _describe_disk(output, expected, on_disk, can_checkout=can_checkout)
     return _Finding(
-        faults,
+        problems,
         {
-            path: PromisedFile(md5, Path(path) if is_sound or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
-            for path, md5 in promised.items()
+            path: ExpectedFile(md5, Path(path) if is_valid or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
+            for path, md5 in expected.items()
         },
     )
 
@@ -157,23 +157,23 @@ def _locate(cache_dir: Path, md5: str) -> Path:
     return cache_dir / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def _describe_object(path: Path, name: str, md5: str, got: str, sound_output: str | None) -> DataError:
+def _describe_object(path: Path, name: str, md5: str, got: str, valid_output: str | None) -> DataError:
     """A cache object that is not there or not what its name says.
 
-    sound_output: the output that can fill the cache again.
+    valid_output: the output that can fill the cache again.
     """
     is_there = got != "nothing"
     remove = f"rm -f {shlex.quote(str(path))}"
-    if sound_output:
-        commit = f"dvc commit {shlex.quote(sound_output)}"
-        do = f"`{remove} && {commit}`" if is_there else f"`{commit}`"
+    if valid_output:
+        commit = f"dvc commit {shlex.quote(valid_output)}"
+        hint = f"`{remove} && {commit}`" if is_there else f"`{commit}`"
     else:
-        do = f"{f'`{remove}`, then ' if is_there else ''}`dvc fetch` if there is a remote, else `dvc repro`"
-    return DataError(f"{path} ({name})", expected=f"MD5 {md5.removesuffix('.dir')}", got=got, do=do)
+        hint = f"{f'`{remove}`, then ' if is_there else ''}`dvc fetch` if there is a remote, else `dvc repro`"
+    return DataError(f"{path} ({name})", expected=f"MD5 {md5.removesuffix('.dir')}", got=got, hint=hint)
 
 
 def _describe_disk(
-    output: Output, promised: Mapping[str, str], on_disk: Mapping[str, PromisedFile], *, can_checkout: bool
+    output: Output, expected: Mapping[str, str], on_disk: Mapping[str, ExpectedFile], *, can_checkout: bool
 ) -> list[DataError]:
     """The files of an output that are not there or others than dvc.lock promises; the folder if no file is known."""
     command = "dvc repro"
@@ -182,10 +182,10 @@ def _describe_disk(
         force = "--force " if output.md5.endswith(".dir") else ""
         command = f"dvc checkout {force}{shlex.quote(output.path)}"
     differing: Iterable[tuple[str, str, str]]
-    if promised and Path(output.path).exists():
+    if expected and Path(output.path).exists():
         pairs = {
-            path: (promised.get(path, "nothing"), on_disk[path].md5 if path in on_disk else "nothing")
-            for path in sorted(promised.keys() | on_disk.keys())
+            path: (expected.get(path, "nothing"), on_disk[path].md5 if path in on_disk else "nothing")
+            for path in sorted(expected.keys() | on_disk.keys())
         }
         differing = [(path, *pair) for path, pair in pairs.items() if pair[0] != pair[1]]
     else:
@@ -195,7 +195,7 @@ def _describe_disk(
             path,
             expected=f"MD5 {md5}" if md5 != "nothing" else md5,
             got=got,
-            do=f"`{command}`" if got == "nothing" else f"`rm -rf {shlex.quote(path)} && {command}`",
+            hint=f"`{command}`" if got == "nothing" else f"`rm -rf {shlex.quote(path)} && {command}`",
         )
         for path, md5, got in differing
     ]

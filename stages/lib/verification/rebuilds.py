@@ -65,7 +65,7 @@ class Rebuild(NamedTuple):
     stages: list[str]  # those that ended well, in their order
     seconds: float
     failed: str  # the stage that did not, or `dvc`; empty if all did
-    fault: str  # the last that it said
+    problem: str  # the last that it said
     left_out: Sequence[str] = ()  # stages that were not to be run
 
 
@@ -121,15 +121,15 @@ def emulate_cpu(cpu: str) -> Emulation:
             [EMULATOR, "-cpu", cpu, sys.executable, "-c", ""], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        do = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError("--cpu", expected=f"{EMULATOR} on PATH", got="none", do=do) from None
+        hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
+        raise PipelineError("--cpu", expected=f"{EMULATOR} on PATH", got="none", hint=hint) from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if not _NOISE.match(line)]
         raise PipelineError(
             "--cpu",
             expected=f"a processor that Python runs on, of `{EMULATOR} -cpu help`",
             got=f"{cpu!r}: {said[-1] if said else f'exit code {done.returncode}'}",
-            do="choose another, Haswell for one",
+            hint="choose another, Haswell for one",
         )
     return Emulation(cpu, [EMULATOR, "-cpu", cpu, sys.executable])
 
@@ -149,12 +149,12 @@ def find_revision() -> Revision:
     Raises:
         PipelineError: there is no commit here, git does not open the repository, or a tracked file is changed.
     """
-    expected, do = "a git repository with a commit", "commit what is to be rebuilt, or add --quick"
-    require_repository(expected, do)
+    expected, hint = "a git repository with a commit", "commit what is to be rebuilt, or add --quick"
+    require_repository(expected, hint)
     top, commit = run_git("rev-parse", "--show-toplevel"), run_git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = run_git("status", "--porcelain", "--untracked-files=no")
     if top is None or commit is None or changed is None:
-        raise PipelineError("this folder", expected=expected, got="none", do=do)
+        raise PipelineError("this folder", expected=expected, got="none", hint=hint)
     if changed:
         names = [line[3:] for line in changed.splitlines()]
         others = f" and {len(names) - 1} more" if names[1:] else ""
@@ -162,7 +162,7 @@ def find_revision() -> Revision:
             "this work tree",
             expected="every tracked file as HEAD has it, for HEAD is what is rebuilt",
             got=f"changes in {names[0]}{others}",
-            do="commit or stash them, or add --quick",
+            hint="commit or stash them, or add --quick",
         )
     return Revision(Path(top), commit, run_git("rev-parse", "--show-prefix") or "")
 
@@ -207,7 +207,7 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     _tell_end(stages, tell)
     seconds = time.monotonic() - started
     if not process.returncode:
-        return Rebuild(root, list(stages), seconds, failed="", fault="", left_out=left_out)
+        return Rebuild(root, list(stages), seconds, failed="", problem="", left_out=left_out)
     *ended, failed = stages or ["dvc"]
     return Rebuild(root, ended, seconds, failed, said[-1] if said else f"exit code {process.returncode}", left_out)
 
@@ -258,5 +258,5 @@ def _clone(revision: Revision, target: Path, environment: Mapping[str, str], uma
         )
         if done.returncode:
             got = done.stderr.strip() or f"exit code {done.returncode}"
-            raise PipelineError(source, expected="git to clone it", got=got, do="put that right and run again")
+            raise PipelineError(source, expected="git to clone it", got=got, hint="put that right and run again")
     return target
