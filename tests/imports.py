@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 
 
 def list_imports(path: Path) -> set[str]:

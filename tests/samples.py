@@ -67,7 +67,7 @@ def write_raw(root: Path, dataset: Dataset | None = None) -> Path:
 
 def write_report(root: Path, *, success: bool = True) -> Path:
     """A report of `validate` with this verdict."""
-    report_path = root / "reports" / "validation.json"
+    report_path = root / "reports/validation/validation.json"
     write_json(report_path, {"success": success})
     return report_path
 
@@ -85,7 +85,7 @@ def run_python(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment},
         capture_output=True,
         text=True,
         check=False,

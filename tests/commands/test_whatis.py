@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from click.testing import CliRunner
 from project import Project
-from test_lineage import write_onnx, write_tflite
+from tiny_models import write_onnx, write_tflite
 
 from stages.commands.main import main
 from stages.lib.core.dvc_lock import read_state
@@ -559,10 +559,10 @@ EXPERIMENT = "few"
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory):
-    """A clone of this project, reproduced and committed, and an experiment whose int8 model is calibrated otherwise."""
-    project = Project.clone(tmp_path_factory.mktemp("clone"))
-    project.repro()
+def experimented(reproduced, tmp_path_factory):
+    """A reproduced clone, committed, and an experiment whose int8 model is calibrated otherwise."""
+    project = reproduced.copy_to(tmp_path_factory.mktemp("copy") / "clone", without=("mlflow.db*", "mlartifacts"))
+    project.run("python", "-m", "stages.track")
     project.run("git", "commit", "--quiet", "--all", "--allow-empty", "--message", "Reproduced")
     project.run("dvc", "exp", "run", "--name", EXPERIMENT, "--set-param", "export.representative_samples=123")
     shutil.copy(project.root / "models/export/model_int8.tflite", project.root.parent / "few.tflite")
@@ -572,10 +572,10 @@ def reproduced(tmp_path_factory):
 
 
 @pytest.fixture
-def project(reproduced, monkeypatch, _alone):
+def project(experimented, monkeypatch, _alone):
     """That clone; the tests' current folder."""
-    monkeypatch.chdir(reproduced.root)
-    return reproduced
+    monkeypatch.chdir(experimented.root)
+    return experimented
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_two_processes_that_fetch_one_file_do_not_disturb_each_other(server, tmp
         handler.wfile.write(PACKED[40:])
 
     server.answers["/images.gz"] = send_in_halves
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "tests/data"]))}
     command = [sys.executable, "-c", FETCHING, server.url]
     processes = [
         subprocess.Popen(

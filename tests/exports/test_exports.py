@@ -54,7 +54,7 @@ TOLERANCES = {
     "model_int8.onnx": 0.15,
     "model_int8.tflite": 0.15,
 }
-HASHED_REPORTS = ["parity.json", "parity.md", "parity.png", "disagreements.png"]
+HASHED_REPORTS = ["parity.json", "parity/parity.md", "parity/parity.png", "parity/disagreements.png"]
 # Floats sum to 1 up to rounding; ten values in steps of 1/256 are half a step off each at the most.
 PROBABILITY_SUM_TOLERANCES = dict.fromkeys(EXPORTS, 1e-5) | {"model_int8.tflite": 5 / 256}
 

@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from imports import ROOT
-from project import Project
-from test_graph import STAGES
-from test_readme import README
+from imports import ROOT, STAGES
 
-from stages.lib.core.files import read_csv
+from stages.lib.core.files import read_csv, read_json
 from stages.lib.core.params import load_section
 from stages.train import TrainParams
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The packages that take long to load, or much memory, and the stages that may load them: only where they are used.
 LOADED = {
     "ingest": {"PIL", "requests", "scipy", "sklearn"},  # of these, MNIST needs requests, and digits the others
@@ -32,64 +30,40 @@ LOADED = {
         *("fastapi", "pandas", "pyarrow", "requests", "scipy", "sqlalchemy"),  # MLflow takes these along
     },
 }
-# Python runs a module of this name as it starts (https://docs.python.org/3/library/site.html#module-sitecustomize). It
-# has each stage write down, as it ends, what it has loaded.
-SITECUSTOMIZE = """
-import atexit, sys
-from pathlib import Path
-def write_modules():
-    spec = sys.modules["__main__"].__spec__
-    if spec and spec.name.startswith("stages."):
-        loaded = (name for name, module in sys.modules.items() if module)
-        Path(__file__).with_name(spec.name).write_text("\\n".join(loaded), encoding="utf-8")
-atexit.register(write_modules)
-"""
 
 
 @pytest.fixture(scope="module")
-def modules_dir(tmp_path_factory):
-    """A folder that gets a file for each stage that runs in `first_repro`, with the modules that it loaded."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def first_repro(tmp_path_factory, modules_dir):
-    """A fresh clone of this project in which `dvc repro` ran once, and the stages that ran."""
-    project = Project.clone(tmp_path_factory.mktemp("clone"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(modules_dir))
-        return project, project.repro()
+def first_repro(reproduced, tmp_path_factory):
+    """That clone with an MLflow store of its own, for the paths in a store are absolute."""
+    copy = reproduced.copy_to(tmp_path_factory.mktemp("copy") / "clone", without=("mlflow.db*", "mlartifacts"))
+    copy.run("python", "-m", "stages.track")
+    return copy
 
 
 @pytest.fixture
 def project(first_repro):
     """That clone, its params as committed; every test leaves it reproduced."""
-    project = first_repro[0]
+    project = first_repro
     yield project
     project.run("git", "checkout", "--quiet", "--", "params.yaml")
     project.repro()
 
 
-def test_fresh_clone_runs_every_stage(first_repro):
+def test_fresh_clone_runs_every_stage(reproduced):
     """A fresh clone has no outputs, so all seven stages run, though dvc.lock is committed."""
-    assert first_repro[1] == STAGES
+    assert read_json(reproduced.root.parent / "stages.json")["ran"] == STAGES
 
 
-def test_fresh_clone_gives_the_committed_lock(first_repro):
+def test_fresh_clone_gives_the_committed_lock(reproduced):
     """Whoever runs the pipeline gets the committed dvc.lock and reports: git sees no change."""
-    project, _ = first_repro
-
-    assert project.read("dvc.lock") == (ROOT / "dvc.lock").read_text(encoding="utf-8")
-    assert project.run("git", "status", "--porcelain") == ""
+    assert reproduced.read("dvc.lock") == (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    assert reproduced.run("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.usefixtures("first_repro")
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_loads_what_it_uses_alone(modules_dir, stage):
+def test_stage_loads_what_it_uses_alone(reproduced, stage):
     """Of the large packages a stage's process has loaded none, at its end, that it has no use for."""
-    modules = (modules_dir / f"stages.{stage}").read_text(encoding="utf-8").split()
+    modules = (reproduced.root.parent / "modules" / f"stages.{stage}").read_text(encoding="utf-8").split()
     large = {package for packages in LOADED.values() for package in packages} | {"jax", "torch"}
     loaded = large.intersection(modules)
 
@@ -99,7 +73,7 @@ def test_stage_loads_what_it_uses_alone(modules_dir, stage):
 
 def test_first_run_is_tracked_and_promoted(first_repro):
     """The first run is in MLflow, and its model is the champion."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     champion = project.client.get_model_version_by_alias("digits", "champion")
 
@@ -112,7 +86,7 @@ def test_first_run_is_tracked_and_promoted(first_repro):
 
 def test_first_run_tells_what_it_was_made_with(first_repro):
     """The first run carries the seconds of every stage before it, and a manifest of the machine and the programs."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     manifest = json.loads(Path(project.client.download_artifacts(run.info.run_id, "manifest.json")).read_text("utf-8"))
 
@@ -124,11 +98,11 @@ def test_first_run_tells_what_it_was_made_with(first_repro):
 
 def test_first_run_has_what_people_compare_first(first_repro):
     """By the alphabet, as MLflow lists metrics, accuracies come first; each export has its largest |Δp|."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     metrics = sorted(run.data.metrics)
     exports = json.loads(project.read("reports/parity.json"))
-    artifacts = {item.path for item in project.client.list_artifacts(run.info.run_id, "reports")}
+    artifacts = {item.path for item in project.client.list_artifacts(run.info.run_id, "reports/evaluation")}
 
     assert metrics[:4] == ["accuracy/test", "accuracy/train", "accuracy/validation", "calibration_error/test"]
     assert {name for name in metrics if name.startswith("export_max_abs_error/")} == {
@@ -174,7 +148,7 @@ class Repro(NamedTuple):
 @pytest.fixture(scope="module")
 def change_and_back(first_repro):
     """`train.learning_rate` lowered, put back, and lowered again: three `dvc repro`."""
-    project, _ = first_repro
+    project = first_repro
     usual_rate = load_section("train", TrainParams).learning_rate
     repros = []
     for rate in (TOO_LOW_RATE, usual_rate, TOO_LOW_RATE):
@@ -300,7 +274,7 @@ def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
     bereft.run("python", "-m", "stages.track")
     bereft.run("python", "-m", "stages.track")
     (run,) = bereft.list_runs()
-    artifacts = {item.path for item in bereft.client.list_artifacts(run.info.run_id, "reports")}
+    artifacts = {item.path for item in bereft.client.list_artifacts(run.info.run_id, "reports/evaluation")}
 
     assert bereft.client.get_model_version_by_alias("digits", "champion").run_id == run.info.run_id
     assert "reports/evaluation/misclassified.png" in artifacts
