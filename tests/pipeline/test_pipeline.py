@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from imports import ROOT, STAGES
+from pages import read_blocks
 from project import Project
 
 from stages.lib.core.files import read_csv
@@ -283,10 +284,9 @@ def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
 
 
 @pytest.mark.parametrize("opening", ["import json\nimport numpy", "import numpy as np\nfrom ai_edge_litert"])
-def test_readme_lines_use_the_exports(project, opening):
-    """The README's lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if block.startswith(opening)]
+def test_documented_lines_use_the_exports(project, opening):
+    """The documents' lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
+    (lines,) = [block for block in read_blocks("python") if block.startswith(opening)]
     printed = project.run("python", "-c", lines)
     measured = [row["predicted"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")[:3]]
 
