@@ -4,6 +4,7 @@
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
+# make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -16,7 +17,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-slow check ui track bench bench-scale verify lock
+.PHONY: repro setup test test-slow check docs ui track bench bench-scale verify lock
 
 repro: setup
 	dvc repro
@@ -43,6 +44,11 @@ check: setup
 	ruff check
 	ruff format --check
 	mypy
+
+# A link to a page or a heading that is not there is a warning, and a warning an error. Pages hold parts of the code, so
+# all are read anew.
+docs: setup
+	python -m sphinx --builder html --fresh-env --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # One person's pages need one worker, not four: it answers in a third of the time.
 ui: setup

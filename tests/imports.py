@@ -1,4 +1,4 @@
-"""Which modules of this project a module imports, read from its source."""
+"""The stages of this project, and which of its modules a module imports, read from its source."""
 
 import ast
 from pathlib import Path

@@ -35,7 +35,7 @@ def pictures(tmp_path_factory, digits):
 def project(tmp_path_factory, pictures):
     """A clone in which an experiment ran on that folder."""
     project = Project.clone(tmp_path_factory.mktemp("clone"))
-    # As the README types it; two kinds of export are enough here.
+    # As the documents type it; two kinds of export are enough here.
     project.set_param("export.artifacts", ["onnx_float32", "tflite_int8"])
     project.run("git", "commit", "--quiet", "--all", "--message", "Export less")
     project.run("dvc", "exp", "run", *SETTINGS, "-S", f"ingest.path={pictures}")
@@ -43,7 +43,7 @@ def project(tmp_path_factory, pictures):
 
 
 def test_network_learns_them(project):
-    """The committed settings and the README's one serve for some hundred images."""
+    """The committed settings and the documented one serve for some hundred images."""
     metrics = read_json(project.root / "reports/metrics.json")
 
     assert metrics["accepted"] is True

@@ -6,9 +6,9 @@ import tracemalloc
 
 import onnx
 import pytest
+from empty_models import write_onnx, write_tflite
 from imports import ROOT
 from onnx import helper
-from tiny_models import write_onnx, write_tflite
 
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.params import load_params
@@ -22,7 +22,6 @@ PARAMS = {
     "train": {"hidden_units": [20], "learning_rate": 0.001},
     "export": {"opset": 18, "max_abs_error": {"onnx": 1e-05}},
 }
-
 
 WRITERS = {"onnx": write_onnx, "tflite": write_tflite}
 each_format = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)

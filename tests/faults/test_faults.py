@@ -117,7 +117,7 @@ def test_full_disk_loses_nothing(reproduced, empty_store, tmp_path, stage, share
     ],
 )
 def test_file_that_dvc_could_not_write_whole_has_a_way_back(project, name, content, reported, way_back):
-    """DVC writes over its own notes and dvc.lock: cut off by a full disk, each is back by the README's command."""
+    """DVC writes over its own notes and dvc.lock: cut off by a full disk, each is back by the documented command."""
     project.run("git", "add", "dvc.lock")
     (project.root / name).write_text(content, encoding="utf-8")
     refused = project.start("dvc", "repro", "evaluate")

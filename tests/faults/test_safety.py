@@ -18,6 +18,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from imports import ROOT, STAGES
+from pages import PAGES
 from PIL import Image
 from project import Project
 from ruamel.yaml import YAML
@@ -35,7 +36,6 @@ from stages.lib.exports.model_metadata import add_onnx_metadata
 from stages.lib.sweeps.params_editor import edit_params
 from stages.track import TrackParams
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 
 
@@ -321,9 +321,11 @@ mlflow.pyfunc.save_model("evil", python_model=Model(), pip_requirements=[])
 
 
 @pytest.mark.slow
-def test_pickled_model_of_mlflow_is_refused_by_the_readmes_command(tmp_path, marker):
-    """The README's `mlflow models predict` unpickles nothing, whatever is registered; without the switch it does."""
-    (command,) = re.findall(r"^(MLFLOW_\S+=.+\\\n.+mlflow models predict .+)$", README, re.MULTILINE)
+def test_pickled_model_of_mlflow_is_refused_by_the_documented_command(tmp_path, marker):
+    """The documented `mlflow models predict` unpickles nothing, whatever is registered; without the switch it does."""
+    (command,) = re.findall(
+        r"^(MLFLOW_\S+=.+\\\n.+mlflow models predict .+)$", PAGES["docs/how-to/champion.md"], re.MULTILINE
+    )
     command = command.replace("models:/digits@champion", "evil").replace("\\\n", " ")
     run_python("-c", PICKLED_MODEL, str(marker), cwd=tmp_path, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")
     marker.unlink(missing_ok=True)  # MLflow tries the model when it saves it

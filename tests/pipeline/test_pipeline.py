@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from imports import ROOT, STAGES
+from pages import read_blocks
 
 from stages.lib.core.files import read_csv, read_json
 from stages.lib.core.params import load_section
 from stages.train import TrainParams
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The packages that take long to load, or much memory, and the stages that may load them: only where they are used.
 LOADED = {
     "ingest": {"PIL", "requests", "scipy", "sklearn"},  # of these, MNIST needs requests, and digits the others
@@ -259,9 +259,9 @@ def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
 
 
 @pytest.mark.parametrize("opening", ["import json\nimport numpy", "import numpy as np\nfrom ai_edge_litert"])
-def test_readme_lines_use_the_exports(project, opening):
-    """The README's lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if block.startswith(opening)]
+def test_documented_lines_use_the_exports(project, opening):
+    """The documents' lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
+    (lines,) = [block for block in read_blocks("python") if block.startswith(opening)]
     printed = project.run("python", "-c", lines)
     measured = [row["predicted"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")[:3]]
 

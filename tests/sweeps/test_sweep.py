@@ -16,6 +16,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from imports import ROOT
+from pages import PAGES
 from project import Project
 from ruamel.yaml import YAML
 from samples import run_python
@@ -483,7 +484,7 @@ def test_second_sweep_in_the_same_folder_is_refused(project, written):
 
 
 def test_help_shows_a_file_that_is_sound(tmp_path, project):
-    """The example that the help and the README show is one, without Ray and TensorFlow for the help."""
+    """The example that the help and the documents show is one, without Ray and TensorFlow for the help."""
     shown = CliRunner().invoke(main, ["sweep", "--help"]).output
     example = tmp_path / "example.yaml"
     example.write_text(command._EXAMPLE, encoding="utf-8")  # noqa: SLF001  # what the help shows
@@ -492,7 +493,7 @@ def test_help_shows_a_file_that_is_sound(tmp_path, project):
         base = command.load_params()
         plan = read_plan(example, base, sections, command.list_metrics(base, sections))
 
-    assert command._EXAMPLE in (ROOT / "README.md").read_text(encoding="utf-8")  # noqa: SLF001
+    assert command._EXAMPLE in PAGES["docs/how-to/sweeps.md"]  # noqa: SLF001
     assert all(line.strip() in shown for line in command._EXAMPLE.splitlines())  # noqa: SLF001
     assert len(plan.trials) == 32
 

@@ -1,4 +1,4 @@
-"""Two clones, one MLflow server, one DVC remote: what .github/TEAM.md says, as it is typed."""
+"""Two clones, one MLflow server, one DVC remote: what docs/how-to/team-server.md says, as it is typed."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import pytest
 from imports import ROOT
 from mlflow import MlflowClient
+from pages import PAGES
 from project import Project
 from servers import TEAM_PAGE, Server, read_commands, serve
 from stores import track
@@ -105,7 +106,7 @@ def read_digest(project):
 
 def test_champion_answers_in_the_second_clone(team):
     """The page's lines load the champion from the server's artifacts, and it gives the measured classes."""
-    (lines,) = re.findall(r"```python\n(.*?)```", TEAM_PAGE, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(.*?)```", PAGES[TEAM_PAGE], re.DOTALL)
     printed = team.run(team.second, f"python - <<'END'\n{lines}END\n")
     measured = [row["predicted"] for row in read_csv(team.second.root / "reports/evaluation/predictions.csv")[:3]]
 

@@ -1,4 +1,4 @@
-"""Exported files that hold metadata and hardly anything else."""
+"""Model files that hold metadata and no network."""
 
 import onnx
 from ai_edge_litert import schema_py_generated as schema
