@@ -1,9 +1,10 @@
-"""Which modules of this project a module imports, read from its source."""
+"""The stages of this project, and which of its modules a module imports, read from its source."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 
 
 def list_imports(path: Path) -> set[str]:

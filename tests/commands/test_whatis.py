@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 from click.testing import CliRunner
+from empty_models import write_onnx, write_tflite
 from project import Project
-from test_lineage import write_onnx, write_tflite
 
 from stages.commands.main import main
 from stages.lib.core.dvc_lock import read_state

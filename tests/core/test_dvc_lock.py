@@ -39,7 +39,7 @@ def test_state_is_params_and_outputs_of_all_stages_but_track():
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("text", "problem"),
     [
         ("a: [", "while parsing a flow node"),
         ("5", "Input should be a valid dictionary"),

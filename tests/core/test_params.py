@@ -5,7 +5,7 @@ import re
 from importlib import import_module
 
 import pytest
-from imports import ROOT
+from imports import ROOT, STAGES
 from pydantic import ValidationError
 from samples import run_python
 
@@ -17,7 +17,6 @@ from stages.normalize import NormalizeParams
 from stages.track import TrackParams
 from stages.train import TrainParams
 
-STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 SECTIONS = {
     "export": ExportParams,
     "ingest": IngestParams,

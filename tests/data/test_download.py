@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from imports import ROOT
@@ -187,7 +188,7 @@ def test_two_processes_that_fetch_one_file_do_not_disturb_each_other(server, tmp
         handler.wfile.write(PACKED[40:])
 
     server.answers["/images.gz"] = send_in_halves
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", Path(__file__).parent]))}
     command = [sys.executable, "-c", FETCHING, server.url]
     processes = [
         subprocess.Popen(

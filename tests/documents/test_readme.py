@@ -51,7 +51,7 @@ def test_named_tests_exist(document):
     named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text(encoding="utf-8")))
     defined = {
         name
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 

@@ -19,7 +19,7 @@ from faults import (
     read_runs,
     replace_content,
 )
-from test_graph import STAGES
+from imports import STAGES
 
 from stages.lib.core.files import remove
 

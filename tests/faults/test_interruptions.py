@@ -11,7 +11,7 @@ from itertools import islice, product
 import psutil
 import pytest
 from faults import read_outputs, read_runs
-from test_graph import STAGES
+from imports import STAGES
 
 from stages.lib.core.files import read_json, remove
 

@@ -17,12 +17,11 @@ import onnx
 import psutil
 import pytest
 from click.testing import CliRunner
-from imports import ROOT
+from imports import ROOT, STAGES
 from PIL import Image
 from project import Project
 from ruamel.yaml import YAML
 from samples import IMAGE_SIZE, list_files, run_python
-from test_graph import STAGES
 
 from stages.commands.main import main
 from stages.lib.core.arrays import load_array, save_array

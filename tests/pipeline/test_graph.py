@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from imports import ROOT, find_dependencies, find_package, find_source, list_imports
+from imports import ROOT, STAGES, find_dependencies, find_package, find_source, list_imports
 from ruamel.yaml import YAML
 
 from stages.lib.exports.lineage import MODEL_SECTIONS
@@ -25,7 +25,6 @@ ARROWS = {
     "sweeps": {"core", "tracking"},
     "verification": {"core"},
 }
-STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 # Heavy packages, and the only modules that may import them.
 HOMES = {
     "tensorflow": {"stages.lib.model.deterministic_tensorflow"},

@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from imports import ROOT
+from imports import ROOT, STAGES
 from project import Project
-from test_graph import STAGES
-from test_readme import README
 
 from stages.lib.core.files import read_csv
 from stages.lib.core.params import load_section
@@ -287,7 +285,8 @@ def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
 @pytest.mark.parametrize("opening", ["import json\nimport numpy", "import numpy as np\nfrom ai_edge_litert"])
 def test_readme_lines_use_the_exports(project, opening):
     """The README's lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if block.startswith(opening)]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if block.startswith(opening)]
     printed = project.run("python", "-c", lines)
     measured = [row["predicted"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")[:3]]
 

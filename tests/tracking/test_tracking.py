@@ -234,7 +234,7 @@ def drop_last_row(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error"),
+    ("spoil", "problem"),
     [
         (remove_file, "are gone"),
         (write_nonsense, "cannot be read"),
