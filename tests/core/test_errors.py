@@ -75,12 +75,13 @@ def test_one_joined_error_stays_itself():
     error = DataError("a", "no such file", "add it")
 
     assert DataError.join([error]) is error
+    assert error.causes == (error,)
 
 
 def describe(error):
     """All that an error holds."""
     parts = (error.where, error.problem, error.hint, error.expected, error.got)
-    return type(error), str(error), parts, [describe(cause) for cause in error.causes]
+    return type(error), str(error), parts, [describe(cause) for cause in error.causes if cause is not error]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -36,8 +36,7 @@ _WAYS_OUT = {
 class PipelineError(Exception):
     """An error a person can act on, told in one line: where it is, what is wrong, what to do.
 
-    where, problem, hint: these three. expected, got: of a wrong value, in place of a problem. causes: the single
-    errors of a joined one, which has no parts of its own.
+    where, problem, hint: these three. expected, got: of a wrong value, in place of a problem.
     """
 
     def __init__(self, where: str, problem: str = "", hint: str = "", *, expected: str = "", got: str = "") -> None:
@@ -46,7 +45,7 @@ class PipelineError(Exception):
         super().__init__(where, problem, hint)  # with these Python unpickles it, and the attributes after that
         self.where, self.problem, self.hint = where, problem, hint
         self.expected, self.got = expected, got
-        self.causes: tuple[PipelineError, ...] = ()
+        self._joined: tuple[Self, ...] = ()
 
     @classmethod
     def join(cls, causes: Sequence[Self]) -> Self:
@@ -54,8 +53,13 @@ class PipelineError(Exception):
         if len(causes) == 1:
             return causes[0]
         joined = cls("")
-        joined.causes = tuple(causes)
+        joined._joined = tuple(causes)
         return joined
+
+    @property
+    def causes(self) -> tuple[Self, ...]:
+        """The single errors of a joined one, which has no parts of its own; else the error itself."""
+        return self._joined or (self,)
 
     @classmethod
     def unreadable(cls, where: str, error: OSError) -> Self:
@@ -64,8 +68,8 @@ class PipelineError(Exception):
 
     def __str__(self) -> str:
         """The line, or the lines of a joined error."""
-        if self.causes:
-            lines = [str(cause) for cause in self.causes]
+        if self._joined:
+            lines = [str(cause) for cause in self._joined]
             return "; also ".join(lines) if len(lines) <= _FEW else "\n  ".join([f"{len(lines):,} errors:", *lines])
         line = "; ".join(filter(None, [f"{self.where}: {self.problem}", self.hint]))
         return show_controls(" ".join(line.split()))  # texts of other libraries may have several lines

@@ -250,7 +250,9 @@ def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> Data
     if is_astray:
         return DataError(where, "it is a link to a file outside this folder", "copy the file here")
     if not stat.S_ISREG(mode):
-        return DataError(where, "it is a link to a folder" if stat.S_ISDIR(mode) else "it is no file", "remove it")
+        return DataError(
+            where, "it is a link to a folder" if stat.S_ISDIR(mode) else "it is no ordinary file", "remove it"
+        )
     return None
 
 
