@@ -207,7 +207,7 @@ def read_file(path: Path) -> File:
         DataError: it is none.
     """
     if not path.is_file():
-        problem = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "no such file"
+        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
         raise DataError(str(path), problem, "name a file that the pipeline made")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
