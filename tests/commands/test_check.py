@@ -85,7 +85,7 @@ def test_sound_folder_has_nothing_to_say(project, shapes):
     assert result.stdout == (
         "check: 120 images in 3 classes; 0 errors stop the pipeline, 0 warn, 0 flagged images; see reports/check\n"
     )
-    assert read_csv(project / "reports/check/suspects/flagged_images.csv") == []
+    assert read_csv(project / "reports/check/flagged_images/flagged_images.csv") == []
 
 
 @pytest.mark.usefixtures("project")
@@ -99,9 +99,9 @@ def test_all_problems_are_listed_at_once(spoilt):
     assert len(stops) == 4
     assert f"stops: {spoilt}/square/cut.png: not a valid image: " in stops[0]
     assert f"stops: {spoilt}/square/notes.png: not a valid image: " in stops[1]
-    assert "circle/00.png label_conflicts=1" in stops[2]
-    assert "cross/copy.png label_conflicts=1" in stops[2]
-    assert "square/blank.png contrast=0" in stops[3]
+    assert "square/blank.png contrast=0" in stops[2]
+    assert "circle/00.png label_conflicts=1" in stops[3]
+    assert "cross/copy.png label_conflicts=1" in stops[3]
     reported = "\n".join(warns)
     assert "circle/wide.png aspect_robust_z=" in reported
     assert "circle/02.png other_polarity=1" in reported
@@ -112,14 +112,14 @@ def test_all_problems_are_listed_at_once(spoilt):
 def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
     """The list names each flagged image's file, class and reasons; the sheet of images is beside it."""
     run("check", spoilt)
-    flagged_images = {row["file"]: row for row in read_csv(project / "reports/check/suspects/flagged_images.csv")}
+    flagged_images = {row["file"]: row for row in read_csv(project / "reports/check/flagged_images/flagged_images.csv")}
 
     assert flagged_images["square/blank.png"]["class"] == "square"
     assert flagged_images["square/blank.png"]["stops"] == "true"
     assert "contrast 0" in flagged_images["square/blank.png"]["reasons"]
     assert flagged_images["circle/02.png"]["reasons"] == "background unlike most"
     assert flagged_images["cross/copy.png"]["reasons"].endswith("circle/00.png, a circle")
-    assert Image.open(project / "reports/check/suspects/contact_sheet.png").width > 500
+    assert Image.open(project / "reports/check/flagged_images/contact_sheet.png").width > 500
 
 
 def test_check_leaves_the_pipeline_alone(project, shapes):
