@@ -13,7 +13,7 @@ Writes  reports/validation/validation.json   each expectation, whether it holds,
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -71,6 +71,14 @@ Rule = Literal[
 
 class ValidateParams(Section):
     """The `validate` section of params.yaml."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "stops": "fail_on",
+        "min_ink_fraction": "min_foreground_fraction",
+        "max_ink_fraction": "max_foreground_fraction",
+        "max_deviation": "max_robust_z",
+        "max_conflicting_fraction": "max_label_conflict_fraction",
+    }
 
     fail_on: list[Rule] = Field(description="a list of the names of this section's thresholds")
     min_images_per_class: int = Field(ge=1, description="a whole number of images, at least 1")
@@ -211,15 +219,25 @@ def explain(finding: Finding, where: Path | str) -> DataError:
     where: the data set, as a person knows it.
     """
     rows = "; ".join(_name_row(row) for row in finding.first_unexpected[:_NAMED_ROWS])
-    remedy = "" if finding.rule == STRUCTURE else f" or validate.{finding.rule}"
-    if finding.table == "drift":
-        remedy += ", or take them as they are with `pipeline accept`"
     return DataError(
         f"{where} {finding.table}",
         expected=_state(finding.arguments),
         got=f"{finding.unexpected} of {finding.checked} otherwise ({rows})",
-        hint=f"correct the data{remedy}",
+        hint=_suggest(finding),
     )
+
+
+def _suggest(finding: Finding) -> str:
+    """What to do about a broken expectation."""
+    if finding.rule == STRUCTURE:
+        return "run `dvc repro --force ingest`, which writes data/raw again"
+    change = f"{'lower' if finding.rule.startswith('min_') else 'raise'} validate.{finding.rule}"
+    match finding.table:
+        case "classes":
+            return f"add images to these classes, or {change}"
+        case "drift":
+            return f"run `pipeline accept` if these data are as they should be, or {change}"
+    return f"remove, replace or move these images, or {change}"
 
 
 def _state(arguments: Mapping[str, Any]) -> str:

@@ -80,8 +80,10 @@ def read_working_tree() -> Snapshot:
     """
     params = load_params()  # first, because it tells whoever is in another folder
     if not LOCK_PATH.exists():
-        raise DataError(str(LOCK_PATH), expected="a file", got="none", hint="run `dvc repro`")
-    lock = _parse(LOCK_PATH.read_text(encoding="utf-8"), parse_lock, str(LOCK_PATH), hint="restore it from git")
+        raise DataError(str(LOCK_PATH), "no such file", "run `dvc repro`")
+    lock = _parse(
+        LOCK_PATH.read_text(encoding="utf-8"), parse_lock, str(LOCK_PATH), hint=f"run `git checkout {LOCK_PATH}`"
+    )
     return Snapshot(params, read_json(_METRICS_PATH), read_json(_PARITY_PATH), lock, absent=[])
 
 
@@ -91,7 +93,7 @@ def find_commit(revision: str) -> str:
     Raises:
         PipelineError: there is no git repository here, git does not open it, or it has no such commit.
     """
-    require_repository("a git repository", hint="run in a clone of the project")
+    require_repository(hint="run in a clone of the project")
     commit = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if commit is None:
         raise PipelineError(
@@ -136,7 +138,7 @@ def _parse(text: str, parse: Callable[[str], T], where: str, hint: str) -> T:
     try:
         return parse(text)
     except (AttributeError, LookupError, TypeError, ValueError, YAMLError) as error:  # sound YAML, but something else
-        raise DataError(where, expected="a valid file", got=" ".join(str(error).split()), hint=hint) from None
+        raise DataError(where, f"it is damaged: {error}", hint) from None
 
 
 def parse_yaml(text: str) -> dict[str, Any]:

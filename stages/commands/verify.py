@@ -105,9 +105,9 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
       1  one is not, or there is nothing to verify
     """  # noqa: D301  # \b is click's mark for lines that stay apart
     if is_quick and (cpus or arch or is_emulated):
-        raise click.UsageError("--cpu, --arch and --emulate are of a rebuild, and --quick makes none")
+        raise click.UsageError("--quick makes no rebuild: leave it out, or --cpu, --arch and --emulate")
     if not (is_quick or count or cpus or arch or is_emulated):
-        raise click.UsageError("--repeat 0 leaves nothing to rebuild; say --quick")
+        raise click.UsageError("--repeat 0 leaves nothing to rebuild: say --quick")
     emulations = [emulate_cpu(cpu) for cpu in cpus]
     if is_emulated:
         emulations += emulate_usual(cpus)
@@ -145,7 +145,7 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         hint = "run in the project's root folder, after the first `dvc repro`"
-        raise DataError(str(path), expected="a file", got="none", hint=hint)
+        raise DataError(str(path), "no such file", hint)
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -158,8 +158,8 @@ def find_cache() -> Path:
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     if done.returncode:
-        got = done.stderr.strip() or f"exit code {done.returncode}"
-        raise DataError("this folder", expected="a DVC project", got=got, hint="run in the project's root folder")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise DataError("this folder", f"DVC finds no project here: {reason}", "run in the project's root folder")
     path = Path(done.stdout.strip()).absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -142,9 +142,8 @@ def describe_commit(revision: str, commit: str) -> list[str]:
     """
     lock = parse_lock(run_git("show", f"{commit}:./{LOCK_PATH}") or "")
     if lock is None:
-        raise DataError(
-            f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", expected="a valid one", got="none", hint="choose another commit"
-        )
+        where = f"{commit[:_SHORT_SHA]}:{LOCK_PATH}"
+        raise DataError(where, "it is missing or damaged", f"choose a commit of `git log {LOCK_PATH}`")
     runs, remark = read_runs()
     files = []
     for path, output in lock.outputs.items():
@@ -179,12 +178,9 @@ def describe_origin(path: Path) -> list[str]:
     if upstream:
         matches = find_by_upstream(upstream, history)
     if not matches:
-        raise DataError(
-            str(path),
-            expected="a file that this pipeline made",
-            got=describe_search(file, names, upstream, history, listings, remark),
-            hint="fetch the commit or the experiment that made it, or look in the clone where it was made",
-        )
+        found = describe_search(file, names, upstream, history, listings, remark)
+        hint = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it, or look in the clone that did"
+        raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
     if is_whole:
         verdicts = [describe_bytes(file, match) for match in matches]
         what = describe_places(matches)
@@ -211,8 +207,8 @@ def read_file(path: Path) -> File:
         DataError: it is none.
     """
     if not path.is_file():
-        got = "a folder" if path.is_dir() else "something else" if path.exists() else "none"
-        raise DataError(str(path), expected="a file", got=got, hint="name a file that the pipeline made")
+        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
+        raise DataError(str(path), problem, "name a file that the pipeline made")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return File(path, path.stat().st_size, hash_output(path), sha256)
@@ -230,9 +226,8 @@ def read_history() -> History:
     if not texts:
         raise DataError(
             str(LOCK_PATH),
-            expected="one in this folder or in a commit",
-            got="none",
-            hint="run in the project's root folder, after the first `dvc repro`",
+            "there is none in this folder or in a commit",
+            "run in the project's root folder, after the first `dvc repro`",
         )
     # Two versions that differ in sources alone are the same without deps.
     return History({key: drop_deps(text) for key, text in texts.items()}, changes)
@@ -244,7 +239,7 @@ def list_changes() -> list[Change]:
     Raises:
         PipelineError: git does not open the repository.
     """
-    require_no_refusal("a git repository, or none")
+    require_no_refusal()
     log = run_git(
         *("-c", "log.showRoot=true", "log", "--all", "--full-history", "--diff-merges=combined"),
         *("--raw", "--no-abbrev", "--no-renames", "--no-color", "--no-show-signature"),

@@ -137,7 +137,7 @@ def test_failed_memory_process_is_told_in_one_line(project, tmp_path, monkeypatc
     """What went wrong in the process that measures memory is the error here."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with pytest.raises(ExportError, match=r"^memory of missing\.onnx in ONNX Runtime: .+ expected a file") as refusal:
+    with pytest.raises(ExportError, match=r"^memory of missing\.onnx in ONNX Runtime: .+ no such file") as refusal:
         measure_memory_apart(Challenger(tmp_path / "missing.onnx", "onnx_runtime"))
 
     assert "\n" not in str(refusal.value)

@@ -332,7 +332,7 @@ def test_damaged_lock_in_the_revision_is_one_line(repository):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert ":dvc.lock: expected a valid file, got " in result.stderr
+    assert ":dvc.lock: it is damaged: " in result.stderr
     assert result.stderr.endswith("; choose another revision\n")
     assert result.stderr.count("\n") == 1
 
@@ -343,7 +343,7 @@ def test_subfolder_is_one_line(repository, monkeypatch):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == "report: params.yaml: expected a file, got none; run from the project's root folder\n"
+    assert result.stderr == "report: params.yaml: no such file; run in the project's root folder\n"
 
 
 def test_folder_outside_git_is_one_line(repository):
@@ -352,7 +352,7 @@ def test_folder_outside_git_is_one_line(repository):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
+    assert result.stderr == "report: this folder: it is in no git repository; run in a clone of the project\n"
 
 
 def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkeypatch):
@@ -362,9 +362,9 @@ def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkey
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "report: this folder: expected a git repository, got git's refusal: fatal: detected dubious ownership in "
+        "report: this folder: git refuses it: fatal: detected dubious ownership in "
         f"repository at '{repository.root}' To add an exception for this directory, call: git config --global --add "
-        f"safe.directory {repository.root}; do what it says and run again\n"
+        f"safe.directory {repository.root}; run again once `git status` works here\n"
     )
 
 
@@ -374,10 +374,7 @@ def test_machine_without_git_is_told(repository, monkeypatch):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert (
-        result.stderr
-        == "report: this folder: expected a git repository, got no `git` on PATH; install git and run again\n"
-    )
+    assert result.stderr == "report: git: it is not on PATH; install git and run again\n"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +393,8 @@ def test_lock_that_is_something_else_is_one_line(repository, text):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("report: dvc.lock: expected a valid file, got ")
+    assert result.stderr.startswith("report: dvc.lock: it is damaged: ")
+    assert result.stderr.endswith("; run `git checkout dvc.lock`\n")
     assert result.stderr.count("\n") == 1
 
 
@@ -407,7 +405,7 @@ def test_missing_report_is_one_line(repository, missing):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == f"report: {missing}: expected a file, got none; run `dvc repro`\n"
+    assert result.stderr == f"report: {missing}: no such file; run `dvc repro`\n"
 
 
 def test_project_in_a_folder_of_a_repository_is_compared(empty, monkeypatch):

@@ -434,9 +434,9 @@ def test_foreign_file_is_one_line(repository):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == (
-        f"whatis: {repository.root / 'foreign.bin'}: expected a file that this pipeline made, "
-        f"got MD5 {repository.md5('foreign.bin')}, unknown to dvc.lock (versions: 2); "
-        "fetch the commit or the experiment that made it, or look in the clone where it was made\n"
+        f"whatis: {repository.root / 'foreign.bin'}: no known state of this pipeline has it: "
+        f"MD5 {repository.md5('foreign.bin')}, unknown to dvc.lock (versions: 2); "
+        "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it, or look in the clone that did\n"
     )
 
 
@@ -450,15 +450,16 @@ def test_source_that_a_stage_depends_on_is_not_an_output(repository):
 
 
 @pytest.mark.parametrize(
-    ("name", "got"), [("missing.onnx", "none"), ("models", "a folder"), ("/dev/null", "something")]
+    ("name", "problem"),
+    [("missing.onnx", "no such file"), ("models", "it is a folder"), ("/dev/null", "it is no ordinary file")],
 )
 @pytest.mark.usefixtures("repository")
-def test_what_is_no_file_is_one_line(name, got):
+def test_what_is_no_file_is_one_line(name, problem):
     """A missing file, a folder or a device ends in one line."""
     result = run_whatis(name)
 
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"whatis: {name}: expected a file, got {got}")
+    assert result.stderr.startswith(f"whatis: {name}: {problem}; ")
     assert result.stderr.count("\n") == 1
 
 
@@ -483,7 +484,7 @@ def test_commit_without_a_lock_is_one_line(repository):
     result = run_whatis("HEAD")
 
     assert result.exit_code == 1
-    assert "dvc.lock: expected a valid one, got none; choose another commit" in result.stderr
+    assert "dvc.lock: it is missing or damaged; choose a commit of `git log dvc.lock`" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -507,7 +508,7 @@ def test_folder_without_any_lock_is_one_line(tmp_path, monkeypatch, has_git):
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "whatis: dvc.lock: expected one in this folder or in a commit, got none; "
+        "whatis: dvc.lock: there is none in this folder or in a commit; "
         "run in the project's root folder, after the first `dvc repro`\n"
     )
 

@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import random
-import re
 import struct
 import tempfile
 from contextlib import contextmanager
@@ -241,7 +240,9 @@ def test_damaged_picture_is_read_or_refused(name, seed):
     outcome = attempt(DataError, lambda: fit_image(read_grey(io.BytesIO(content), "own/a.png", KINDS), (6, 8)))
 
     if isinstance(outcome, DataError):
-        assert re.match(r"own/a\.png: expected .+, got .+; ", str(outcome))
+        assert outcome.where == "own/a.png"
+        assert outcome.problem
+        assert outcome.hint
     else:
         assert (outcome.dtype, outcome.shape) == (np.uint8, (6, 8))
 
@@ -310,11 +311,11 @@ def test_each_file_of_any_folder_is_a_picture_or_a_problem(entries, seed):
         folder.mkdir()
         planted = plant(folder, entries)
         pictures, problems = read_image_folder(folder, "own", (2, 3), 0.3, seed, heading="test")
-        reported = [str(problem).partition(": expected ")[0] for problem in problems]
+        reported = [problem.where for problem in problems]
         read = [name for names in pictures.files.values() for name in names] if pictures else []
         for path in planted:
             name = path.relative_to(folder)
-            own = reported.count(" ".join(f"own/{show(name)}".split()))
+            own = reported.count(f"own/{show(name)}")
             # A class whose name is not UTF-8 is told as one.
             around = sum(reported.count(f"own/{show(parent)}") for parent in name.parents if "\udcff" in str(parent))
             count = read.count(name.as_posix()) + own + (around if not own else 0)
@@ -380,5 +381,7 @@ def test_no_number_is_never_within_budget(pair, value, data):
     assert not describe_exports(trials, {"model.onnx": 1})["model.onnx"]["within_budget"]
     assert measure_errors(trials) == {"model.onnx": {"onnx_runtime": None}}
     assert "BEYOND BUDGET" in "\n".join(tabulate(trials, is_measured=True))
-    with pytest.raises(ExportError, match=r"model\.onnx"):
+    with pytest.raises(ExportError) as refusal:
         require_parity(trials)
+
+    assert "model.onnx" in str(refusal.value)

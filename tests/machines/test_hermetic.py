@@ -415,8 +415,8 @@ def test_code_of_another_folder_is_refused(probe):
 
     assert done.returncode == 1
     assert done.stderr == (
-        f"ingest: expected the code of this folder, got that of {ROOT / 'stages/__init__.py'}; "
-        "unset PYTHONSAFEPATH, and start Python without -P and -I\n"
+        f"ingest: the code of {ROOT / 'stages/__init__.py'} would run, not this folder's; "
+        "run `unset PYTHONSAFEPATH`, and start Python without -P and -I\n"
     )
 
 
@@ -427,8 +427,8 @@ def test_names_of_own_images_are_read_as_utf8_or_not_at_all(tmp_path):
     done = run_python("-c", code, cwd=tmp_path, **ascii_names)
 
     assert done.stderr.endswith(
-        "own: expected names of files read as UTF-8, got as ascii, which this locale has; "
-        "set LC_ALL=C.UTF-8 and run again\n"
+        "own: this locale reads names of files as ascii, not as UTF-8; "
+        "run `export LC_ALL=C.UTF-8`, then the same again\n"
     )
 
 
@@ -491,7 +491,7 @@ def test_archive_without_git_is_one_line(committed):
     assert refused.returncode != 0
     assert refused.stderr == f"ERROR: {committed.root} is not a git repository\n"
     assert report.returncode == 1
-    assert report.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
+    assert report.stderr == "report: this folder: it is in no git repository; run in a clone of the project\n"
     assert committed.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 

@@ -147,6 +147,12 @@ def test_network_that_answers_nan_is_refused(trained, tmp_path):
     network.save(tmp_path / "model.keras")
     params = EvaluateParams(min_accuracy=0.5)
 
-    with pytest.raises(TrainingError, match=r"expected probabilities, got NaN; lower train\.learning_rate"):
+    with pytest.raises(TrainingError) as refusal:
         evaluate.run(params, trained / "data/normalized", tmp_path / "model.keras", tmp_path / "reports")
+
+    assert refusal.value.args == (
+        str(tmp_path / "model.keras"),
+        "its probabilities are not finite numbers",
+        "lower train.learning_rate",
+    )
     assert not (tmp_path / "reports").exists()

@@ -191,7 +191,7 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
         (
             "train.epochs",
             "30",
-            "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); correct it",
+            "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); remove the quotes",
         ),
         (
             "train.epoch",
@@ -204,7 +204,7 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
         (
             "evaluate.min_accuracy",
             float("nan"),
-            "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); correct it",
+            "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); change this value",
         ),
     ],
 )
@@ -294,7 +294,7 @@ def test_stage_with_an_unusable_store_loses_nothing_and_is_retried(project, tmp_
 
     assert done.returncode != 0
     assert line == (
-        f"track: the MLflow store sqlite:///{copy.root}/mlflow.db: expected a file, got a folder; move it away, "
+        f"track: the MLflow store sqlite:///{copy.root}/mlflow.db: it is a folder, not a file; move it away, "
         "then `python -m stages.track`; nothing is logged twice"
     )
     assert after == before
@@ -318,7 +318,7 @@ def test_lock_that_is_none_of_the_outputs_ends_tracking_in_one_line(project, tex
     (line,) = done.stderr.splitlines()
 
     assert done.returncode == 1
-    assert line.startswith("track: dvc.lock: expected ")
+    assert line.startswith("track: dvc.lock: it ")
 
 
 def test_champion_that_was_rolled_back_stays_so(project, tmp_path):

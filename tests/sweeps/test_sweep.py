@@ -315,7 +315,7 @@ def test_diverging_trial_is_a_result_with_its_reason(table):
 
     assert len(failed) == DIVERGING
     assert failed == table[-DIVERGING:]
-    assert any("expected a finite loss and finite weights" in row["error"] for row in failed)
+    assert any("the loss or a weight is no longer a finite number" in row["error"] for row in failed)
     assert all(row["train.learning_rate"] == "1e+30" for row in failed)
 
 
@@ -468,8 +468,7 @@ def test_stale_data_is_told_before_anything_starts(project, written):
         damaged.output,
     )
     assert stale.output == (
-        "sweep: params.yaml: normalize: expected what dvc.lock has, got another value; "
-        "run `dvc repro normalize` first\n"
+        "sweep: params.yaml: normalize: it differs from dvc.lock; run `dvc repro normalize` first\n"
     )
 
 
@@ -480,7 +479,7 @@ def test_second_sweep_in_the_same_folder_is_refused(project, written):
         refused = run_sweep(project)
 
     assert refused.exit_code == 1
-    assert "expected no other sweep at work there, got one" in refused.output
+    assert "another sweep is running there; wait until it ends" in refused.output
 
 
 def test_help_shows_a_file_that_is_sound(tmp_path, project):
@@ -518,12 +517,14 @@ def test_without_ray_one_line_says_how_to_get_it(tmp_path):
 
     assert done.returncode == 1
     assert done.stderr == (
-        "sweep: this environment: expected the optional package ray, got none; "
+        "sweep: this environment: the optional package ray is not installed; "
         "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt\n"
     )
 
 
 def test_node_with_other_packages_is_told():
     """A node with another TensorFlow could give other bytes: the sweep ends with its name."""
-    with pytest.raises(command.PipelineError, match=rf"node {os.uname().nodename}: numpy: expected 0\.1, got "):
+    with pytest.raises(command.PipelineError) as refusal:
         command.require_packages({"numpy": "0.1"})
+
+    assert (refusal.value.where, refusal.value.expected) == (f"node {os.uname().nodename}: numpy", "0.1")

@@ -203,7 +203,7 @@ def test_credentials_reach_the_server_untouched(root, monkeypatch, variables, he
         recorder.shutdown()
 
     assert Recorder.asked[-1] == header
-    assert "403" in str(refusal.value)
+    assert "403" in refusal.value.problem
     assert "sEcret" not in str(refusal.value)
 
 

@@ -306,9 +306,11 @@ def test_fresh_clone_is_told_in_one_line(small):
     for name in ("data", "report.csv", ".dvc/cache"):
         run("rm", "-rf", name, cwd=small.root)
 
-    assert small.list_problems() == [
-        "dvc.lock: expected its outputs on disk, got none, nor any in DVC's cache; run `dvc repro` or `dvc pull`"
-    ]
+    (line,) = small.list_problems()
+    assert line == (
+        "dvc.lock: none of its outputs is on disk or in DVC's cache; "
+        "run `dvc pull` if there is a remote, else `dvc repro`"
+    )
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml"])
@@ -320,9 +322,9 @@ def test_missing_or_damaged_graph_is_one_line(small, name):
     missing = small.verify("--quick")
 
     assert damaged.exit_code == missing.exit_code == 1
-    assert re.fullmatch(rf"verify: {name}: expected what DVC writes, got .+; `git checkout {name}`\n", damaged.stderr)
+    assert re.fullmatch(rf"verify: {name}: it is damaged: .+; run `git checkout {name}`\n", damaged.stderr)
     assert missing.stderr == (
-        f"verify: {name}: expected a file, got none; run in the project's root folder, after the first `dvc repro`\n"
+        f"verify: {name}: no such file; run in the project's root folder, after the first `dvc repro`\n"
     )
 
 
@@ -334,8 +336,8 @@ def test_changed_work_tree_is_not_rebuilt(small):
     assert result.exit_code == 1
     assert result.stdout.startswith("on disk and in DVC's cache: 3 outputs")
     assert result.stderr == (
-        "verify: this work tree: expected every tracked file as HEAD has it, for HEAD is what is rebuilt, "
-        "got changes in report.py; commit or stash them, or add --quick\n"
+        "verify: this work tree: HEAD is what is rebuilt, without the changes in report.py; "
+        "commit or stash the changes, or add --quick\n"
     )
 
 
@@ -502,8 +504,7 @@ def test_missing_emulator_is_one_line(small, monkeypatch):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == (
-        "verify: --cpu: expected qemu-x86_64 on PATH, got none; "
-        "install it (Debian, Ubuntu: `apt-get install qemu-user`)\n"
+        "verify: --cpu: qemu-x86_64 is not on PATH; install it (Debian, Ubuntu: `apt-get install qemu-user`)\n"
     )
 
 
@@ -552,7 +553,7 @@ def test_usual_processors_that_cannot_be_emulated_are_told(small, tmp_path, monk
         (tmp_path / "bin" / program).symlink_to(shutil.which(program))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     result = small.verify("--repeat", "1", "--emulate")
-    why = "--cpu: expected qemu-x86_64 on PATH, got none; install it (Debian, Ubuntu: `apt-get install qemu-user`)"
+    why = "--cpu: qemu-x86_64 is not on PATH; install it (Debian, Ubuntu: `apt-get install qemu-user`)"
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[:4] == [
@@ -584,8 +585,8 @@ def test_unknown_processor_is_one_line(small):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert re.fullmatch(
-        r"verify: --cpu: expected a processor that Python runs on, of `qemu-x86_64 -cpu help`, got 'nonsense': .+; "
-        r"choose another, Haswell for one\n",
+        r"verify: --cpu: Python does not run on 'nonsense': .+; "
+        r"choose another, such as Haswell; `qemu-x86_64 -cpu help` lists them\n",
         result.stderr,
     )
 

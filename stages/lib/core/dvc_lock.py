@@ -108,11 +108,9 @@ def load_state() -> State:
     try:
         return read_state(LOCK_PATH.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(str(LOCK_PATH), expected="a file", got="none", hint="run `dvc repro`") from None
+        raise DataError(str(LOCK_PATH), "no such file", "run `dvc repro`") from None
     except ValueError as error:  # not UTF-8, or not what DVC writes
-        raise DataError(
-            str(LOCK_PATH), expected="what DVC writes", got=str(error), hint=f"`git checkout {LOCK_PATH}`"
-        ) from None
+        raise DataError(str(LOCK_PATH), f"it is damaged: {error}", f"run `git checkout {LOCK_PATH}`") from None
 
 
 def require_current(
@@ -128,15 +126,10 @@ def require_current(
     """
     for path in needed_paths:
         if path not in state.outputs:
-            raise TrackingError(str(LOCK_PATH), expected=f"the output {path}", got="none", hint="run `dvc repro`")
+            raise TrackingError(str(LOCK_PATH), f"it has no output {path}", "run `dvc repro`")
     for section, value in state.params.items():
         if params.get(section) != value:
-            raise TrackingError(
-                f"params.yaml: {section}",
-                expected="what dvc.lock has",
-                got="another value",
-                hint="run `dvc repro`",
-            )
+            raise TrackingError(f"params.yaml: {section}", "it differs from dvc.lock", "run `dvc repro`")
     for path, md5 in state.outputs.items():
         if path.startswith(hashed_paths) and (got := hash_output(Path(path))) != md5:
             raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint="run `dvc repro`")
@@ -166,7 +159,7 @@ def require_valid_inputs(stage: str) -> None:
                     name,
                     expected=f"MD5 {digest} as in dvc.lock",
                     got=got,
-                    hint="`pipeline verify --quick` names what is damaged and what heals it",
+                    hint="run `pipeline verify --quick`: it names each damaged file and the command that heals it",
                 )
 
 
@@ -188,10 +181,10 @@ def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict
             files = {str(file["path"]): str(file["md5"]) for file in [*stage["deps"], *stage["outs"]]}
             outputs |= {str(file["path"]): str(file["md5"]) for file in stage["outs"]}
         except (AttributeError, KeyError, TypeError):
-            raise DataError(str(LOCK_PATH), expected=f"the stage {name}", got="none", hint=hint) from None
+            raise DataError(str(LOCK_PATH), f"it has no stage {name}", hint) from None
         for section, value in sections.items():
             if params.get(section) != value:
-                raise DataError(f"params.yaml: {section}", expected="what dvc.lock has", got="another value", hint=hint)
+                raise DataError(f"params.yaml: {section}", "it differs from dvc.lock", hint)
         for path, md5 in files.items():
             if (got := hash_output(Path(path))) != md5:
                 raise DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint=hint)

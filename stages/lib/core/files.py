@@ -83,9 +83,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(str(path), expected="a file", got="none", hint="run `dvc repro`") from None
+        raise DataError(str(path), "no such file", "run `dvc repro`") from None
     except ValueError as error:
-        raise DataError(str(path), expected="JSON", got=str(error), hint="run `dvc repro`") from None
+        raise DataError(str(path), f"not JSON: {error}", "run `dvc repro`") from None
     if not isinstance(value, dict):
         raise DataError(str(path), expected="a JSON object", got=type(value).__name__, hint="run `dvc repro`")
     return value

@@ -186,11 +186,12 @@ def read_folder(
     """
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8":  # "größer" would be a class of another name
-        got, hint = f"as {encoding}, which this locale has", "set LC_ALL=C.UTF-8 and run again"
-        return None, [DataError(path, expected="names of files read as UTF-8", got=got, hint=hint)]
+        problem = f"this locale reads names of files as {encoding}, not as UTF-8"
+        return None, [DataError(path, problem, "run `export LC_ALL=C.UTF-8`, then the same again")]
     folder = resolve(path)
     if not folder.exists():
-        return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", hint="correct ingest.path")]
+        hint = "set ingest.path, or the argument of `pipeline check`, to where your images are"
+        return None, [DataError(path, "no such folder or .npz file", hint)]
     if not folder.is_dir() or not has_images(folder):
         try:
             return _load_arrays(folder, path), []
@@ -250,21 +251,22 @@ def _find_problems(split: Split, where: str) -> Iterator[DataError]:
             f"{where}: images",
             expected="uint8 (N, H, W), grey levels 0..255",
             got=f"{images.dtype} {images.shape}",
-            hint="convert them",
+            hint="convert them to 8-bit grey and save them again",
         )
-    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min(initial=0)) < 0:
+    is_integer = np.issubdtype(labels.dtype, np.integer)
+    if not is_integer or labels.min(initial=0) < 0:
         yield DataError(
             f"{where}: labels",
             expected="whole numbers from 0 on",
-            got=f"{labels.dtype}",
-            hint="number the classes from 0",
+            got=str(labels.min() if is_integer else labels.dtype),
+            hint="save them as integers that number the classes from 0",
         )
     if images.shape[:1] != labels.shape[:1]:
         yield DataError(
             where,
             expected="as many labels as images",
             got=f"{len(images) if images.ndim else 'no'} images and {len(labels)} labels",
-            hint="fetch the files again",
+            hint="save the images and labels of this split again, a label for each image",
         )
 
 
@@ -290,7 +292,7 @@ def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
             expected="a subfolder of images for each class, or one .npz file, or one IDX file of the "
             f"{split} split's {kind}, such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
             got=", ".join(file.name for file in found) or "none of them",
-            hint="put it there, or name another folder",
+            hint="keep one of these" if found else "put it there, or name another folder",
         )
     return found[0]
 

@@ -195,7 +195,7 @@ def require_parity(trials: Sequence[Trial]) -> None:
                 f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
                 f"{parity.accuracy_drop:.2f} points"
             ),
-            hint="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
+            hint="raise train.epochs, so that Keras is surer of its answers, or raise the limits in export.budgets",
         )
         for trial, parity in _list_run(trials)
         if not parity.within_budget

@@ -152,7 +152,7 @@ def open_store(
     A relative path of a SQLite store is relative to that root, too: DVC runs experiments in folders that it removes.
     It runs several at once, too: the store is open to one process of a clone at a time, the others wait.
 
-    create: whether a SQLite store that is not there is created. again: what to do once an error has been fix.
+    create: whether a SQLite store that is not there is created. again: what to do once an error is fixed.
 
     Raises:
         TrackingError: there is no store, or whatever goes wrong with it inside the block.
@@ -163,9 +163,8 @@ def open_store(
     uri = f"sqlite:///{path}" if path else str(given_uri)
     where = f"the MLflow store {hide_password(uri)}"
     if path and not create and not path.exists():
-        raise TrackingError(
-            where, expected="a file", got="none", hint="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
-        )
+        hint = "run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
+        raise TrackingError(where, "no such file", hint)
     mlflow.set_tracking_uri(uri)
     try:
         with hold(Path(f"{path}.lock") if path else resolve(_SERVER_LOCK), where, again):
@@ -177,12 +176,9 @@ def open_store(
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of a file here; one without a number is the server's answer to an artifact, as `requests` raises it
-        raise TrackingError(
-            where,
-            expected="it to answer",
-            got=hide_password(uri, str(_find_cause(error)).splitlines()[0]),
-            hint=f"put that right, then {again}",
-        ) from error
+        reason = hide_password(uri, str(_find_cause(error)).splitlines()[0])
+        check = "free disk space (`df`)" if path else "check MLFLOW_TRACKING_URI and the log of its server"
+        raise TrackingError(where, f"it failed: {reason}", f"{check}, then {again}") from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
         mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again
@@ -504,9 +500,8 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
     """
     where = f"registered model {name}"
     if not store.client.search_registered_models(f"name = '{name}'"):
-        raise TrackingError(
-            where, expected="it in the store", got="none", hint="run `dvc repro`, or correct track.registered_model"
-        )
+        hint = "run `dvc repro`, or set track.registered_model to the name of one that is there"
+        raise TrackingError(where, "it is not in the store", hint)
     versions = _list_versions(store, name)
     left = _find_alias(store, name)
     history = _list_champions(versions.values())
@@ -515,9 +510,8 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
         if not earlier:
             raise TrackingError(
                 where,
-                expected="a champion before the present one",
-                got="none",
-                hint=f"keep version {left}, or train another" if left else "run `dvc repro`",
+                "there is no champion before the present one" if left else "it never had a champion",
+                f"keep version {left}, or train another" if left else "run `dvc repro`",
             )
         target = earlier[-1]
     _require_former_champion(store, name, target, left, versions)
@@ -554,12 +548,13 @@ def _require_former_champion(
             got = f"one that never was: {versions[target].tags.get(DECISION_TAG, 'no decision is recorded')}"
         else:
             got = "no such version"
-        known = f"a former champion ({', '.join(map(str, former)) or 'there is none'})"
-        raise TrackingError(where, expected=known, got=got, hint="name another with --to")
+        if not former:
+            problem = f"{got}, and there is no former champion to go back to"
+            raise TrackingError(where, problem, "train another model with `dvc repro`")
+        expected = f"a former champion ({', '.join(map(str, former))})"
+        raise TrackingError(where, expected=expected, got=got, hint="name one of these with --to")
     if not _has_files(store, name, target):
-        raise TrackingError(
-            where, expected="its files", got="none where the store looks for them", hint="name another with --to"
-        )
+        raise TrackingError(where, "its files are not where the store looks for them", "name another with --to")
 
 
 def _list_versions(store: Store, name: str) -> dict[int, ModelVersion]:

@@ -83,8 +83,8 @@ def _read_stages(text: str, name: str) -> Mapping[str, Any]:
         stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
         _ = [out["md5"] for stage in stages.values() for out in stage.get("outs", []) if name == "dvc.lock"]
     except Exception as error:  # noqa: BLE001  # whatever a damaged file holds in place of what DVC writes
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(name, expected="what DVC writes", got=got, hint=f"`git checkout {name}`") from None
+        problem = f"it is damaged: {type(error).__name__}: {error}"
+        raise DataError(name, problem, f"run `git checkout {name}`") from None
     return stages
 
 
@@ -92,8 +92,8 @@ def audit(outputs: Sequence[Output], cache_dir: Path) -> Audit:
     """Hash every output on disk, relative to the current folder, and its objects in DVC's cache."""
     cached = [output for output in outputs if output.is_cached]  # git may hold the others
     if cached and not any(Path(output.path).exists() or _locate(cache_dir, output.md5).exists() for output in cached):
-        got = "none, nor any in DVC's cache"
-        problem = DataError("dvc.lock", expected="its outputs on disk", got=got, hint="run `dvc repro` or `dvc pull`")
+        missing = "none of its outputs is on disk or in DVC's cache"
+        problem = DataError("dvc.lock", missing, "run `dvc pull` if there is a remote, else `dvc repro`")
         return Audit([problem], {output.path: {} for output in outputs}, 0, 0)
     objects: dict[Path, str] = {}  # what their hash is, so that what several outputs share is hashed and told of once
     findings = {output.path: _examine(output, cache_dir, objects) for output in outputs}
