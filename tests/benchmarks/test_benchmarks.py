@@ -27,6 +27,8 @@ from stages.lib.core.params import load_params, load_section
 from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import find_runtimes
 
+pytestmark = pytest.mark.slow
+
 ARTIFACTS = ["onnx_float32", "tflite_float32", "tflite_int8"]
 FILES = [export.FILES[artifact] for artifact in ARTIFACTS]
 EXPORTED = Challenger(Path("model.onnx"), "onnx_runtime")
