@@ -349,16 +349,17 @@ def draw_pair(elements):
 
 
 @given(draw_pair(UNIT))
-def test_parity_counts_are_consistent_and_symmetric(pair):
-    """Each image is the same or different; the other way round the distance is the same and the drop is turned."""
+def test_parity_counts_are_consistent(pair):
+    """Each image is the same or different; another class is the same only where the reference is undecided."""
     one, other, labels, budget = pair
     parity, turned = compare(one, other, labels, budget), compare(other, one, labels, budget)
 
     assert parity.images == len(labels) == parity.same_class + len(parity.different)
     assert 0 <= parity.ties <= len(parity.different)
-    assert parity.different == turned.different
     assert parity.max_abs_error == turned.max_abs_error
-    assert parity.accuracy_drop == -turned.accuracy_drop
+    for row in np.flatnonzero(one.argmax(axis=1) != other.argmax(axis=1)):
+        distance = one[row].max() - one[row, other[row].argmax()]
+        assert (row in parity.different) == (distance > np.float32(1e-5))
     assert parity.within_budget == (
         parity.max_abs_error <= budget.max_abs_error
         and parity.same_class / parity.images >= budget.min_same_class
