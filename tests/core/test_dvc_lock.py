@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.core.dvc_lock import load_state, read_state, require_valid_inputs
+from stages.lib.core.dvc_lock import load_lock, parse_lock, require_reproduced, require_valid_inputs
 from stages.lib.core.errors import DataError
 from stages.lib.core.hashing import hash_output
 
@@ -32,14 +32,22 @@ stages:
 
 def test_state_is_params_and_outputs_of_all_stages_but_track():
     """A state has the sections and the outputs of the stages that make something; telling of it is no part of it."""
-    state = read_state(LOCK)
+    state = parse_lock(LOCK).state
 
     assert state.params == {"train": {"epochs": 20}}
     assert state.outputs == {"models/model.keras": "0123456789abcdef0123456789abcdef"}
 
 
+def test_outputs_are_those_of_all_stages():
+    """Each output comes with the stage that made it, what only tells of the state among them."""
+    assert parse_lock(LOCK).outputs == [
+        ("train", "models/model.keras", "0123456789abcdef0123456789abcdef"),
+        ("track", "reports/state.json", "fedcba9876543210fedcba9876543210"),
+    ]
+
+
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("text", "problem"),
     [
         ("a: [", "while parsing a flow node"),
         ("5", "Input should be a valid dictionary"),
@@ -65,7 +73,7 @@ def test_lock_that_no_dvc_wrote_is_told_in_one_line(tmp_path, monkeypatch, text,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as refusal:
-        load_state()
+        load_lock()
 
     assert str(refusal.value).startswith(f"dvc.lock: expected what DVC writes, got {problem}")
     assert str(refusal.value).endswith("; `git checkout dvc.lock`")
@@ -75,7 +83,7 @@ def test_lock_that_is_not_there_is_told(tmp_path, monkeypatch):
     """Before the first `dvc repro` there is no dvc.lock, and that is what to do."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"dvc\.lock: expected a file, got none; run `dvc repro`"):
-        load_state()
+        load_lock()
 
 
 @pytest.fixture
@@ -137,3 +145,37 @@ def test_damaged_lock_is_told_before_a_stage_begins(folder):
 
     with pytest.raises(DataError, match=r"^dvc.lock: expected what DVC writes, got while parsing a flow"):
         require_valid_inputs("evaluate")
+
+
+REPRODUCED = """\
+stages:
+  make:
+    deps:
+    - path: make.py
+      md5: {source}
+    params:
+      params.yaml:
+        make: {{seed: 0}}
+    outs:
+    - path: data
+      md5: {data}
+"""
+
+
+def test_stages_are_reproduced_if_sources_params_and_outputs_are_as_locked(folder):
+    """What dvc.lock was written for gives its outputs; an edit of a source or a section, or another stage, does not."""
+    (folder / "make.py").write_text("", encoding="utf-8")
+    lock = REPRODUCED.format(source=hash_output(folder / "make.py"), data=hash_output(folder / "data"))
+    (folder / "dvc.lock").write_text(lock, encoding="utf-8")
+    params = {"make": {"seed": 0}}
+
+    assert require_reproduced(["make"], params) == {"data": hash_output(folder / "data")}
+    with pytest.raises(
+        DataError, match=r"^params.yaml: make: expected what dvc.lock has, .+; run `dvc repro make` first"
+    ):
+        require_reproduced(["make"], {"make": {"seed": 1}})
+    with pytest.raises(DataError, match=r"^dvc.lock: expected the stage train, got none; run `dvc repro train` first"):
+        require_reproduced(["make", "train"], params)
+    (folder / "make.py").write_text("edited", encoding="utf-8")
+    with pytest.raises(DataError, match=r"^make.py: expected MD5 \w{32} as in dvc.lock, got \w{32}; "):
+        require_reproduced(["make"], params)

@@ -52,18 +52,27 @@ def load_mapping(path: Path, expected: str) -> dict[str, Any]:
         ParamsError: there is no such file, or it is not a YAML mapping.
     """
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(str(path), expected="a file", got="none", hint="run from the project's root folder") from None
-    except OSError:
-        raise
-    # Beside its own errors: bytes that are no text, a date that is none, a tag without a value, a thousand brackets.
-    except Exception as error:  # noqa: BLE001
-        got = str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__
-        raise ParamsError(str(path), expected="valid YAML", got=got, hint="correct the file") from None
+    except ValueError as error:  # bytes that are no text are one, too
+        raise ParamsError(str(path), expected="valid YAML", got=str(error), hint="correct the file") from None
     if not isinstance(document, dict):
         raise ParamsError(str(path), expected=expected, got=_describe(document), hint="correct the file")
     return document
+
+
+def parse_yaml(text: str) -> Any:  # noqa: ANN401  # any value that YAML has
+    """The value in a YAML text, by the same rules.
+
+    Raises:
+        ValueError: the text is no valid YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    # Beside its own errors: a date that is none, a tag without a value, a thousand brackets.
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__) from None
 
 
 def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:
