@@ -71,7 +71,8 @@ def _describe(path: str, one: Any, other: Any) -> str:  # noqa: ANN401  # leaves
     rows = np.flatnonzero(bits[0] != bits[1])
     place = [int(index) for index in np.unravel_index(rows[0], one.shape)]
     values = [side.reshape(-1)[rows] for side in (one, other)]
-    what = f"{path}{place or ''}: {values[0][0]!s} against {values[1][0]!s}; {rows.size:,} of {one.size:,} values differ"
+    first = " against ".join(str(side[0]) for side in values)
+    what = f"{path}{place or ''}: {first}; {rows.size:,} of {one.size:,} values differ"
     if one.dtype.kind not in "iuf":
         return what
     with np.errstate(invalid="ignore"):
