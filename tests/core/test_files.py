@@ -55,7 +55,7 @@ def test_output_is_not_seen_before_the_block_ends(tmp_path, write):
 
 
 @KINDS
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt, SystemExit])
 def test_failed_block_leaves_the_old_output_and_nothing_else(tmp_path, write, problem):
     """Whatever ends the block early, what was there before is there afterwards."""
     write_all(tmp_path / "out", write, "old")

@@ -27,9 +27,6 @@ _SPLITS = ("train", "test")
 # Subfolders that are all called so are splits, not classes.
 _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
 _PROGRESS_SECONDS = 5
-# A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
-# CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
-_FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
 _TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
@@ -264,9 +261,6 @@ def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) ->
         if not _is_printable(name) or not _is_visible(name) or name != name.strip():
             expected = "a class name that can be read, without blanks around it"
             yield _tell(class_dir, folder, shown, expected, ascii(name), "rename the folder")
-        elif _FORMULA.match(name):
-            expected = "a class name that no spreadsheet takes for a formula"
-            yield _tell(class_dir, folder, shown, expected, f"one that begins with {name[0]}", "rename the folder")
         elif _TAG.search(name):
             yield _tell(class_dir, folder, shown, "a class name that is text", "a tag of HTML", "rename the folder")
         other = first.setdefault(_normalize(name.lower()), class_dir)
