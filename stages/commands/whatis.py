@@ -148,7 +148,7 @@ def read_history() -> list[Change]:
     """
     require_no_refusal()
     log = run_git(
-        *("log", "--all", "--full-history", "--parents", "--no-color", "--no-show-signature"),
+        *("log", "--all", "--full-history", "--parents", "--no-follow", "--no-color", "--no-show-signature"),
         *("--decorate-refs=refs/exps/*", "--format=%H%x09%P%x09%cs%x09%D%x09%s", "--", str(LOCK_PATH)),
     )
     records = [line.split("\t", maxsplit=4) for line in (log or "").split("\n") if line]

@@ -301,6 +301,18 @@ def test_merge_that_gives_a_new_state_is_named_once(repository):
     assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", merge]
 
 
+def test_settings_of_git_do_not_change_the_answer(repository):
+    """The commits that gave a state are the same whatever a person has set for `git log`."""
+    repository.commit("Something else")
+    repository.sources["stages/train.py"] = "2" * 32
+    repository.reproduce()
+    repository.commit("Rename a variable")
+    for setting in ("log.follow", "log.showSignature", "log.date", "color.ui"):
+        repository.git("config", setting, {"log.date": "relative", "color.ui": "always"}.get(setting, "true"))
+
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", repository.first]
+
+
 def test_commit_that_deletes_the_lock_does_not_stop_the_search(repository, tmp_path):
     """A dvc.lock that was deleted is searched as it was before."""
     copy = shutil.copy(repository.root / "models/model.keras", tmp_path / "copy")
