@@ -27,12 +27,12 @@ from typing import Any, NamedTuple, NoReturn
 import click
 from filelock import FileLock, Timeout
 
-from stages.lib.core.dvc_lock import require_reproduced
+from stages.lib.core.dvc_lock import load_graph, require_reproduced
 from stages.lib.core.errors import ExportError, PipelineError, TrainingError
 from stages.lib.core.files import write_json
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
-from stages.lib.core.params import PARAMS_PATH, Section, load_mapping, load_params, load_section
+from stages.lib.core.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.runner.stage_times import describe_times
 from stages.lib.sweeps.params_editor import edit_params
 from stages.lib.sweeps.plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
@@ -256,7 +256,7 @@ def copy_source(scratch_dir: Path) -> Path:
 
 def make_trials(plan: Plan, base: Mapping[str, Any], data: Mapping[str, str], source_dir: Path) -> list[Trial]:
     """The plan's trials, each with the digest of its data, params, code and packages."""
-    stages = load_mapping(Path("dvc.yaml"), "stages")["stages"]
+    stages = load_graph()
     deps = {dep for name in _TRIAL_STAGES for dep in stages[name]["deps"] if Path(dep).is_relative_to(_SOURCE)}
     code = {dep: hash_output(source_dir / dep) for dep in sorted(deps)}
     packages = {name: metadata.version(name) for name in _PACKAGES}

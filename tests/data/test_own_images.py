@@ -14,7 +14,7 @@ from stages.lib.exports.model_metadata import read_onnx_metadata
 
 pytestmark = pytest.mark.slow
 
-CLASSES = ("null", "eins & nur eins", "zwei")
+CLASSES = ("null", "=1+1 & nur eins", "zwei")
 COUNT = 80
 SETTINGS = ("-S", "ingest.dataset=folder", "-S", "normalize.method=standardize")
 
@@ -58,6 +58,8 @@ def test_class_names_travel_everywhere(project):
     assert read_json(project.root / "data/raw/dataset.json")["class_names"] == names
     assert sorted(read_json(project.root / "reports/metrics.json")["classes"]) == names
     assert {row["actual"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")} == set(names)
+    assert "'=1+1 & nur eins/" in project.read("data/raw/test/files.csv")
+    assert "\n=" not in project.read("data/raw/test/files.csv") + project.read("reports/evaluation/predictions.csv")
     assert read_onnx_metadata(model)["class_names"] == names
     assert all(f'"{name}"' in project.read("models/export/c/model_int8.c") for name in names)
 

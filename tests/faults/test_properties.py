@@ -29,7 +29,7 @@ from stages.lib.data.image_decoding import fit_image, read_grey
 from stages.lib.data.image_folder import KINDS, read_image_folder
 from stages.lib.data.npz import open_npz
 from stages.lib.exports.parity import Budget, compare
-from stages.lib.exports.parity_matrix import Trial, describe_exports, measure_errors, require_parity, tabulate
+from stages.lib.exports.parity_matrix import Comparison, describe_exports, measure_errors, require_parity, tabulate
 
 # Longer than any line that a person reads; a thousand aliases must not make it a page.
 LONGEST_MESSAGE = 6000
@@ -376,13 +376,13 @@ def test_no_number_is_never_within_budget(pair, value, data):
     spoilt[data.draw(st.integers(0, len(one) - 1)), data.draw(st.integers(0, one.shape[1] - 1))] = value
     with np.errstate(invalid="ignore"):
         parity = compare(one, other, labels, budget)
-    trials = [Trial("model.onnx", "onnx_runtime", budget, "", other, parity)]
+    comparisons = [Comparison("model.onnx", "onnx_runtime", budget, "", other, parity)]
 
     assert not parity.within_budget
-    assert not describe_exports(trials, {"model.onnx": 1})["model.onnx"]["within_budget"]
-    assert measure_errors(trials) == {"model.onnx": {"onnx_runtime": None}}
-    assert "BEYOND BUDGET" in "\n".join(tabulate(trials, is_measured=True))
+    assert not describe_exports(comparisons, {"model.onnx": 1})["model.onnx"]["within_budget"]
+    assert measure_errors(comparisons) == {"model.onnx": {"onnx_runtime": None}}
+    assert "BEYOND BUDGET" in "\n".join(tabulate(comparisons, is_measured=True))
     with pytest.raises(ExportError) as refusal:
-        require_parity(trials)
+        require_parity(comparisons)
 
     assert "model.onnx" in str(refusal.value)

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import csv
 import json
 import marshal
 import os
@@ -367,11 +368,9 @@ ALLOWED_NAMES = [
     "a, b",
     "نمی‌دانم",
 ]
+# What a spreadsheet computes.
+FORMULAS = ["=HYPERLINK(1)", "+cmd|' !A0", "@SUM(A1)", "-2+3", "=cmd|'/C calc'!A0", "\uff1d1+1"]
 REFUSED_NAMES = {
-    "=HYPERLINK(1)": "it begins with =",
-    "+cmd|' !A0": "it begins with +",
-    "@SUM(A1)": "it begins with @",
-    "-2+3": "it begins with -",
     "<img src=x onerror=alert(1)>": "holds a tag of HTML",
     "<!--": "holds a tag of HTML",
     "two\nlines": r"got 'two\nlines'",
@@ -381,9 +380,9 @@ REFUSED_NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", ALLOWED_NAMES)
+@pytest.mark.parametrize("name", [*ALLOWED_NAMES, *(name for name in FORMULAS if "/" not in name)])
 def test_class_may_have_any_name_that_is_text(tmp_path, name):
-    """Signs, quotes, bars and letters of any script name classes."""
+    """Signs, quotes, bars, formulas and letters of any script name classes."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
 
@@ -392,7 +391,7 @@ def test_class_may_have_any_name_that_is_text(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "reported"), REFUSED_NAMES.items(), ids=map(ascii, REFUSED_NAMES))
 def test_class_name_that_would_be_obeyed_is_refused(tmp_path, name, reported):
-    """Names that a terminal, a spreadsheet or a page would take for an order are told, in a line that obeys none."""
+    """Names that a terminal or a page would take for an order are told, in a line that obeys none."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
     (problem,) = list_image_files(tmp_path, "own")[1]
@@ -408,6 +407,26 @@ def test_class_name_stays_one_cell_of_a_csv_report(tmp_path, name):
     write_csv(tmp_path / "predictions.csv", ["actual", "predicted"], [(name, name)])
 
     assert read_csv(tmp_path / "predictions.csv") == [{"actual": name, "predicted": name}]
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "\t=1+1", "\n=1+1", "'=1+1", "''@a"])
+def test_formula_is_a_text_in_a_csv_report(tmp_path, name):
+    """No cell begins with what a spreadsheet computes, and our own reader gives the name as it was."""
+    write_csv(tmp_path / "predictions.csv", ["actual", "predicted"], [(name, f"a, {name}")])
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        (_, cells) = csv.reader(file)
+
+    assert cells == [f"'{name}", f"a, {name}"]
+    assert read_csv(tmp_path / "predictions.csv") == [{"actual": name, "predicted": f"a, {name}"}]
+
+
+@pytest.mark.parametrize("value", [-0.5, "-0.5", -3, "+", "-", "-1,000", "'"])
+def test_number_and_sign_stay_as_they_are_in_a_csv_report(tmp_path, value):
+    """What computes nothing needs no quote: figures of a report stay figures."""
+    write_csv(tmp_path / "a.csv", ["value"], [[value]])
+
+    assert read_csv(tmp_path / "a.csv") == [{"value": str(value)}]
+    assert "'" not in (tmp_path / "a.csv").read_text(encoding="utf-8").replace("value\n'\n", "")
 
 
 @pytest.mark.parametrize(

@@ -509,7 +509,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_run_is_tagged_with_what_git_tells(repository):
     """A commit, and whether a tracked file is another than there."""
-    clean = (len(track.find_commit()), track.tell_dirty())
+    clean = (len(track.find_state_commit()), track.tell_dirty())
     (repository / "dvc.yaml").write_text("", encoding="utf-8")
 
     assert clean == (40, "false")
@@ -529,4 +529,4 @@ def test_run_is_tagged_unknown_where_git_does_not_tell(repository, monkeypatch, 
         (repository / "archive").mkdir()
         monkeypatch.chdir(repository / "archive")
 
-    assert (track.find_commit(), track.tell_dirty()) == ("unknown", "unknown")
+    assert (track.find_state_commit(), track.tell_dirty()) == ("unknown", "unknown")

@@ -19,7 +19,7 @@ from project import Project
 from servers import TEAM_PAGE, Server, read_commands, serve
 from stores import track
 
-from stages.lib.core.dvc_lock import read_state
+from stages.lib.core.dvc_lock import parse_lock
 from stages.lib.core.errors import TrackingError
 from stages.lib.core.files import read_csv
 
@@ -101,7 +101,7 @@ def test_second_clone_finds_the_run_and_logs_nothing(team):
 
 
 def read_digest(project):
-    return read_state(project.read("dvc.lock")).digest
+    return parse_lock(project.read("dvc.lock")).state.digest
 
 
 def test_champion_answers_in_the_second_clone(team):

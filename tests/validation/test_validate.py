@@ -17,9 +17,9 @@ from stages.lib.core.params import load_section
 from stages.lib.validation import drift, image_tables
 from stages.lib.validation import image_features as image_measures
 from stages.lib.validation.flagged_images import load_source
-from stages.validate import Rule, ValidateParams, run
+from stages.validate import RuleName, ValidateParams, run
 
-RULES = get_args(Rule)
+RULES = get_args(RuleName)
 # All rules stop here, so that each can be seen to break.
 PARAMS = ValidateParams(
     fail_on=list(RULES),

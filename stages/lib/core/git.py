@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 from stages.lib.core.errors import PipelineError
 
@@ -13,6 +14,17 @@ def run_git(*arguments: str) -> str | None:
     """What git prints, without the last line's end; none if it fails or is not there."""
     done = _start_git(*arguments)
     return done.stdout.rstrip("\n") if done and done.returncode == 0 else None
+
+
+def find_commit(revision: str) -> str | None:
+    """The SHA of the commit that a revision names; none if there is no such commit."""
+    return run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def read_at(commit: str, path: Path) -> str | None:
+    """The text of the project's file as a commit has it; none if it has none."""
+    # A path that begins with a dot is relative to this folder, which need not be the repository's root.
+    return run_git("show", f"{commit}:./{path.as_posix()}")
 
 
 def require_repository(hint: str) -> None:

@@ -61,20 +61,29 @@ def load_mapping(path: Path, expected: str) -> dict[str, Any]:
         ParamsError: there is no such file, or it is not a YAML mapping.
     """
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(str(path), "no such file", "run in the project's root folder") from None
-    except OSError:
-        raise
-    # Beside its own errors: bytes that are no text, a date that is none, a tag without a value, a thousand brackets.
-    except Exception as error:  # noqa: BLE001
-        reason = str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__
+    except ValueError as error:  # bytes that are no text are one, too
         is_text = not isinstance(error, UnicodeDecodeError)
         hint = f"correct it; `git diff {path}` shows what was changed" if is_text else "save it as UTF-8"
-        raise ParamsError(str(path), f"not valid YAML: {reason}", hint) from None
+        raise ParamsError(str(path), f"not valid YAML: {error}", hint) from None
     if not isinstance(document, dict):
         raise ParamsError(str(path), expected=expected, got=_describe(document), hint="write `key: value` lines")
     return document
+
+
+def parse_yaml(text: str) -> Any:  # noqa: ANN401  # any value that YAML has
+    """The value in a YAML text, by the same rules.
+
+    Raises:
+        ValueError: the text is no valid YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    # Beside its own errors: a date that is none, a tag without a value, a thousand brackets.
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(str(error) if isinstance(error, (YAMLError, ValueError)) else type(error).__name__) from None
 
 
 def load_section(name: str, section: type[S], path: Path = PARAMS_PATH) -> S:

@@ -27,9 +27,6 @@ _SPLITS = ("train", "test")
 # Subfolders that are all called so are splits, not classes.
 _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
 _PROGRESS_SECONDS = 5
-# A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
-# CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
-_FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
 _TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
@@ -266,9 +263,6 @@ def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) ->
         if not _is_printable(name) or not _is_visible(name) or name != name.strip():
             expected = "a class name that can be read, without blanks around it"
             yield DataError(where, expected=expected, got=ascii(name), hint="rename the folder")
-        elif _FORMULA.match(name):
-            problem = f"a spreadsheet takes this class name for a formula: it begins with {name[0]}"
-            yield DataError(where, problem, "rename the folder")
         elif _TAG.search(name):
             yield DataError(where, "this class name holds a tag of HTML", "rename the folder")
         other = first.setdefault(_normalize(name.lower()), class_dir)

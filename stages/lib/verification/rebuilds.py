@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.lib.core.dvc_lock import load_graph
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.git import require_repository, run_git
 from stages.lib.core.paths import resolve
 from stages.lib.verification import aarch64
-from stages.lib.verification.integrity import read_stage_names
 
 EMULATOR = "qemu-x86_64"
 # On which to rebuild where nothing else is asked for, and what they have: TensorFlow's own sums follow the size of the
@@ -177,8 +177,7 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     (root / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     command = [sys.executable, "-u", "-m", "dvc", "repro", "--force", "--no-run-cache"]
     if left_out:
-        names = read_stage_names((root / "dvc.yaml").read_text(encoding="utf-8"))
-        command += [name for name in names if name not in left_out]
+        command += [name for name in load_graph(root) if name not in left_out]
     started = time.monotonic()
     stages: dict[str, float] = {}  # start by name
     said: list[str] = []  # by the stage that runs
