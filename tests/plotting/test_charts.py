@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imports import ROOT
 from PIL import Image
 from samples import CLASS_NAMES, make_split, run_python
 
@@ -76,9 +77,9 @@ def test_pictures_under_a_users_own_settings_are_the_same_bytes(tmp_path):
     (tmp_path / "own").mkdir()
     code = "\n".join(
         [
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})",
+            f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(ROOT / 'tests')]!r}",
             "import matplotlib; assert matplotlib.rcParams['font.size'] == 20",
-            "from pathlib import Path; from test_pictures import NAMES, draw",
+            "from pathlib import Path; from test_charts import NAMES, draw",
             "for name in NAMES: draw(Path('own'), name)",
         ]
     )

@@ -148,7 +148,7 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('raise DataError("x", expected="a", got="b", do="c")', "tiny: x: expected a, got b; c"),
+        ('raise DataError("x", expected="a", got="b", hint="c")', "tiny: x: expected a, got b; c"),
         ('Path("none/x").write_text("")', "tiny: none/x: No such file or directory; fix it and run again"),
         (
             # As root may write anywhere, the stage becomes nobody.

@@ -50,7 +50,7 @@ def fail(item, data_dir, scratch_dir):
     return (scratch_dir / "failed-1").read_text()
 
 def refuse(item, data_dir, scratch_dir):
-    raise DataError("node", expected="sound data", got="none", do="mend it")
+    raise DataError("node", expected="sound data", got="none", hint="mend it")
 """
 
 

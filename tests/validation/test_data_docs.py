@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -167,7 +168,7 @@ def test_pages_are_the_same_bytes_in_another_process(tmp_path, docs):
     environment = {
         "PYTHONHASHSEED": "7",
         "TZ": "Asia/Tokyo",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", Path(__file__).parent])),
     }
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | environment, check=True)
 

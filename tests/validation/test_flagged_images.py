@@ -137,7 +137,7 @@ def test_sheet_shows_grey_levels_as_they_are(tmp_path):
     write_flagged_images(
         [flagged_images.FlaggedImage(0, stops=True, reasons=["contrast 0"])], source, tmp_path / "flagged_images"
     )
-    sheet = np.asarray(Image.open(tmp_path / "flagged images/contact_sheet.png").convert("L"))
+    sheet = np.asarray(Image.open(tmp_path / "flagged_images/contact_sheet.png").convert("L"))
 
     assert (sheet == 200).sum() > 10_000
 

@@ -224,8 +224,8 @@ BROKEN = {
     ),
     "image under another label": (
         change_pixels(mislabel),
-        *("images", "conflicts of at most 0"),
-        "2 of 90 otherwise (train[3] conflicts=1; train[10] conflicts=1)",
+        *("images", "label_conflicts of at most 0"),
+        "2 of 90 otherwise (train[3] label_conflicts=1; train[10] label_conflicts=1)",
     ),
     "repeated image": (
         change_pixels(repeat),
