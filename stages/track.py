@@ -43,6 +43,8 @@ _RAW_TEST_DIR = Path("data/raw/test")
 _NEEDED = ("data/raw", "data/normalized", "models/model.keras", "models/export", "reports/metrics.json")
 # Outputs that a run carries; data it only names.
 _LOGGED = ("models/", "reports/")
+# A run logs all of params.yaml.
+_OTHER_SECTIONS = ("ingest", "validate", "normalize", "train", "evaluate", "export")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
 # Golden images that the registered model carries as its example.
@@ -208,4 +210,4 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
 
 
 if __name__ == "__main__":
-    main("track", TrackParams, run)
+    main("track", TrackParams, run, also_reads=_OTHER_SECTIONS)

@@ -104,7 +104,7 @@ def mnist(tmp_path_factory):
     """MNIST from a folder or a server that this machine has; the public mirrors are left alone."""
     mirror = os.environ.get("MNIST_MIRROR") or str(ROOT.parent / "shared" / "mnist")
     if "://" not in mirror and not (ROOT / mirror).exists():
-        pytest.skip(f"no MNIST files in {mirror}; MNIST_MIRROR can name another place")
+        pytest.skip(f"needs MNIST: no files in {mirror}; MNIST_MIRROR can name another place")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_MIRROR", mirror if "://" in mirror else str(ROOT / mirror))
         patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))

@@ -27,6 +27,20 @@ def find_source(module: str) -> Path | None:
     return None
 
 
+def read_constant(path: Path, value: ast.expr) -> object:
+    """The value of an expression in the module in `path`: a literal, or a name of one, there or where it comes from."""
+    if not isinstance(value, ast.Name):
+        return ast.literal_eval(value)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and value.id in map(ast.unparse, node.targets):
+            return read_constant(path, node.value)
+        if isinstance(node, ast.ImportFrom) and value.id in [alias.name for alias in node.names]:
+            source = find_source(str(node.module))
+            assert source, f"{node.module} is not a module of this project"
+            return read_constant(source, value)
+    raise AssertionError(f"{path} gives {value.id} no value")
+
+
 def find_package(path: Path) -> Path:
     """What a stage that uses the module in `path` depends on: its package in `stages/lib`, or the module itself."""
     parts = path.relative_to(ROOT).parts

@@ -353,6 +353,7 @@ def test_missing_file_says_where_to_run(tmp_path):
     assert caught.value.args == (str(path), "no such file", "run in the project's root folder")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stage", STAGES)
 def test_own_params_pass(stage):
     """The project's own params.yaml is right for every stage."""
@@ -361,6 +362,7 @@ def test_own_params_pass(stage):
     assert load_section(stage, section, ROOT / "params.yaml").model_dump() == load_params(ROOT / "params.yaml")[stage]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_with_a_faulty_section_ends_in_one_line(tmp_path, stage):
     """A stage that finds an error in params.yaml ends with 1 and one line, and not with a traceback."""

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import list_runs, needs_micro
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
 from stages.lib.core.errors import DataError, ExportError
 from stages.lib.exports.checksums import CHECKSUMS_NAME
 from stages.lib.exports.parity_matrix import NOT_FOR_MICRO, find_unsupported_reason
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content, load_predictor
-from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.model.prediction import predict_in_batches
 
 # The largest |Δp| against Keras, in every runtime.
@@ -29,8 +29,12 @@ TOLERANCES = {
 }
 # Integers are the same in any order of sums; floats in one runtime differ as they do between two.
 BATCH_TOLERANCES = dict.fromkeys(TOLERANCES, 1e-5) | {"model_int8.tflite": 0}
-RUNS = [(name, runtime) for name in TOLERANCES for runtime in find_runtimes(Path(name))]
-ABLE_RUNS = [(name, runtime) for name, runtime in RUNS if not find_unsupported_reason(name, runtime)]
+ABLE_RUNS = [
+    (name, runtime)
+    for name in TOLERANCES
+    for runtime in find_runtimes(Path(name))
+    if not find_unsupported_reason(name, runtime)
+]
 LITERT_RUNS = [(name, runtime) for name, runtime in ABLE_RUNS if runtime.startswith("litert")]
 # Some as those it was trained on, some unlike them.
 IMAGES = np.concatenate(
@@ -52,7 +56,7 @@ except ExportError as error:
     print(error)
 """
 
-ALL_RUNS = pytest.mark.parametrize(("name", "runtime"), ABLE_RUNS)
+ALL_RUNS = pytest.mark.parametrize(("name", "runtime"), list_runs(TOLERANCES))
 
 
 def load(small_model, name, runtime):
@@ -60,7 +64,7 @@ def load(small_model, name, runtime):
     return load_content(small_model.exports[name], runtime, name)
 
 
-@pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this platform")
+@needs_micro
 def test_every_runtime_runs_an_export():
     """No runtime is listed that nothing is tried in."""
     assert {runtime for _, runtime in ABLE_RUNS} == RUNTIMES.keys()
@@ -228,12 +232,12 @@ def test_file_without_digests_is_not_loaded(small_model, tmp_path):
     assert refusal.value.problem.startswith("there is no SHA-256 of it in SHA256SUMS beside it")
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "runtime", [pytest.param(name, marks=[needs_micro] if name == "tflite_micro" else []) for name in RUNTIMES]
+)
 @pytest.mark.parametrize("kind", ["empty", "half", "noise", "another kind"])
 def test_what_a_runtime_cannot_load_ends_in_one_line(small_model, runtime, kind):
     """Bytes that are no model of the runtime's kind are an ExportError that names file and runtime."""
-    if runtime == "tflite_micro" and not HAS_MICRO:
-        pytest.skip("tflite_micro has no wheel for this platform")
     name = f"model_int8{RUNTIMES[runtime].suffix}"
     content = small_model.exports[name]
     damaged = {
@@ -250,7 +254,7 @@ def test_what_a_runtime_cannot_load_ends_in_one_line(small_model, runtime, kind)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.skipif(not HAS_MICRO, reason="tflite_micro has no wheel for this platform")
+@needs_micro
 @pytest.mark.parametrize("name", NOT_FOR_MICRO)
 def test_export_that_tensorflow_lite_micro_refuses_ends_in_one_line(small_model, name):
     """A file with an operator that it has no kernel for is an ExportError, found at loading or at the first image."""

@@ -25,6 +25,7 @@ def test_machines_that_were_tried_are_told_from_others(machine, untested):
     assert find_untested(*machine) == untested
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("system", "lines"), [("Linux", 0), ("Plan 9", 1)])
 def test_training_says_so_once_and_goes_on(tmp_path, monkeypatch, capsys, system, lines):
     """One line on standard error, where the bytes were not tried; the network is trained all the same."""

@@ -310,7 +310,7 @@ def test_moved_project_gets_its_run_anew_and_finds_the_old_one_on_return(root, m
 def test_two_writers_at_once_lose_nothing(root):
     """Two states tracked at the same moment, before there is a store, leave two runs, two versions, one champion."""
     (root / "mlflow.db").unlink()
-    script = "import sys, pathlib, test_tracking; test_tracking.track(pathlib.Path.cwd(), sys.argv[1])"
+    script = "import sys, pathlib, stores; stores.track(pathlib.Path.cwd(), sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     writers = [
         subprocess.Popen([sys.executable, "-c", script, state], cwd=root, env=environment, stderr=subprocess.PIPE)

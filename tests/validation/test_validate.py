@@ -19,6 +19,8 @@ from stages.lib.validation import image_features as image_measures
 from stages.lib.validation.flagged_images import load_source
 from stages.validate import RuleName, ValidateParams, run
 
+pytestmark = pytest.mark.heavy
+
 RULES = get_args(RuleName)
 # All rules stop here, so that each can be seen to break.
 PARAMS = ValidateParams(

@@ -584,7 +584,7 @@ def test_stage_that_is_left_out_is_neither_run_nor_judged(tmp_path):
     assert judge(promise, done, conditions)[0].result == "identical"
 
 
-@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="QEMU is not installed")
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs QEMU: apt-get install qemu-user")
 def test_unknown_processor_is_one_line(small):
     """A processor that QEMU does not know is refused before anything else is done."""
     result = small.verify("--cpu", "nonsense")
