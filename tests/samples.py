@@ -67,7 +67,7 @@ def write_raw(root: Path, dataset: Dataset | None = None) -> Path:
 
 def write_report(root: Path, *, success: bool = True) -> Path:
     """A report of `validate` with this verdict."""
-    report_path = root / "reports" / "validation.json"
+    report_path = root / "reports/validation/validation.json"
     write_json(report_path, {"success": success})
     return report_path
 

@@ -31,7 +31,7 @@ HOMES = {
     "tensorflow": {"stages.lib.model.deterministic_tensorflow"},
     "keras": {"stages.lib.model.deterministic_tensorflow"},
     "tf2onnx": {"stages.lib.exports.conversion"},
-    "mlflow": {"stages.lib.tracking.tracking"},
+    "mlflow": {"stages.lib.tracking.store"},
     "great_expectations": {"stages.lib.validation.data_docs", "stages.lib.validation.expectations"},
     "matplotlib": {"stages.lib.plotting.charts"},
     "ray": {"stages.lib.sweeps.trials"},

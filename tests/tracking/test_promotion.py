@@ -145,7 +145,7 @@ def test_changed_test_data_starts_a_new_line_of_champions():
 
 
 @pytest.mark.parametrize(
-    ("predictions", "error"),
+    ("predictions", "problem"),
     [
         ("are gone", "are gone"),
         ("cannot be read", "cannot be read"),

@@ -14,7 +14,7 @@ from PIL import ImageColor
 from project import Project
 from selenium.common.exceptions import WebDriverException
 
-from stages.lib.tracking.tracking import COLOR_TAG
+from stages.lib.tracking.runs import COLOR_TAG
 
 pytestmark = [
     pytest.mark.ui,
@@ -175,7 +175,7 @@ def test_charts_draw_the_learning_curves(browser, runs_page, pages):
     browser.resize(1400, 1000)
 
 
-@pytest.mark.parametrize("chart", ["confusion.png", "parity.png"])
+@pytest.mark.parametrize("picture", ["confusion.png", "parity.png"])
 def test_run_shows_its_pictures(browser, runs_page, pages, picture):
     """A run's page shows the charts among its artifacts, loaded whole."""
     browser.open(runs_page)

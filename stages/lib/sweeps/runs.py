@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.lib.core.params import flatten_params
-from stages.lib.tracking.tracking import Store, log_metrics, log_params
+from stages.lib.tracking.runs import log_metrics, log_params
+from stages.lib.tracking.store import Store
 
 SWEEP_TAG = "sweep"  # digest of its trials and its goal
 TRIAL_TAG = "sweep.trial"  # digest of what the trial is made of
