@@ -30,7 +30,8 @@ from stages.lib.model.metrics import (
 from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
-from stages.lib.plotting.charts import draw_confusions, draw_images
+from stages.lib.plotting.confusion_matrix import draw_confusions
+from stages.lib.plotting.image_grid import draw_images
 from stages.lib.runner.stage import main
 
 _DECIMALS = 4

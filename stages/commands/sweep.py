@@ -535,7 +535,7 @@ def describe_best(best: Scored, found: Sweep) -> list[str]:
 
 def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> None:
     """Draw the accuracy of every trial against the size of its int8 model, with the Pareto front."""
-    from stages.lib.plotting.charts import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
+    from stages.lib.plotting.sweep_front import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
 
     shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
     valid = [trial for trial in shown if not trial.result.problem]

@@ -378,7 +378,7 @@ def test_letters_come_from_the_bundled_fonts_alone(probe, tmp_path):
     bundled = Path(mpl.get_data_path()) / "fonts/ttf/cmr10.ttf"
     shutil.copy(bundled, tmp_path / ".local/share/fonts/own.ttf")
     code = """
-import stages.lib.plotting.charts
+import stages.lib.plotting.png
 from matplotlib import font_manager, get_data_path
 fonts = font_manager.fontManager.ttflist
 print(len(fonts) > 0, [font.fname for font in fonts if not font.fname.startswith(get_data_path())])

@@ -33,7 +33,7 @@ HOMES = {
     "tf2onnx": {"stages.lib.exports.conversion"},
     "mlflow": {"stages.lib.tracking.store"},
     "great_expectations": {"stages.lib.validation.data_docs", "stages.lib.validation.expectations"},
-    "matplotlib": {"stages.lib.plotting.charts"},
+    "matplotlib": {"stages.lib.plotting.png"},
     "ray": {"stages.lib.sweeps.trials"},
     "sklearn": {"stages.lib.data.datasets"},
     "requests": {"stages.lib.data.download"},

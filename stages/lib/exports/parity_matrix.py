@@ -16,7 +16,8 @@ from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.prediction import predict_in_batches
-from stages.lib.plotting.charts import Cell, draw_heat_map, draw_images
+from stages.lib.plotting.heat_map import Cell, draw_heat_map
+from stages.lib.plotting.image_grid import draw_images
 
 # TensorFlow Lite Micro has kernels for few types. A test holds that it refuses these files.
 NOT_FOR_MICRO = {

@@ -176,7 +176,7 @@ def write_flagged_images(flagged_images: Sequence[FlaggedImage], source: Source,
 
 
 def _draw_sheet(path: Path, flagged_images: Sequence[FlaggedImage], source: Source) -> None:
-    from stages.lib.plotting.charts import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
+    from stages.lib.plotting.image_grid import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
 
     shown = choose_shown(flagged_images)
     title = f"{len(flagged_images):,} flagged images" + (
