@@ -15,7 +15,10 @@ from pydantic import Field
 from stages.lib.core.arrays import save_array
 from stages.lib.core.files import atomic_write, require_space, write_csv, write_json
 from stages.lib.core.params import Section
-from stages.lib.data.datasets import Dataset, load_digits, load_folder, load_mnist
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.digits import load_digits
+from stages.lib.data.mnist import load_mnist
+from stages.lib.data.own_images import load_folder
 from stages.lib.runner.stage import main
 
 

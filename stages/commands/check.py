@@ -12,7 +12,8 @@ import click
 from stages.ingest import IngestParams, load_dataset, name_dataset, write_dataset
 from stages.lib.core.errors import DataError
 from stages.lib.core.params import load_section
-from stages.lib.data.datasets import Dataset, read_folder
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.own_images import read_folder
 from stages.validate import ValidateParams, explain, validate, write_reports
 
 _SCRATCH_DIR = Path(".cache")

@@ -401,7 +401,7 @@ def test_code_of_another_folder_is_refused(probe):
 
 def test_names_of_own_images_are_read_as_utf8_or_not_at_all(tmp_path):
     """Where the locale has another encoding a class would have another name: that is one line instead."""
-    code = "from stages.lib.data.datasets import load_folder; load_folder('own', (28, 28), 0.2, 0)"
+    code = "from stages.lib.data.own_images import load_folder; load_folder('own', (28, 28), 0.2, 0)"
     ascii_names = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = run_python("-c", code, cwd=tmp_path, **ascii_names)
 

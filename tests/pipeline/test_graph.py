@@ -35,7 +35,7 @@ HOMES = {
     "great_expectations": {"stages.lib.validation.data_docs", "stages.lib.validation.expectations"},
     "matplotlib": {"stages.lib.plotting.png"},
     "ray": {"stages.lib.sweeps.trials"},
-    "sklearn": {"stages.lib.data.datasets"},
+    "sklearn": {"stages.lib.data.digits"},
     "requests": {"stages.lib.data.download"},
     "tflite_micro": {"stages.lib.exports.tflite_micro"},
 }

@@ -60,24 +60,10 @@ def has_images(folder: Path) -> bool:
         return True  # `read_image_folder` says why
 
 
-def load_image_folder(
-    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
-) -> ImageFolder:
-    """All that `read_image_folder` gives, of a folder without an error.
-
-    Raises:
-        DataError: naming each file that is no valid image, and all else that is wrong with the folder.
-    """
-    image_files, problems = read_image_folder(folder, shown, image_size, test_fraction, seed, heading)
-    if problems or not image_files:
-        raise DataError.join(problems)
-    return image_files
-
-
 def read_image_folder(
     folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
 ) -> tuple[ImageFolder | None, list[DataError]]:
-    """The valid images of a folder, grey and of one size, their classes by the subfolders' names, and every error.
+    """Read the valid images of a folder, grey and of one size, and list every error; subfolders are the classes.
 
     Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
     images that are the same pixel by pixel stay in one split. Where fewer than two classes have a valid image there
