@@ -32,7 +32,7 @@ HOMES = {
     "keras": {"stages.lib.model.deterministic_tensorflow"},
     "tf2onnx": {"stages.lib.exports.conversion"},
     "mlflow": {"stages.lib.tracking.store"},
-    "great_expectations": {"stages.lib.validation.data_docs", "stages.lib.validation.expectations"},
+    "great_expectations": {"stages.lib.validation.expectations"},
     "matplotlib": {"stages.lib.plotting.png"},
     "ray": {"stages.lib.sweeps.trials"},
     "sklearn": {"stages.lib.data.digits"},
