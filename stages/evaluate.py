@@ -102,12 +102,9 @@ def draw_misclassified(
 
 
 def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
-    """Bytes that evaluating takes of the disk: both classes of each image, and what is too much for memory."""
+    """Bytes of disk that evaluating takes: both classes of each image, and probabilities too many for memory."""
     longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
-    probabilities = count_scratch_bytes((image_count, len(class_names)), np.float64)
-    # Those written, and those that the metrics are computed of.
-    predictions = 2 * count_scratch_bytes((image_count,), np.int64)
-    return image_count * longest_line + probabilities + predictions
+    return image_count * longest_line + count_scratch_bytes((image_count, len(class_names)), np.float64)
 
 
 def run(

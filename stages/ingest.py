@@ -35,7 +35,7 @@ class IngestParams(Section):
 
 
 def load_dataset(params: IngestParams) -> Dataset:
-    """The data set that the params name."""
+    """Load the data set that the params name."""
     match params.dataset:
         case "digits":
             return load_digits(params.test_fraction, params.seed)

@@ -70,7 +70,7 @@ def find_unsupported_reason(name: str, runtime: str) -> str:
 
 
 def list_portable(trials: Sequence[Trial]) -> list[Trial]:
-    """Those of runtimes that every machine has: what is hashed must not tell on which one it was made."""
+    """The trials in runtimes that every machine has: what is hashed must not depend on the machine."""
     return [trial for trial in trials if RUNTIMES[trial.runtime].is_everywhere]
 
 
@@ -92,7 +92,7 @@ def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[
 
 
 def describe_others(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
-    """The same counts, by export and runtime, of the runtimes that not every machine has."""
+    """Counts and verdicts by export and runtime, of runtimes that only some machines have."""
     others = [trial for trial in trials if not RUNTIMES[trial.runtime].is_everywhere]
     return {name: _describe_runtimes(group) for name, group in _iterate_exports(others)}
 

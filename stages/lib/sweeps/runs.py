@@ -57,7 +57,7 @@ def find_logged_trials(store: Store, experiment_id: str, sweep_run: str) -> set[
 
 
 def log_trial(store: Store, experiment_id: str, sweep_run: str, trial: TrialRun) -> None:
-    """A run below the sweep's; it counts only once all is there."""
+    """Log a run below the sweep's, which counts only once everything is in it."""
     ended = int(time.time() * 1000)  # milliseconds
     run = store.client.create_run(
         experiment_id,

@@ -196,7 +196,7 @@ def write_caption(flagged_image: FlaggedImage, source: Source) -> str:
 
 
 def choose_shown(flagged_images: Sequence[FlaggedImage]) -> list[FlaggedImage]:
-    """Those who stop the pipeline first, and of each kind of reason one after the other."""
+    """Choose the images to draw: those that stop the pipeline first, and one of each kind of reason in turn."""
     seen: Counter[str] = Counter()
     ranked = []
     for flagged_image in flagged_images:
