@@ -39,7 +39,7 @@ from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import read_json, write_text
 from stages.lib.core.git import run_git
 from stages.lib.core.markdown import format_table
-from stages.lib.data.datasets import load_mnist
+from stages.lib.data.mnist import load_mnist
 
 PACKAGES = ["tensorflow", "keras", "dvc", "mlflow", "great-expectations", "onnxruntime"]
 LECTURE_PATH = Path(__file__).with_name("lecture.py")

@@ -36,7 +36,7 @@ from stages.lib.core.arrays import Split, iterate_chunks
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import atomic_write, read_json, require_space
 from stages.lib.core.markdown import format_table
-from stages.lib.data.datasets import load_mnist
+from stages.lib.data.mnist import load_mnist
 
 _MAX_SHIFT = 2  # pixels each way: MNIST's digits have a margin of 4
 _MAX_NOISE = 20  # grey levels each way: far below the contrast of ink

@@ -38,7 +38,9 @@ from benchmarks.measurements import (
 )
 from stages.lib.core.errors import TrainingError
 from stages.lib.core.markdown import format_table
-from stages.lib.data.datasets import Dataset, load_digits, load_mnist
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.digits import load_digits
+from stages.lib.data.mnist import load_mnist
 from stages.lib.data.normalization import Normalization
 from stages.lib.model.shuffling import draw_groups
 

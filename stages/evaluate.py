@@ -30,7 +30,8 @@ from stages.lib.model.metrics import (
 from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
-from stages.lib.plotting.charts import draw_confusions, draw_images
+from stages.lib.plotting.confusion_matrix import draw_confusions
+from stages.lib.plotting.image_grid import draw_images
 from stages.lib.runner.stage import main
 
 _DECIMALS = 4
@@ -101,12 +102,9 @@ def draw_misclassified(
 
 
 def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
-    """Bytes that evaluating takes of the disk: both classes of each image, and what is too much for memory."""
+    """Bytes of disk that evaluating takes: both classes of each image, and probabilities too many for memory."""
     longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
-    probabilities = count_scratch_bytes((image_count, len(class_names)), np.float64)
-    # Those written, and those that the metrics are computed of.
-    predictions = 2 * count_scratch_bytes((image_count,), np.int64)
-    return image_count * longest_line + probabilities + predictions
+    return image_count * longest_line + count_scratch_bytes((image_count, len(class_names)), np.float64)
 
 
 def run(

@@ -15,7 +15,10 @@ from pydantic import Field
 from stages.lib.core.arrays import save_array
 from stages.lib.core.files import atomic_write, require_space, write_csv, write_json
 from stages.lib.core.params import Section
-from stages.lib.data.datasets import Dataset, load_digits, load_folder, load_mnist
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.digits import load_digits
+from stages.lib.data.mnist import load_mnist
+from stages.lib.data.own_images import load_folder
 from stages.lib.runner.stage import main
 
 
@@ -32,7 +35,7 @@ class IngestParams(Section):
 
 
 def load_dataset(params: IngestParams) -> Dataset:
-    """The data set that the params name."""
+    """Load the data set that the params name."""
     match params.dataset:
         case "digits":
             return load_digits(params.test_fraction, params.seed)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.core.arrays import Split, iterate_chunks, load_split, number_rows, save_array, take_rows, write_array
+from stages.lib.core.arrays import Split, iterate_chunks, load_split, save_array, write_array
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import atomic_write, read_json, require_space, write_json
 from stages.lib.core.params import Section
@@ -38,7 +38,7 @@ class NormalizeParams(Section):
 
 
 def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Normalization:
-    """The constants, from the training split (`rows` of `images`) alone.
+    """Compute the normalization from the training split (`rows` of `images`) alone.
 
     scale: to 0..1. standardize: to mean 0 and standard deviation 1 over all pixels, summed in whole numbers, so
     that neither the order nor the size of the chunks changes a bit.
@@ -62,7 +62,7 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
 
 
 def read_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """The given rows (ascending) of memory-mapped images, a bounded number at a time."""
+    """Read the given rows (ascending) of memory-mapped images, a bounded number at a time."""
     for chunk in iterate_chunks(len(rows), CHUNK_ROWS):
         yield images[rows[chunk]]
 
@@ -71,7 +71,7 @@ def write_split(split: Split, rows: NDArray[np.int64], normalization: Normalizat
     """Stream the given rows of a raw split to disk as features."""
     split_dir.mkdir()
     save_array(split_dir / "rows.npy", rows)
-    save_array(split_dir / "labels.npy", take_rows(split.labels, rows))
+    save_array(split_dir / "labels.npy", split.labels[rows])
     shape = (len(rows), *split.images.shape[1:])
     features = (normalization.apply(chunk) for chunk in read_chunks(split.images, rows))
     write_array(split_dir / "images.npy", shape, "<f4", features)
@@ -105,7 +105,7 @@ def run(
         partial_dir.mkdir()
         write_split(train, train_rows, normalization, partial_dir / "train")
         write_split(train, validation_rows, normalization, partial_dir / "validation")
-        write_split(test, number_rows(len(test.labels)), normalization, partial_dir / "test")
+        write_split(test, np.arange(len(test.labels)), normalization, partial_dir / "test")
         write_json(
             partial_dir / "dataset.json",
             {

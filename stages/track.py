@@ -23,18 +23,9 @@ from stages.lib.runner.stage_times import describe_times, read_times
 from stages.lib.runner.tested_machines import find_untested_here
 from stages.lib.tracking.manifest import describe_environment
 from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria, read_predictions
-from stages.lib.tracking.tracking import (
-    UNKNOWN,
-    ModelRecord,
-    RunRecord,
-    add_commit,
-    ensure_experiment,
-    find_run,
-    log_run,
-    open_store,
-    promote,
-    register,
-)
+from stages.lib.tracking.registry import promote, register
+from stages.lib.tracking.runs import UNKNOWN, ModelRecord, RunRecord, add_commit, ensure_experiment, find_run, log_run
+from stages.lib.tracking.store import open_store
 
 _REPORTS_DIR = Path("reports")
 _EXPORT_DIR = Path("models/export")

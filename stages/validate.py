@@ -6,7 +6,7 @@ stops the pipeline or warns, as params.yaml says. Whatever rule an image breaks 
 Reads   data/raw
         data/accepted.json   the data sets as they were accepted, of which this one may have drifted
 Writes  reports/validation/validation.json   each expectation, whether it holds, and the first images that break it
-        reports/validation/data_docs         the same as Great Expectations' pages for people; begin with index.html
+        reports/validation/data_docs         each expectation on pages for people; begin with index.html
         reports/validation/flagged_images    flagged_images.csv: every flagged image with its reasons;
                                              contact_sheet.png: the first of them, if there are any
 """
@@ -111,7 +111,7 @@ class Validation(NamedTuple):
 
     @property
     def warnings(self) -> list[Finding]:
-        """Those that do not."""
+        """The broken expectations that only warn."""
         return [finding for finding in self.findings if not finding.holds and not finding.stops]
 
 

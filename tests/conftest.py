@@ -22,8 +22,9 @@ from stores import enter_root
 
 from stages.lib.core.arrays import Split
 from stages.lib.core.files import write_json
-from stages.lib.data import datasets
-from stages.lib.data.datasets import load_digits, load_mnist
+from stages.lib.data import mnist as mnist_module
+from stages.lib.data.digits import load_digits
+from stages.lib.data.mnist import load_mnist
 from stages.lib.exports.checksums import write_checksums
 from stages.lib.model.prediction import predict_in_batches
 
@@ -108,7 +109,7 @@ def mnist(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_MIRROR", mirror if "://" in mirror else str(ROOT / mirror))
         patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))
-        patch.setattr(datasets, "_MNIST_MIRRORS", ())
+        patch.setattr(mnist_module, "_MIRRORS", ())
         return load_mnist()
 
 

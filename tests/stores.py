@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from onnx import TensorProto, helper
 
 from stages.lib.core.files import write_csv
-from stages.lib.tracking import tracking
 from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria
-from stages.lib.tracking.tracking import ModelRecord, RunRecord
+from stages.lib.tracking.registry import promote, register
+from stages.lib.tracking.runs import ModelRecord, RunRecord, add_commit, ensure_experiment, find_run, log_run
+from stages.lib.tracking.store import open_store
 
 CRITERIA = Criteria(significance=0.05, min_recall=0.7)
 IMAGES = 100
@@ -81,16 +82,15 @@ def make_model(root, challenger):
 
 def track(root, state="s1", challenger=GOOD, commit="c0"):
     """What the stage does with the store."""
-    with tracking.open_store() as store:
-        experiment_id = tracking.ensure_experiment(store, "digits")
+    with open_store() as store:
+        experiment_id = ensure_experiment(store, "digits")
         model = make_model(root, challenger)
         write_csv(PREDICTIONS_PATH, ["actual", "predicted"], challenger.predictions)
-        run = tracking.find_run(store, experiment_id, "digits", state) or tracking.log_run(
-            store, experiment_id, make_record(state), model
-        )
-        run, version = tracking.register(store, experiment_id, "digits", run, challenger)
-        tracking.add_commit(store, run, commit)
-        return store, run, version, tracking.promote(store, run, version, challenger, CRITERIA)
+        known = find_run(store, experiment_id, "digits", state)
+        run = known or log_run(store, experiment_id, make_record(state), model)
+        run, version = register(store, experiment_id, "digits", run, challenger)
+        add_commit(store, run, commit)
+        return store, run, version, promote(store, run, version, challenger, CRITERIA)
 
 
 def list_runs(store):

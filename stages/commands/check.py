@@ -12,7 +12,8 @@ import click
 from stages.ingest import IngestParams, load_dataset, name_dataset, write_dataset
 from stages.lib.core.errors import DataError
 from stages.lib.core.params import load_section
-from stages.lib.data.datasets import Dataset, read_folder
+from stages.lib.data.datasets import Dataset
+from stages.lib.data.own_images import read_folder
 from stages.validate import ValidateParams, explain, validate, write_reports
 
 _SCRATCH_DIR = Path(".cache")
@@ -65,7 +66,7 @@ def check(path: str | None, reports_dir: Path) -> None:
 
 
 def read_dataset(params: IngestParams) -> tuple[Dataset | None, list[DataError]]:
-    """What is valid of the data set that the params name, and every error."""
+    """Read the valid part of the data set that the params name, and list every error."""
     if params.dataset == "folder":
         height, width = params.image_size
         return read_folder(params.path, (height, width), params.test_fraction, params.seed, heading="check")

@@ -7,7 +7,8 @@ Writes  the registered model's alias `champion`, and a line on the versions that
 import click
 
 from stages.lib.core.params import load_section
-from stages.lib.tracking.tracking import open_store, roll_back
+from stages.lib.tracking.registry import roll_back
+from stages.lib.tracking.store import open_store
 from stages.track import TrackParams
 
 

@@ -374,7 +374,7 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 def open_log(path: Path, found: Sweep) -> Log:
     """The sweep's run in the MLflow store, that of an earlier attempt if there is one."""
     from stages.lib.sweeps.runs import ensure_sweep_run, find_logged_trials  # noqa: PLC0415  # MLflow takes seconds
-    from stages.lib.tracking.tracking import ensure_experiment  # noqa: PLC0415
+    from stages.lib.tracking.runs import ensure_experiment  # noqa: PLC0415
     from stages.track import TrackParams  # noqa: PLC0415
 
     experiment = load_section("track", TrackParams).experiment
@@ -393,7 +393,7 @@ def open_log(path: Path, found: Sweep) -> Log:
 @contextmanager
 def open_sweep_store() -> Iterator[Any]:
     """The MLflow store, as short as can be: a pipeline may run meanwhile."""
-    from stages.lib.tracking.tracking import open_store  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.store import open_store  # noqa: PLC0415  # MLflow takes seconds
 
     with hold_interruptions(), open_store(again="the same `pipeline sweep`; what has ended is kept") as store:
         yield store
@@ -532,7 +532,7 @@ def describe_best(best: Scored, found: Sweep) -> list[str]:
 
 def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> None:
     """Draw the accuracy of every trial against the size of its int8 model, with the Pareto front."""
-    from stages.lib.plotting.charts import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
+    from stages.lib.plotting.sweep_front import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
 
     shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
     valid = [trial for trial in shown if not trial.result.problem]

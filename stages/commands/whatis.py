@@ -193,7 +193,8 @@ def read_runs() -> tuple[list[LoggedRun], str]:
     kind, _, path = (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").partition(":///")
     if kind == "sqlite" and not resolve(path).exists():  # to open it would create it
         return [], "no store here"
-    from stages.lib.tracking.tracking import STATE_TAG, open_store  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.runs import STATE_TAG  # noqa: PLC0415  # MLflow takes seconds
+    from stages.lib.tracking.store import open_store  # noqa: PLC0415
 
     try:
         with open_store(create=False, again="`pipeline whatis` again") as store:

@@ -10,7 +10,7 @@ from samples import make_dataset
 from benchmarks.measurements import STAGES, describe_machine
 from benchmarks.scale import grow_images, tabulate, watch, write_grown
 from stages.lib.core.errors import PipelineError
-from stages.lib.data.datasets import load_folder
+from stages.lib.data.own_images import load_folder
 
 
 def test_grown_images_are_the_old_ones_moved_and_noisy():

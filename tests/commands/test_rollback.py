@@ -14,7 +14,8 @@ from stores import GOOD, enter_root, get_champion, make_contender, remove_for_go
 from stores import track as track_in
 
 from stages.commands.main import main
-from stages.lib.tracking.tracking import ensure_experiment, open_store
+from stages.lib.tracking.runs import ensure_experiment
+from stages.lib.tracking.store import open_store
 
 POOR = GOOD._replace(accepted=False)
 

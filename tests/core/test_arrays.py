@@ -7,17 +7,7 @@ import pytest
 from samples import make_split
 
 from stages.lib.core import arrays
-from stages.lib.core.arrays import (
-    CHUNK_ROWS,
-    allocate,
-    count_labels,
-    find_rows,
-    iterate_chunks,
-    load_array,
-    load_split,
-    number_rows,
-    save_array,
-)
+from stages.lib.core.arrays import CHUNK_ROWS, allocate, iterate_chunks, load_array, load_split, save_array
 from stages.lib.core.errors import DataError
 
 
@@ -131,16 +121,6 @@ def test_chunks_cover_all_rows_in_order(count):
 
     assert np.concatenate([*chunks, np.zeros(0, int)]).tolist() == list(range(count))
     assert all(1 <= len(chunk) <= 3 for chunk in chunks)
-
-
-@pytest.mark.parametrize("count", [0, 1, CHUNK_ROWS, 2 * CHUNK_ROWS + 1])
-def test_rows_of_any_number_are_those_of_numpy(count):
-    """Numbering, finding and counting a chunk at a time gives what NumPy gives at once."""
-    labels = np.random.default_rng(count).choice([9, 0, 3], count).astype(np.uint8)
-
-    np.testing.assert_array_equal(number_rows(count), np.arange(count), strict=True)
-    np.testing.assert_array_equal(find_rows(labels == 3), np.flatnonzero(labels == 3), strict=True)
-    assert list(count_labels(labels).items()) == list(zip(*np.unique(labels, return_counts=True), strict=True))
 
 
 @pytest.mark.parametrize("small_bytes", [11, 12])

@@ -14,7 +14,7 @@ from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_csv, read_json
-from stages.lib.data.image_folder import KINDS, list_image_files, load_image_folder, read_image_folder
+from stages.lib.data.image_folder import KINDS, list_image_files, read_image_folder
 
 SIZE = (12, 16)
 CLASSES = ("circle", "cross")
@@ -41,7 +41,11 @@ def folder(tmp_path):
 
 
 def load(folder, test_fraction=0.2, seed=0):
-    return load_image_folder(folder, "own", SIZE, test_fraction, seed, heading="test")
+    """The images of a folder; its errors as one exception, which is how `ingest` stops."""
+    image_files, problems = read_image_folder(folder, "own", SIZE, test_fraction, seed, heading="test")
+    if problems:
+        raise DataError.join(problems)
+    return image_files
 
 
 def test_subfolders_are_the_classes(folder):

@@ -541,7 +541,7 @@ def test_project_sets_the_switch_of_dvc():
 @pytest.mark.parametrize(
     ("module", "variables"),
     [
-        ("stages.lib.tracking.tracking", SWITCHES),
+        ("stages.lib.tracking.store", SWITCHES),
         ("stages.lib.validation.expectations", {"GX_ANALYTICS_ENABLED": "false"}),
         ("stages.lib.sweeps.trials", {"RAY_USAGE_STATS_ENABLED": "0"}),
     ],

@@ -399,7 +399,7 @@ def test_letters_come_from_the_bundled_fonts_alone(probe, tmp_path):
     bundled = Path(mpl.get_data_path()) / "fonts/ttf/cmr10.ttf"
     shutil.copy(bundled, tmp_path / ".local/share/fonts/own.ttf")
     code = """
-import stages.lib.plotting.charts
+import stages.lib.plotting.png
 from matplotlib import font_manager, get_data_path
 fonts = font_manager.fontManager.ttflist
 print(len(fonts) > 0, [font.fname for font in fonts if not font.fname.startswith(get_data_path())])
@@ -422,7 +422,7 @@ def test_code_of_another_folder_is_refused(probe):
 
 def test_names_of_own_images_are_read_as_utf8_or_not_at_all(tmp_path):
     """Where the locale has another encoding a class would have another name: that is one line instead."""
-    code = "from stages.lib.data.datasets import load_folder; load_folder('own', (28, 28), 0.2, 0)"
+    code = "from stages.lib.data.own_images import load_folder; load_folder('own', (28, 28), 0.2, 0)"
     ascii_names = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = run_python("-c", code, cwd=tmp_path, **ascii_names)
 

@@ -20,7 +20,7 @@ from stages.lib.core.params import load_section
 from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.network import build_network, count_weights
 from stages.lib.model.training import Epoch
-from stages.lib.tracking import tracking
+from stages.lib.tracking import runs
 
 # A namespace of its own may mount what it likes, nobody else sees it, and it is gone with its last process.
 APART = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
@@ -29,17 +29,18 @@ MOUNT = 'mount -t tmpfs -o size=4k tmpfs full; head -c 4096 /dev/zero > full/fil
 EACH_STAGE = """
 from pathlib import Path
 from stages import evaluate, export, ingest, normalize, track, train
-from stages.lib.tracking import tracking
+from stages.lib.tracking.runs import log_run
+from stages.lib.tracking.store import Store
 from stages.lib.core.errors import DataError
 from stages.lib.core.params import load_section
 from stores import GOOD, make_model, make_record, write_csv, PREDICTIONS_PATH
 
 full = Path("full").absolute()
 
-def log_run(params):
+def log(params):
     Path("report.json").write_text("{}")
     write_csv(PREDICTIONS_PATH, ["actual", "predicted"], GOOD.predictions)
-    tracking.log_run(tracking.Store(None, full), "1", make_record(), make_model(Path.cwd(), GOOD))
+    log_run(Store(None, full), "1", make_record(), make_model(Path.cwd(), GOOD))
 
 for name, params, begin in [
     ("ingest", ingest.IngestParams, lambda params: ingest.run(params, full / "raw")),
@@ -47,7 +48,7 @@ for name, params, begin in [
     ("train", train.TrainParams, lambda params: train.run(params, model_path=full / "model.keras")),
     ("evaluate", evaluate.EvaluateParams, lambda params: evaluate.run(params, reports_dir=full / "reports")),
     ("export", export.ExportParams, lambda params: export.run(params, export_dir=full / "export")),
-    ("track", track.TrackParams, log_run),
+    ("track", track.TrackParams, log),
 ]:
     try:
         begin(load_section(name, params))
@@ -190,7 +191,7 @@ def test_run_takes_no_more_than_it_says(root):
     best = sum(path.stat().st_size for path in (root / "mlartifacts").rglob("*") if path.is_file())
     grown = (root / "mlflow.db").stat().st_size - before
 
-    assert best + grown <= tracking.estimate_size(make_record(), make_model(root, GOOD))
+    assert best + grown <= runs.estimate_size(make_record(), make_model(root, GOOD))
 
 
 def test_predictions_that_memory_is_not_for_are_counted(monkeypatch):

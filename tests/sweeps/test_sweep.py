@@ -27,7 +27,7 @@ from stages.lib.core.files import read_csv
 from stages.lib.sweeps.params_editor import edit_params
 from stages.lib.sweeps.plan import read_plan
 from stages.lib.sweeps.runs import PARENT_TAG, SWEEP_TAG, TRIAL_TAG
-from stages.lib.tracking.tracking import STATE_TAG
+from stages.lib.tracking.runs import STATE_TAG
 
 pytestmark = pytest.mark.slow
 

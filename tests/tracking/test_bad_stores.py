@@ -27,7 +27,9 @@ from servers import find_port, serve
 from stores import get_champion, list_runs, track
 
 from stages.lib.core.errors import TrackingError
-from stages.lib.tracking import sqlite_store, tracking
+from stages.lib.tracking import sqlite_store
+from stages.lib.tracking.runs import STATE_TAG
+from stages.lib.tracking.store import FIRST_REQUEST
 
 # One revision before the tables of MLflow 3.17: all tables are there, one lacks a column.
 OLDER = "75868b020152"
@@ -272,8 +274,8 @@ def test_closed_port_is_told_without_the_password(root, monkeypatch):
 
 def test_port_that_never_answers_is_told(root, monkeypatch):
     """A server that accepts a connection and says nothing is given up after two attempts, each of ten seconds."""
-    assert tracking.FIRST_REQUEST["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
-    monkeypatch.setitem(tracking.FIRST_REQUEST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    assert FIRST_REQUEST["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
+    monkeypatch.setitem(FIRST_REQUEST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -397,7 +399,7 @@ def test_server_that_dies_midway_is_told_and_the_run_is_logged_again(root, envir
     again = subprocess.run([*WRITER, "s1"], cwd=root, env=address, capture_output=True, text=True, check=False)
     client = MlflowClient(server.address)
     (experiment,) = client.search_experiments(filter_string="name = 'digits'")
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{tracking.STATE_TAG}` = 's1'")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{STATE_TAG}` = 's1'")
 
     assert writer.returncode == 1
     assert [line.split(":")[0] for line in said.splitlines()] == ["track"], said

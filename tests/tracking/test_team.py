@@ -213,7 +213,9 @@ PATIENCE = 300
 RACER = """\
 import sys, time
 from pathlib import Path
-from stages.lib.tracking import tracking
+from stages.lib.tracking.registry import promote, register
+from stages.lib.tracking.runs import ensure_experiment, find_run, log_run
+from stages.lib.tracking.store import open_store
 from stores import CRITERIA, GOOD, make_model, make_record, write_csv, PREDICTIONS_PATH
 
 def meet(place):
@@ -221,16 +223,16 @@ def meet(place):
     while len(list(Path("..").glob(f"{place}.*"))) < 2:
         time.sleep(0.01)
 
-with tracking.open_store() as store:
-    experiment_id = tracking.ensure_experiment(store, "race")
+with open_store() as store:
+    experiment_id = ensure_experiment(store, "race")
     Path("report.json").write_text("{}")
     write_csv(PREDICTIONS_PATH, ["actual", "predicted"], GOOD.predictions)
-    assert tracking.find_run(store, experiment_id, "race", "s1") is None
+    assert find_run(store, experiment_id, "race", "s1") is None
     meet("looked")
-    run = tracking.log_run(store, experiment_id, make_record(), make_model(Path.cwd(), GOOD))
+    run = log_run(store, experiment_id, make_record(), make_model(Path.cwd(), GOOD))
     meet("logged")
-    run, version = tracking.register(store, experiment_id, "race", run, GOOD)
-    tracking.promote(store, run, version, GOOD, CRITERIA)
+    run, version = register(store, experiment_id, "race", run, GOOD)
+    promote(store, run, version, GOOD, CRITERIA)
     print(run.info.run_id, version.version)
 """
 

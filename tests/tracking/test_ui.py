@@ -14,7 +14,7 @@ from PIL import ImageColor
 from project import Project
 from selenium.common.exceptions import WebDriverException
 
-from stages.lib.tracking.tracking import COLOR_TAG
+from stages.lib.tracking.runs import COLOR_TAG
 
 pytestmark = [
     pytest.mark.ui,

@@ -4,13 +4,14 @@ import io
 
 import numpy as np
 import pytest
+from memory import measure_peak
 from PIL import Image
 from samples import make_dataset
 
 from stages.lib.core.arrays import Split
 from stages.lib.validation import duplicates
 from stages.lib.validation.duplicates import NEAR_CORRELATION, correlate, find_duplicates, find_near
-from stages.lib.validation.image_features import Rows, hash_images, measure_images
+from stages.lib.validation.image_features import Measures, Rows, hash_images, measure_images
 
 SIZE = 28
 # Training images that are saved anew, and the share of them that must be found: bits of the hash change by chance.
@@ -53,14 +54,12 @@ def brighten(image):
     return np.minimum(image.astype(int) + 9, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("window_rows", [1, 5, 90])
-def test_copies_are_found_however_few_rows_are_looked_at_together(monkeypatch, window_rows):
+def test_copies_are_found_with_what_they_are_like():
     """An image of each kind: repeated, leaked, leaked and repeated, alone; each knows which one it is like."""
     train, test = make_dataset()[:2]
     train.images[20] = train.images[10]
     test.images[[5, 7]] = train.images[10]
     test.images[9] = train.images[11]
-    monkeypatch.setattr(duplicates, "_WINDOW_ROWS", window_rows)
     _, found = measure(train, test)
 
     assert np.flatnonzero(found.repeats).tolist() == [20, 67]
@@ -68,13 +67,14 @@ def test_copies_are_found_however_few_rows_are_looked_at_together(monkeypatch, w
     assert found.duplicate_of[[10, 20, 65, 67, 69]].tolist() == [20, 10, 10, 20, 11]
 
 
-def test_images_that_share_a_digest_are_no_copies():
+@pytest.mark.parametrize("digest_count", [1, 2, 5])
+def test_images_that_share_a_digest_are_no_copies(digest_count):
     """Where digests collide, the pixels decide."""
     train, test = make_dataset()[:2]
     train.images[20] = train.images[10]
     rows = Rows.of({"train": train, "test": test})
-    measures = measure_images(rows)._replace(digests=np.zeros(90, np.uint32))
-    found = find_duplicates(rows, measures)
+    digests = (np.arange(90) % digest_count).astype(np.uint32)
+    found = find_duplicates(rows, measure_images(rows)._replace(digests=digests))
 
     assert np.flatnonzero(found.repeats).tolist() == [20]
     assert not found.leaks.any()
@@ -145,6 +145,18 @@ def test_large_groups_that_share_bits_are_compared_in_part(monkeypatch):
 
     assert later == 50
     assert earlier >= 47
+
+
+def test_memory_is_a_few_bytes_for_each_image():
+    """Images that are like no other take at most 40 bytes each, as the README says, however large they are."""
+    count = 2_000_000  # many more than are looked at together
+    generator = np.random.default_rng(0)
+    digests, hashes = generator.permutation(count).astype(np.uint32), generator.bytes(32 * count)
+    nothing = np.zeros(count, np.int32)
+    measures = Measures(digests, np.frombuffer(hashes, np.uint32).reshape(count, 8), nothing, nothing, nothing, nothing)
+    rows = Rows.of({"train": Split(np.broadcast_to(np.uint8(0), (count, SIZE, SIZE)), np.zeros(count, np.uint8))})
+
+    assert measure_peak(lambda: find_duplicates(rows, measures)) < 40 * count
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 28), (28, 16), (1, 1)])

@@ -1,8 +1,11 @@
-"""Arrays that need not fit into memory: .npy files, never pickled, memory-mapped, and read a chunk at a time."""
+"""Arrays that need not fit into memory: .npy files, never pickled, memory-mapped, and read a chunk at a time.
+
+That is for arrays with several values for each image: its pixels, its probabilities. One number for each image, such as
+a label or a row, is a plain array: eight bytes beside an image's hundreds.
+"""
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,7 +33,7 @@ class Split(NamedTuple):
 
 
 def load_split(split_dir: Path) -> Split:
-    """The images and labels in a folder, images memory-mapped.
+    """Load the images and labels in a folder, memory-mapped.
 
     Raises:
         DataError: a file is missing, damaged or pickled, or images and labels differ in number.
@@ -47,7 +50,7 @@ def load_split(split_dir: Path) -> Split:
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """The array in a .npy file, memory-mapped and read-only.
+    """Load the array in a .npy file, memory-mapped and read-only.
 
     Raises:
         DataError: the file is missing, damaged, pickled or without a dimension.
@@ -69,7 +72,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, chunks: Iterable[NDArray[Any]]) -> None:
-    """Write the rows of `chunks`, one after the other, as a .npy file of that shape and type.
+    """Write the rows of `chunks`, one after the other, as a .npy file of this shape and type.
 
     The bytes are those of `numpy.save`, which on a full disk tells how many items it wrote, and not why.
 
@@ -92,56 +95,14 @@ def iterate_chunks(count: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + chunk_rows, count))
 
 
-def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """The given rows of a memory-mapped array as an array of their own."""
-    taken = allocate((len(rows), *array.shape[1:]), array.dtype)
-    for chunk in iterate_chunks(len(rows)):
-        taken[chunk] = array[rows[chunk]]
-    return taken
-
-
-def number_rows(count: int) -> NDArray[np.int64]:
-    """The rows 0 to `count` - 1, to be reordered."""
-    rows = allocate((count,), np.int64)
-    for chunk in iterate_chunks(count):
-        rows[chunk] = np.arange(chunk.start, chunk.stop)
-    return rows
-
-
-def find_rows(is_wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The rows, ascending, that are marked in (N,)."""
-    rows = allocate((int(np.count_nonzero(is_wanted)),), np.int64)
-    start = 0
-    for chunk in iterate_chunks(len(is_wanted)):
-        found = chunk.start + np.flatnonzero(is_wanted[chunk])
-        rows[start : start + len(found)] = found
-        start += len(found)
-    return rows
-
-
-def count_labels(labels: NDArray[np.integer]) -> dict[int, int]:
-    """How often each class id is in (N,), by class id, ascending."""
-    counts: Counter[int] = Counter()
-    for chunk in iterate_chunks(len(labels)):
-        counts.update(dict(zip(*map(np.ndarray.tolist, np.unique(labels[chunk], return_counts=True)), strict=True)))
-    return dict(sorted(counts.items()))
-
-
 def count_scratch_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    """What `allocate` takes of the disk for such an array: nothing if it is small."""
+    """Bytes of disk that `allocate` takes for an array of this shape and type: none if it is small."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return size if size > _SMALL_BYTES else 0
 
 
-def fill(shape: tuple[int, ...], dtype: DTypeLike, value: float) -> NDArray[Any]:
-    """An array that `allocate` gives, with this value everywhere."""
-    array = allocate(shape, dtype)
-    array[...] = value
-    return array
-
-
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array to be filled: a large one is held by a file without a name, so that it takes no memory of the process.
+    """Make an array to be filled; a large one is held by a file without a name, and takes no memory of the process.
 
     The file goes away with the array, however the process ends.
 

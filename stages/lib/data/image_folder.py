@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split, allocate, take_rows
+from stages.lib.core.arrays import Split, allocate, iterate_chunks
 from stages.lib.core.errors import CONTROLS, DataError
 from stages.lib.data.image_decoding import fit_image, read_grey
 from stages.lib.data.splits import split_stratified
@@ -57,24 +57,10 @@ def has_images(folder: Path) -> bool:
         return True  # `read_image_folder` says why
 
 
-def load_image_folder(
-    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
-) -> ImageFolder:
-    """All that `read_image_folder` gives, of a folder without an error.
-
-    Raises:
-        DataError: naming each file that is no valid image, and all else that is wrong with the folder.
-    """
-    image_files, problems = read_image_folder(folder, shown, image_size, test_fraction, seed, heading)
-    if problems or not image_files:
-        raise DataError.join(problems)
-    return image_files
-
-
 def read_image_folder(
     folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
 ) -> tuple[ImageFolder | None, list[DataError]]:
-    """The valid images of a folder, grey and of one size, their classes by the subfolders' names, and every error.
+    """Read the valid images of a folder, grey and of one size, and list every error; subfolders are the classes.
 
     Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
     images that are the same pixel by pixel stay in one split. Where fewer than two classes have a valid image there
@@ -116,7 +102,7 @@ def read_image_folder(
         if absent:
             # Too few for the share that is held out, or in one folder alone: `validate` refuses them.
             print(f"{heading}: {shown}: no {name} image of {', '.join(class_names[label] for label in sorted(absent))}")
-    splits = {name: Split(take_rows(images, rows[places]), labels[places]) for name, places in chosen.items()}
+    splits = {name: Split(_take_images(images, rows[places]), labels[places]) for name, places in chosen.items()}
     read = ImageFolder(
         train=splits["train"],
         test=splits["test"],
@@ -135,7 +121,7 @@ def _choose(
     test_fraction: float,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places in `images` (train, test), both ascending. rows: the file of each image."""
+    """Choose the places in `image_files` of each split (train, test), ascending. rows: of each image in `images`."""
     if image_files[0].split:
         is_test = np.array([image_file.split == "test" for image_file in image_files])
     else:
@@ -147,8 +133,16 @@ def _choose(
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
+def _take_images(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The given rows of `images` as an array of their own."""
+    taken = allocate((len(rows), *images.shape[1:]), images.dtype)
+    for chunk in iterate_chunks(len(rows)):
+        taken[chunk] = images[rows[chunk]]
+    return taken
+
+
 def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[DataError]]:
-    """Every file of every class, and what cannot be taken for one.
+    """List every file of every class, and the errors of those that cannot be images.
 
     They come in the order of the files' own names, whatever their class: images numbered throughout keep that order.
     Classes are the subfolders of `folder`, or of `train` and `test` in it where these two are all there is. Within a
@@ -179,7 +173,7 @@ def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[Da
 
 
 def _list_classes(folder: Path, shown: str, problems: list[DataError]) -> list[tuple[Path, str]]:
-    """The folders of the classes, and the split that each is in."""
+    """List the folders of the classes, each with the split that it is in."""
     subfolders = _list_subfolders(folder, folder, shown, problems)
     names = {subfolder.name for subfolder in subfolders}
     if names == set(_SPLITS):
@@ -206,7 +200,7 @@ def _list_subfolders(parent: Path, folder: Path, shown: str, problems: list[Data
 
 
 def _iterate_files(class_dir: Path, folder: Path, shown: str, problems: list[DataError]) -> Iterator[Path]:
-    """All that is no folder, in whatever depth: os.walk would nest its calls as deep."""
+    """Iterate over all files of a class, at any depth: os.walk would nest its calls as deep."""
     waiting = [class_dir]
     while waiting:
         parent = waiting.pop()
@@ -232,7 +226,7 @@ def _is_left_by_systems(name: str) -> bool:
 
 
 def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
-    """What is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
+    """Find what is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
     name, where = str(path.relative_to(class_dir)), _show(path, folder, shown)
     if not _is_printable(name):  # bytes that are no UTF-8 are not either
         kind = "has control characters" if _is_utf8(name) else "is not UTF-8"
@@ -254,7 +248,7 @@ def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> Data
 
 
 def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) -> Iterator[DataError]:
-    """Classes that reports could not show by their names, and those that other systems would take for one."""
+    """Find class names that reports could not show, and those that other systems would take for one."""
     first: dict[str, Path] = {}
     for class_dir in class_dirs:
         name, where = _normalize(class_dir.name), _show(class_dir, folder, shown)
@@ -272,7 +266,7 @@ def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) ->
 
 
 def _normalize(name: str) -> str:
-    """The composed form of accents: systems differ in which they write."""
+    """The name with its accents in the composed form: systems differ in which they write."""
     return unicodedata.normalize("NFC", name)
 
 

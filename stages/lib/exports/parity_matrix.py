@@ -16,7 +16,8 @@ from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.prediction import predict_in_batches
-from stages.lib.plotting.charts import Cell, draw_heat_map, draw_images
+from stages.lib.plotting.heat_map import Cell, draw_heat_map
+from stages.lib.plotting.image_grid import draw_images
 
 # TensorFlow Lite Micro has kernels for few types. A test holds that it refuses these files.
 NOT_FOR_MICRO = {
@@ -69,7 +70,7 @@ def find_unsupported_reason(name: str, runtime: str) -> str:
 
 
 def list_portable(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Those of runtimes that every machine has: what is hashed must not tell on which one it was made."""
+    """The comparisons in runtimes that every machine has: what is hashed must not depend on the machine."""
     return [comparison for comparison in comparisons if RUNTIMES[comparison.runtime].is_everywhere]
 
 
@@ -91,7 +92,7 @@ def describe_exports(comparisons: Sequence[Comparison], sizes: Mapping[str, int]
 
 
 def describe_others(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
-    """The same counts, by export and runtime, of the runtimes that not every machine has."""
+    """Counts and verdicts by export and runtime, of runtimes that only some machines have."""
     others = [comparison for comparison in comparisons if not RUNTIMES[comparison.runtime].is_everywhere]
     return {name: _describe_runtimes(group) for name, group in _iterate_exports(others)}
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import allocate, iterate_chunks
+from stages.lib.core.arrays import iterate_chunks
 from stages.lib.model.order_free import sum_exactly, take_logarithm
 
 Probabilities = NDArray[np.floating]  # (N, classes), each row sums to 1
@@ -17,9 +17,7 @@ _CALIBRATION_BINS = 15
 
 def find_classes(probabilities: Probabilities) -> NDArray[np.int64]:
     """The most probable class of each image, the first of equals; class ids (N,)."""
-    predictions = allocate((len(probabilities),), np.int64)
-    for chunk in iterate_chunks(len(probabilities)):
-        probabilities[chunk].argmax(axis=1, out=predictions[chunk])
+    predictions: NDArray[np.int64] = probabilities.argmax(axis=1)
     return predictions
 
 
@@ -30,7 +28,7 @@ def compute_accuracy(predictions: Labels, labels: Labels) -> float:
 
 def compute_loss(probabilities: Probabilities, labels: Labels) -> float:
     """Mean sparse categorical cross-entropy in nats."""
-    logarithms = allocate((len(labels),), np.float64)
+    logarithms = np.empty(len(labels))
     for chunk in iterate_chunks(len(labels)):
         of_truth = np.take_along_axis(probabilities[chunk], labels[chunk, np.newaxis].astype(np.int64), axis=1)[:, 0]
         logarithms[chunk] = take_logarithm(np.clip(of_truth.astype(np.float64), _EPSILON, 1))
@@ -39,12 +37,8 @@ def compute_loss(probabilities: Probabilities, labels: Labels) -> float:
 
 def count_confusions(predictions: Labels, labels: Labels, class_count: int) -> NDArray[np.int64]:
     """How often each true class (rows) was predicted as each class (columns)."""
-    confusions = np.zeros(class_count**2, np.int64)
-    for chunk in iterate_chunks(len(labels)):
-        confusions += np.bincount(
-            labels[chunk].astype(np.int64) * class_count + predictions[chunk], minlength=class_count**2
-        )
-    return confusions.reshape(class_count, class_count)
+    cells = labels.astype(np.int64) * class_count + predictions
+    return np.bincount(cells, minlength=class_count**2).reshape(class_count, class_count)
 
 
 def compute_class_metrics(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

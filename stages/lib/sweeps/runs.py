@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.lib.core.params import flatten_params
-from stages.lib.tracking.tracking import Store, log_metrics, log_params
+from stages.lib.tracking.runs import log_metrics, log_params
+from stages.lib.tracking.store import Store
 
 SWEEP_TAG = "sweep"  # digest of its trials and its goal
 TRIAL_TAG = "sweep.trial"  # digest of what the trial is made of
@@ -56,7 +57,7 @@ def find_logged_trials(store: Store, experiment_id: str, sweep_run: str) -> set[
 
 
 def log_trial(store: Store, experiment_id: str, sweep_run: str, trial: TrialRun) -> None:
-    """A run below the sweep's; it counts only once all is there."""
+    """Log a run below the sweep's, which counts only once everything is in it."""
     ended = int(time.time() * 1000)  # milliseconds
     run = store.client.create_run(
         experiment_id,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import allocate, fill, find_rows, iterate_chunks, number_rows
+from stages.lib.core.arrays import iterate_chunks
 from stages.lib.validation.image_features import Measures, Rows
 
 # Of sorted rows, how many are looked at together: what is computed of them is held in memory.
@@ -35,17 +35,17 @@ class Duplicates(NamedTuple):
 
 
 def find_duplicates(rows: Rows, measures: Measures) -> Duplicates:
-    """Images with the same pixels, and images of a later split that are nearly the same as one of an earlier.
+    """Find images with equal pixels, and images of a later split that are nearly equal to one of an earlier split.
 
     Equal digests make candidates, of which the pixels decide.
     """
-    repeats, leaks, label_conflicts, near_leaks = (fill((rows.total,), np.bool_, False) for _ in range(4))
-    duplicates = Duplicates(repeats, leaks, label_conflicts, near_leaks, fill((rows.total,), np.int64, -1))
+    repeats, leaks, label_conflicts, near_leaks = np.zeros((4, rows.total), np.bool_)
+    duplicates = Duplicates(repeats, leaks, label_conflicts, near_leaks, np.full(rows.total, -1))
     for later, earlier in find_near(rows, measures):
         duplicates.near_leaks[later] = True
         duplicates.duplicate_of[later] = earlier
     labels = rows.labels
-    for candidates in _iterate_candidates(_sort_rows(number_rows(rows.total), measures.digests)):
+    for candidates in _iterate_candidates(_sort_rows(np.arange(rows.total), measures.digests)):
         groups: dict[bytes, list[int]] = {}  # rows by their pixels
         for row in candidates.tolist():
             groups.setdefault(rows.read_image(row).tobytes(), []).append(row)
@@ -55,7 +55,7 @@ def find_duplicates(rows: Rows, measures: Measures) -> Duplicates:
 
 
 def _mark_group(duplicates: Duplicates, group: list[int], splits: list[int], labels: list[int]) -> None:
-    """Mark images that are the same; rows ascending."""
+    """Mark a group of images with equal pixels; rows ascending."""
     # The first under another label than the first of all, if there is one.
     other = next((row for row, label in zip(group, labels, strict=True) if label != labels[0]), None)
     seen: set[int] = set()  # splits that the image was in before
@@ -72,43 +72,35 @@ def _mark_group(duplicates: Duplicates, group: list[int], splits: list[int], lab
 
 
 def _sort_rows(rows: NDArray[np.int64], values: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Keys of some of the rows of `values` (N,), by value and then by row."""
-    keys = allocate(rows.shape, np.uint64)
-    for chunk in iterate_chunks(len(rows)):
-        keys[chunk] = values[rows[chunk]].astype(np.uint64) << _ROW_BITS | rows[chunk].astype(np.uint64)
+    """Make sorted keys of some rows of `values` (N,): by value, then by row."""
+    keys = values[rows].astype(np.uint64)
+    keys <<= _ROW_BITS
+    keys |= rows.view(np.uint64)
     keys.sort()
     return keys
 
 
 def _split_keys(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows and the values of keys."""
+    """Split keys into their rows and their values."""
     return (keys & _ROW_MASK).astype(np.int64), (keys >> _ROW_BITS).astype(np.int64)
 
 
 def _iterate_candidates(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Rows, ascending, that share a value with another, group by group; the keys are sorted."""
-    start = 0
-    for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
-        _, values = _split_keys(keys[chunk.start : chunk.stop + 1])
-        ends = chunk.start + 1 + np.flatnonzero(np.diff(values))
-        if chunk.stop == len(keys):
-            ends = np.append(ends, len(keys))
-        starts = np.concatenate([[start], ends[:-1]])[: len(ends)]
-        for first, end in zip(*(places[ends - starts > 1].tolist() for places in (starts, ends)), strict=True):
-            yield _split_keys(keys[first:end])[0]
-        start = int(ends[-1]) if len(ends) else start
+    """Iterate over the rows, ascending, of each group of sorted keys that share a value."""
+    values = (keys >> _ROW_BITS).astype(np.uint32)
+    repeated = np.flatnonzero(values[1:] == values[:-1])  # places whose value the next place has, too
+    for places in np.split(repeated, np.flatnonzero(np.diff(repeated) > 1) + 1):
+        if len(places):
+            yield _split_keys(keys[places[0] : places[-1] + 2])[0]
 
 
 def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
-    """Rows of later splits, each with the row of an earlier split that is nearest to it, if it is near.
+    """Find rows of later splits that have a near row in an earlier split, each with the nearest one.
 
     Two hashes that differ in few of 256 bits have, nearly always, 32 bits in a row in common: those that have are
     compared, and of the nearest the pixels. An image without any structure, whose hash is all zeros, is like no other.
     """
-    is_structured = allocate((rows.total,), np.bool_)
-    for chunk in iterate_chunks(rows.total):
-        is_structured[chunk] = measures.hashes[chunk].any(axis=1)
-    structured = find_rows(is_structured)
+    structured = np.flatnonzero(measures.hashes.any(axis=1))
     found = [
         near
         for bits in measures.hashes.T
@@ -144,7 +136,7 @@ def correlate(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 def _iterate_near(
     keys: NDArray[np.uint64], hashes: NDArray[np.uint32], rows: Rows
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Near pairs (later, earlier, distance) among the rows of sorted keys whose values agree."""
+    """Iterate over near pairs (later, earlier, distance) of rows whose keys share a value; the keys are sorted."""
     for chunk in iterate_chunks(len(keys), _WINDOW_ROWS):
         order, shared = _split_keys(keys[chunk.start : chunk.stop + _COMPARED])
         first = np.arange(chunk.stop - chunk.start)  # places in that order whose partner `gap` further on may agree

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from string import Template
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -17,8 +18,11 @@ with import_lean("sqlalchemy", later=("altair", "scipy.stats")):
     import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.expectation import Expectation
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.registry import get_renderer_impl
+    from great_expectations.render import LegacyRendererType
 
-__all__ = ["Expectation", "Finding", "check", "gxe"]
+__all__ = ["Expectation", "Finding", "check", "describe", "gxe"]
 
 # Offending rows that a report names for each expectation.
 _NAMED_OFFENDERS = 10
@@ -41,9 +45,10 @@ class Finding(NamedTuple):
 def check(
     name: str, tables: Iterable[pd.DataFrame], expectations: list[Expectation], row_key: list[str]
 ) -> list[Finding]:
-    """Check a table against the expectations; `row_key` are the columns that tell a person which row it is.
+    """Check a table against expectations.
 
     tables: the table, or as many parts of it, one after the other, as it takes for each to fit into memory.
+    row_key: the columns that tell a person which row it is.
     """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -69,7 +74,10 @@ def check(
 
 
 def _join(parts: tuple[Finding, ...]) -> Finding:
-    """What one expectation found in all parts of a table, judged by Great Expectations' own rule for `mostly`."""
+    """The finding of one expectation on a table, from its findings on the table's parts.
+
+    It holds by Great Expectations' own rule for `mostly`.
+    """
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -80,6 +88,14 @@ def _join(parts: tuple[Finding, ...]) -> Finding:
         unexpected=unexpected,
         first_unexpected=[row for part in parts for row in part.first_unexpected][:_NAMED_OFFENDERS],
     )
+
+
+def describe(finding: Finding) -> str:
+    """The expectation in Great Expectations' words, as one sentence."""
+    _, render = get_renderer_impl(finding.expectation, LegacyRendererType.PRESCRIPTIVE)
+    config = ExpectationConfiguration(type=finding.expectation, kwargs=finding.arguments)
+    (content,) = render(configuration=config, runtime_configuration={"include_column_name": True})
+    return Template(content.string_template["template"]).safe_substitute(content.string_template["params"])
 
 
 def _to_finding(table: str, outcome: Any) -> Finding:  # noqa: ANN401  (untyped in Great Expectations)

@@ -174,7 +174,7 @@ def write_flagged_images(flagged_images: Sequence[FlaggedImage], source: Source,
 
 
 def _draw_sheet(path: Path, flagged_images: Sequence[FlaggedImage], source: Source) -> None:
-    from stages.lib.plotting.charts import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
+    from stages.lib.plotting.image_grid import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
 
     shown = choose_shown(flagged_images)
     title = f"{len(flagged_images):,} flagged images" + (
@@ -194,7 +194,7 @@ def write_caption(flagged_image: FlaggedImage, source: Source) -> str:
 
 
 def choose_shown(flagged_images: Sequence[FlaggedImage]) -> list[FlaggedImage]:
-    """Those who stop the pipeline first, and of each kind of reason one after the other."""
+    """Choose the images to draw: those that stop the pipeline first, and one of each kind of reason in turn."""
     seen: Counter[str] = Counter()
     ranked = []
     for flagged_image in flagged_images:

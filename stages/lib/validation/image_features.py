@@ -37,9 +37,7 @@ class Rows(NamedTuple):
     @property
     def labels(self) -> NDArray[Any]:
         """Class ids (N,)."""
-        parts = [split.labels for split in self.splits.values()]
-        labels = allocate((self.total,), np.result_type(*parts))
-        return np.concatenate(parts, out=labels)
+        return np.concatenate([split.labels for split in self.splits.values()])
 
     def find_splits(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the split that each row is in."""
@@ -69,14 +67,14 @@ class Measures(NamedTuple):
 
 
 def measure_images(rows: Rows) -> Measures:
-    """The measures of images uint8 (H, W), which may differ in size between the splits; about 50 bytes for each."""
+    """Measure images uint8 (H, W), which may differ in size between the splits."""
     measures = Measures(
-        digests=allocate((rows.total,), np.uint32),
+        digests=np.empty(rows.total, np.uint32),
         hashes=allocate((rows.total, 8), np.uint32),
-        contrast=allocate((rows.total,), np.int16),
-        is_light=allocate((rows.total,), np.bool_),
-        foreground_pixels=allocate((rows.total,), np.int32),
-        foreground=allocate((rows.total,), np.int32),
+        contrast=np.empty(rows.total, np.int16),
+        is_light=np.empty(rows.total, np.bool_),
+        foreground_pixels=np.empty(rows.total, np.int32),
+        foreground=np.empty(rows.total, np.int32),
     )
     first = 0
     for split in rows.splits.values():

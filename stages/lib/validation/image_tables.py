@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split, allocate, count_labels, iterate_chunks
+from stages.lib.core.arrays import Split, iterate_chunks
 from stages.lib.validation.drift import Drift
 from stages.lib.validation.duplicates import Duplicates, find_duplicates
 from stages.lib.validation.image_features import Measures, Rows, measure_images
@@ -45,7 +45,7 @@ def describe_classes(splits: Mapping[str, Split], class_count: int) -> pd.DataFr
     """One row per split and class: its images, and their number as a ratio to that of the largest class (0..1)."""
     rows = []
     for name, split in splits.items():
-        counts = count_labels(split.labels)
+        counts = dict(zip(*map(np.ndarray.tolist, np.unique(split.labels, return_counts=True)), strict=True))
         largest = max(counts.values(), default=0)
         rows += [
             {
@@ -75,7 +75,7 @@ class ImageFacts(NamedTuple):
 
 
 def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
-    """What is measured of each image, and how it stands to the others.
+    """Measure each image, and compare it with the others.
 
     sizes: height and width (N, 2) that images had before they were brought to one size; none of other data.
     """
@@ -94,7 +94,7 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
     return ImageFacts(
         measures=measures,
         duplicates=find_duplicates(rows, measures),
-        other_polarity=np.not_equal(measures.is_light, is_mostly_light, out=allocate((rows.total,), np.bool_)),
+        other_polarity=measures.is_light != is_mostly_light,
         other_resolution=other_resolution,
         robust_z={
             what: measure_robust_z(of_class[what], labels) if what in of_class else nowhere for what in DEVIATIONS

@@ -1,4 +1,4 @@
-"""The data sets are complete, labelled and of one shape: digits from scikit-learn, MNIST from a mirror."""
+"""A person's own arrays come back whole, and everything that is wrong with them is said at once."""
 
 import io
 import re
@@ -12,133 +12,7 @@ from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json
-from stages.lib.data import datasets
-from stages.lib.data.datasets import enlarge, load_digits, load_folder, load_mnist
-
-SPLITS = pytest.mark.parametrize("split_name", ["train", "test"])
-
-
-def make_params(dataset, path="none"):
-    return IngestParams(dataset=dataset, path=path, image_size=[28, 28], test_fraction=0.2, seed=0)
-
-
-@SPLITS
-def test_digits_are_28_by_28_bytes_with_a_label_each(digits, split_name):
-    """Images are uint8 (N, 28, 28), labels uint8 (N,), N as expected."""
-    images, labels = getattr(digits, split_name)
-
-    assert (images.dtype, images.shape[1:]) == (np.uint8, (28, 28))
-    assert labels.dtype == np.uint8
-    assert len(images) == len(labels) == digits.expected[split_name]
-
-
-def test_digits_are_split_as_asked(digits):
-    """A fifth of the 1,797 images is the test split."""
-    assert digits.expected == {"train": 1438, "test": 359}
-
-
-@SPLITS
-def test_digits_have_every_class_in_each_split(digits, split_name):
-    """Classes 0 to 9, as often as in all the images to within the split's share: 174 to 183 of each."""
-    counts = np.bincount(getattr(digits, split_name).labels)
-    share = digits.expected[split_name] / 1797
-
-    assert len(counts) == len(digits.class_names) == 10
-    assert (counts >= 174 * share - 1).all()
-    assert (counts <= 183 * share + 1).all()
-
-
-def test_digits_use_the_range_and_have_a_margin(digits):
-    """Grey levels go from 0 to 255, in a box of 20 x 20 pixels amid black ones."""
-    images = np.concatenate([digits.train.images, digits.test.images])
-
-    assert (images.min(), images.max()) == (0, 255)
-    assert images[:, 4:-4, 4:-4].sum() == images.sum()
-
-
-def test_digits_with_one_seed_are_the_same(digits):
-    """Loading again gives the same images in the same order."""
-    again = load_digits(0.2, 0)
-
-    np.testing.assert_array_equal(again.train.images, digits.train.images)
-    np.testing.assert_array_equal(again.test.labels, digits.test.labels)
-
-
-def test_digits_with_another_seed_are_split_otherwise(digits):
-    """The seed draws the test images."""
-    other = load_digits(0.2, 1)
-
-    assert not np.array_equal(other.test.images, digits.test.images)
-
-
-def test_other_embedded_digits_are_refused(monkeypatch):
-    """Where scikit-learn embeds something else, nothing is made of it."""
-    monkeypatch.setattr(datasets, "_DIGITS_SHA256", "0" * 64)
-
-    with pytest.raises(DataError, match=r"expected SHA-256 0{64}, got 87ff.+; install the locked requirements"):
-        load_digits(0.2, 0)
-
-
-def test_enlarge_keeps_upright_and_scales_grey_levels():
-    """A small image's corner stays its corner; its largest value becomes 255."""
-    small = np.zeros((1, 8, 8), np.uint8)
-    small[0, :4, :4] = 16
-    large = enlarge(small, 16)[0]
-
-    assert large.shape == (28, 28)
-    assert (large[4:12, 4:12] == 255).all()
-    assert (large[18:, :] == 0).all()
-    assert (large[:, 18:] == 0).all()
-
-
-def test_ingest_writes_what_is_loaded(digits, tmp_path):
-    """data/raw holds both splits' arrays and where they came from."""
-    run(make_params("digits"), tmp_path / "raw")
-
-    np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, digits.train.images, strict=True)
-    np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, digits.test.labels, strict=True)
-    assert read_json(tmp_path / "raw/dataset.json") == {
-        "class_names": list("0123456789"),
-        "image_size": [28, 28],
-        "name": "digits",
-        "expected": {"test": 359, "train": 1438},
-        "sources": digits.sources,
-    }
-
-
-def test_mnist_is_complete(mnist):
-    """60,000 training and 10,000 test images of 28 x 28 bytes, labelled, of ten classes."""
-    assert mnist.train.images.shape == (60_000, 28, 28)
-    assert mnist.test.images.shape == (10_000, 28, 28)
-    assert mnist.train.images.dtype == mnist.train.labels.dtype == np.uint8
-    assert mnist.expected == {"train": len(mnist.train.labels), "test": len(mnist.test.labels)}
-    assert np.unique(mnist.train.labels).tolist() == list(range(10))
-
-
-def test_mnist_labels_belong_to_their_images(mnist):
-    """Test image 0 is a 7, and a 7 has more ink in its upper half."""
-    image = mnist.test.images[0]
-
-    assert mnist.test.labels[0] == 7
-    assert mnist.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert image[:14].sum() > image[14:].sum()
-
-
-def test_mnist_says_where_it_came_from(mnist):
-    """The four files are named with a SHA-256 each."""
-    assert {name: len(digest) for name, digest in mnist.sources.items()} == {
-        f"{split}-{kind}-ubyte": 64 for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
-    }
-
-
-def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
-    """Where no mirror has the files, the message names the file, the error and the way out."""
-    monkeypatch.setenv("MNIST_MIRROR", str(tmp_path))
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(datasets, "_MNIST_MIRRORS", ())
-
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .+No such file.+set MNIST_MIRROR to a folder"):
-        load_mnist()
+from stages.lib.data.own_images import load_folder
 
 
 @pytest.fixture
@@ -151,7 +25,8 @@ def own(tmp_path, monkeypatch):
 def test_own_images_come_back(own, tmp_path):
     """Both splits, classes called by their ids, counts as expected and a SHA-256 of each file."""
     made = make_dataset()
-    run(make_params("folder", "own"), tmp_path / "raw")
+    params = IngestParams(dataset="folder", path="own", image_size=[28, 28], test_fraction=0.2, seed=0)
+    run(params, tmp_path / "raw")
     dataset = read_json(tmp_path / "raw/dataset.json")
 
     np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, made.train.images, strict=True)
@@ -159,6 +34,9 @@ def test_own_images_come_back(own, tmp_path):
     assert dataset["class_names"] == ["0", "1", "2"]
     assert dataset["expected"] == {"train": 60, "test": 30}
     assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
+
+
+GREY = "uint8 (N, H, W), grey levels 0..255"
 
 
 GREY = "uint8 (N, H, W), grey levels 0..255"

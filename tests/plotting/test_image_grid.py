@@ -1,0 +1,34 @@
+"""A grid shows each image with its caption."""
+
+import pytest
+from charts import CAPTIONS, IMAGES, read_size
+
+from stages.lib.plotting.image_grid import draw_images
+
+
+def test_each_image_is_shown(tmp_path):
+    """A grid of seven images has two rows: it is taller than that of five, and as wide."""
+    sizes = []
+    for count in (5, 7):
+        draw_images(tmp_path / "grid.png", "images", IMAGES[:count], CAPTIONS[:count])
+        sizes.append(read_size(tmp_path / "grid.png"))
+
+    assert sizes == [(950, 290), (950, 520)]
+
+
+def test_long_caption_is_cut(tmp_path):
+    """A caption stays below its image's width."""
+    charts = []
+    for letters in (100, 255):
+        draw_images(tmp_path / "images.png", "title", IMAGES[:1], ["a" * letters])
+        charts.append((tmp_path / "images.png").read_bytes())
+
+    assert charts[0] == charts[1]
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$5^$"])
+def test_caption_that_looks_like_a_formula_is_drawn(tmp_path, name):
+    """Dollar signs begin no formula, which could not be parsed."""
+    draw_images(tmp_path / "images.png", "title", IMAGES[:1], [name])
+
+    assert (tmp_path / "images.png").exists()
