@@ -61,10 +61,21 @@ def round_to_grid(values: Array, largest: Array, bits: int) -> Array:
 
     largest: their largest magnitude, which must be no constant: TensorFlow's compiler would fold (a + s) - s.
     """
-    digits = _FLOAT32_DIGITS if values.dtype == "float32" else _DIGITS
-    shift = largest * 2.0 ** (digits + 1 - bits)
+    shift = _compute_shift(values, largest, bits)
     rounded: Array = (values + shift) - shift
     return rounded
+
+
+def round_in_place(values: NDArray[np.float32], largest: np.float32, bits: int) -> None:
+    """Round values as `round_to_grid` does, in their own memory."""
+    shift: np.float32 = _compute_shift(values, largest, bits)
+    values += shift
+    values -= shift
+
+
+def _compute_shift(values: Any, largest: Any, bits: int) -> Any:  # noqa: ANN401  (of NumPy or TensorFlow)
+    digits = _FLOAT32_DIGITS if values.dtype == "float32" else _DIGITS
+    return largest * 2.0 ** (digits + 1 - bits)
 
 
 def multiply(

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split, iterate_chunks
+from stages.lib.core.arrays import Split
 from stages.lib.core.errors import TrainingError
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_to_grid
+from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_in_place
 from stages.lib.model.order_free_network import compile_logits, compute_logits
 from stages.lib.model.order_free_optimizers import apply_gradients
 from stages.lib.model.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
@@ -172,7 +172,7 @@ class _GroupMemory:
         row_count = count_group_rows(len(split.labels), _count_row_bytes(split), budget)
         self._split = split
         # One grid for all groups: what an image is rounded to does not depend on the others in its group.
-        self._largest = max(np.abs(split.images[rows]).max() for rows in iterate_chunks(len(split.labels), row_count))
+        self._largest = max(split.images.max(), -split.images.min())
         self._buffer = _allocate_aligned((row_count, *split.images.shape[1:]))
         # Not a copy: the tensor is that memory.
         self._images = tf.experimental.dlpack.from_dlpack(self._buffer.__dlpack__())
@@ -190,8 +190,7 @@ class _GroupMemory:
                 images = self._split.images[block]
                 self._buffer[start : start + len(images)] = images
                 start += len(images)
-            for chunk in iterate_chunks(start):
-                self._buffer[chunk] = round_to_grid(self._buffer[chunk], self._largest, VALUE_BITS)
+            round_in_place(self._buffer[:start], self._largest, VALUE_BITS)
             labels = np.concatenate([self._split.labels[block] for block in blocks])
             self._labels, self._blocks = labels.astype(np.int32), blocks
         return self._images, self._labels
