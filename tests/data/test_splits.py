@@ -74,7 +74,7 @@ def test_few_rows_are_split(count):
 
 
 def test_memory_is_a_few_bytes_for_each_row():
-    """A million rows take at most 40 bytes each, as the README says."""
+    """A million rows take at most 40 bytes each."""
     labels = np.zeros(10**6, np.uint8)
 
     assert measure_peak(lambda: split_stratified(labels, 0.1, seed=0)) < 40 * len(labels)

@@ -148,7 +148,7 @@ def test_large_groups_that_share_bits_are_compared_in_part(monkeypatch):
 
 
 def test_memory_is_a_few_bytes_for_each_image():
-    """Images that are like no other take at most 40 bytes each, as the README says, however large they are."""
+    """Images that are like no other take at most 40 bytes each, however large they are."""
     count = 2_000_000  # many more than are looked at together
     generator = np.random.default_rng(0)
     digests, hashes = generator.permutation(count).astype(np.uint32), generator.bytes(32 * count)

@@ -25,7 +25,9 @@ MAX_EXPANSION = 1032
 
 
 def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
-    """The array of unsigned bytes that an IDX file holds; `dimensions` is 3 for images (N, H, W), 1 for labels (N,).
+    """Read the array of unsigned bytes from the content of an IDX file.
+
+    dimensions: 3 for images (N, H, W), 1 for labels (N,).
 
     Raises:
         DataError: the header is of another kind, or the values are fewer or more than it promises.
@@ -37,12 +39,14 @@ def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
 
 
 def open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The same from a file, plain or compressed by gzip, in memory no more than a piece of it at a time.
+    """Open the array of unsigned bytes in an IDX file, plain or compressed by gzip, of any size.
 
-    Nothing is allocated before the file's size was held against what its header promises.
+    dimensions: 3 for images (N, H, W), 1 for labels (N,). No more than a piece of the file is in memory at a time, and
+    nothing is allocated before the file's size was compared with the one in its header.
 
     Raises:
-        DataError: as above, or the file is cut off, damaged or too large for the disk.
+        DataError: the header is of another kind, the values are fewer or more than it says, or the file is cut off,
+            damaged or too large for the disk.
     """
     try:
         return _open_idx(path, dimensions)
