@@ -1,9 +1,11 @@
 # make         set up and run the pipeline        make ui      MLflow's pages on http://127.0.0.1:5000
-# make test    set up and run the tests           make check   lint and types
+# make test    set up and run the tests           make check   lint, types and workflows
+# make test-fast   unit tests alone, in a minute  make coverage  the tests, and which lines of stages/ they run
 # make test-slow   those that take minutes: DVC's queue, Ray, a team's server, MLflow's pages, full disks, other processors
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
+# make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -16,7 +18,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-slow check ui track bench bench-scale verify lock
+.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale verify lock
 
 repro: setup
 	dvc repro
@@ -36,13 +38,35 @@ $(READY): requirements.txt pyproject.toml
 test: setup
 	pytest --numprocesses 2 --dist loadfile -m "not slow"
 
+# For the loop of edit and test: what starts no pipeline and next to no TensorFlow.
+FAST := $(addprefix tests/, core data documents plotting runner validation \
+	exports/test_checksums.py exports/test_lineage.py exports/test_parity.py faults/test_properties.py \
+	microcontroller/test_c_source.py model/test_metrics.py model/test_shuffling.py pipeline/test_graph.py \
+	sweeps/test_sweep_plan.py sweeps/test_trial_results.py tracking/test_manifest.py tracking/test_promotion.py \
+	verification/test_differences.py)
+
+test-fast: setup
+	pytest --numprocesses 2 --dist worksteal -m "not slow and not heavy" $(FAST)
+
 test-slow: setup
 	pytest --numprocesses 2 --dist loadfile -m slow
+
+# Apart from `make test`, for it takes a third longer.
+coverage: setup
+	pytest --numprocesses 2 --dist loadfile -m "not slow" --cov
 
 check: setup
 	ruff check
 	ruff format --check
 	mypy
+	zizmor --quiet --offline --pedantic .
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+
+# A link to a page or a heading that is not there is a warning, and a warning an error. Pages hold parts of the code, so
+# all are read anew.
+docs: setup
+	python -m sphinx --builder html --fresh-env --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # One person's pages need one worker, not four: it answers in a third of the time.
 ui: setup

@@ -120,7 +120,7 @@ def run(
     network = load_network(model_path)
     probabilities = predict_in_batches(compile_probabilities(network), test.images)
     if not all(np.isfinite(probabilities[chunk]).all() for chunk in iterate_chunks(len(probabilities))):
-        raise TrainingError(str(model_path), expected="probabilities", got="NaN", hint="lower train.learning_rate")
+        raise TrainingError(str(model_path), "its probabilities are not finite numbers", "lower train.learning_rate")
     predictions = find_classes(probabilities)
     metrics = measure(probabilities, test.labels, class_names, params.min_accuracy)
     write_csv(

@@ -47,7 +47,8 @@ from stages.lib.exports.model_metadata import add_onnx_metadata, add_tflite_meta
 from stages.lib.exports.onnx_quantization import quantize_onnx
 from stages.lib.exports.parity import Budget
 from stages.lib.exports.parity_matrix import (
-    Trial,
+    Comparison,
+    compare_exports,
     describe_exports,
     describe_others,
     draw_disagreements,
@@ -56,7 +57,6 @@ from stages.lib.exports.parity_matrix import (
     measure_errors,
     require_parity,
     tabulate,
-    try_exports,
 )
 from stages.lib.exports.runtimes import find_runtimes
 from stages.lib.microcontroller.firmware import (
@@ -185,16 +185,18 @@ def choose_calibration_images(data_dir: Path, raw_dir: Path, count: int) -> NDAr
     return images
 
 
-def write_reports(reports_dir: Path, report: dict[str, Any], measured: dict[str, Any], trials: Sequence[Trial]) -> None:
+def write_reports(
+    reports_dir: Path, report: dict[str, Any], measured: dict[str, Any], comparisons: Sequence[Comparison]
+) -> None:
     """Write what the comparison found: counts and verdicts for all to hash, and figures of this machine.
 
-    trials: of runtimes that every machine has.
+    comparisons: of runtimes that every machine has.
     """
     write_json(reports_dir / "parity.json", report)
     parity_md5 = hash_output(reports_dir / "parity.json")
     write_json(reports_dir / "parity_measured.json", {**measured, "parity_md5": parity_md5})
-    write_text(reports_dir / "parity/parity.md", "\n".join(tabulate(trials, is_measured=False)) + "\n")
-    draw_matrix(reports_dir / "parity/parity.png", trials)
+    write_text(reports_dir / "parity/parity.md", "\n".join(tabulate(comparisons, is_measured=False)) + "\n")
+    draw_matrix(reports_dir / "parity/parity.png", comparisons)
 
 
 def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
@@ -247,14 +249,18 @@ def run(
 
     probabilities = predict_in_batches(compile_probabilities(network), features)
     reference = probabilities.astype(np.float32)
-    trials = try_exports(models, budgets, reference, test)
-    portable = list_portable(trials)
+    comparisons = compare_exports(models, budgets, reference, test)
+    portable = list_portable(comparisons)
     report = describe_exports(portable, {name: len(content) for name, content in models.items()})
-    measured: dict[str, Any] = {"max_abs_error": measure_errors(trials), "runtimes": describe_others(trials)}
+    measured: dict[str, Any] = {"max_abs_error": measure_errors(comparisons), "runtimes": describe_others(comparisons)}
     golden = find_golden(probabilities, test)
     firmware = None
     if _INT8 in models:
-        answers = {trial.runtime: trial.probabilities for trial in trials if trial.export == _INT8 and trial.parity}
+        answers = {
+            comparison.runtime: comparison.probabilities
+            for comparison in comparisons
+            if comparison.export == _INT8 and comparison.parity
+        }
         firmware = examine_firmware(models[_INT8], golden, test.images, answers)
         found = describe_firmware(firmware, params.microcontroller)
         report[_INT8] |= {
@@ -265,8 +271,8 @@ def run(
 
     write_reports(reports_dir, report, measured, portable)
     draw_disagreements(reports_dir / "parity/disagreements.png", portable, reference, test, dataset["class_names"])
-    print("\n".join(tabulate(trials, is_measured=True)))
-    require_parity(trials)
+    print("\n".join(tabulate(comparisons, is_measured=True)))
+    require_parity(comparisons)
     sources, integers = {}, {}
     if firmware:
         print(summarize_firmware(firmware))

@@ -56,7 +56,8 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
         total_of_squares += int(np.square(pixels).sum())
     variance = (count * total_of_squares - total**2) / count**2
     if variance == 0:
-        raise DataError("data/raw/train", expected="pixels that differ", got="one grey level", hint="check the data")
+        problem, hint = "every pixel has the same grey level", "set ingest.path to images that show something"
+        raise DataError("data/raw/train", problem, hint)
     return Normalization(shift=total / count, divisor=math.sqrt(variance))
 
 
@@ -86,18 +87,16 @@ def run(
     if not read_json(validation_report_path)["success"]:
         raise DataError(
             str(validation_report_path),
-            expected="valid data",
-            got="broken expectations",
-            hint="run `dvc repro`",
+            "the data did not pass `validate`",
+            "run `dvc repro validate`: it names what is wrong, and what to do",
         )
     train, test = load_split(raw_dir / "train"), load_split(raw_dir / "test")
     train_rows, validation_rows = split_stratified(train.labels, params.validation_fraction, params.seed)
     if not len(train_rows):
         raise DataError(
             "normalize.validation_fraction",
-            expected="images to be left to train on",
-            got=f"all {len(validation_rows)} set aside",
-            hint="lower it",
+            f"all {len(validation_rows)} images are set aside, and none is left to train on",
+            "lower it",
         )
     require_space(target_dir, (train.images.size + test.images.size) * np.dtype(np.float32).itemsize)
     normalization = compute_normalization(params.method, train.images, train_rows)

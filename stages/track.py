@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from stages.lib.core.dvc_lock import LOCK_PATH, State, load_state, require_current
+from stages.lib.core.dvc_lock import LOCK_PATH, State, load_lock, require_current
 from stages.lib.core.files import read_csv, read_json, write_json
 from stages.lib.core.git import run_git
 from stages.lib.core.hashing import hash_output
@@ -34,6 +34,8 @@ _RAW_TEST_DIR = Path("data/raw/test")
 _NEEDED = ("data/raw", "data/normalized", "models/model.keras", "models/export", "reports/metrics.json")
 # Outputs that a run carries; data it only names.
 _LOGGED = ("models/", "reports/")
+# A run logs all of params.yaml.
+_OTHER_SECTIONS = ("ingest", "validate", "normalize", "train", "evaluate", "export")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
 # Golden images that the registered model carries as its example.
@@ -116,7 +118,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
         name=experiment or f"{dataset_name} {units} {state.digest[:7]}",
         state=state.digest,
         tags={
-            "git.commits": find_commit(),
+            "git.commits": find_state_commit(),
             "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
             "machine.untested": find_untested_here(),
@@ -160,7 +162,7 @@ def describe_model() -> ModelRecord:
     )
 
 
-def find_commit() -> str:
+def find_state_commit() -> str:
     """The commit that this state belongs to: an experiment's baseline, else HEAD; unknown where git does not tell."""
     return os.environ.get("DVC_EXP_BASELINE_REV") or (_is_in_head() and run_git("rev-parse", "HEAD")) or UNKNOWN
 
@@ -178,7 +180,7 @@ def _is_in_head() -> bool:
 
 def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> None:
     """Log the state unless it is logged, register its model unless it is registered, decide unless it is decided."""
-    state = load_state()
+    state = load_lock().state
     require_current(state, load_params(), _NEEDED, _LOGGED)
     dataset_name = read_json(Path("data/normalized/dataset.json"))["name"]
     model = describe_model()
@@ -188,7 +190,7 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
         own = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
         logged, version = register(store, experiment_id, params.registered_model, own, model.challenger)
         is_new = known is None and logged.info.run_id == own.info.run_id
-        add_commit(store, logged, find_commit())
+        add_commit(store, logged, find_state_commit())
         decision = promote(store, logged, version, model.challenger, Criteria(params.significance, params.min_recall))
     write_json(state_path, state._asdict())
     print(
@@ -199,4 +201,4 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
 
 
 if __name__ == "__main__":
-    main("track", TrackParams, run)
+    main("track", TrackParams, run, also_reads=_OTHER_SECTIONS)

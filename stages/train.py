@@ -3,7 +3,7 @@
 Reads   data/normalized/{train,validation}, data/normalized/dataset.json
 Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) out
         reports/history.csv   loss and accuracy of each epoch, on the training and the validation split; with early
-                              stopping `kept`, too, which is 1 in the row of the epoch whose weights the network has
+                              stopping `best`, too, which is 1 in the row of the epoch whose weights the network has
 """
 
 import math
@@ -135,7 +135,7 @@ def choose_threads(batch_size: int) -> None:
 def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) -> None:
     """Write one row per epoch; the validation columns are left out where there was no validation split.
 
-    kept: the epoch to mark in a column of its own.
+    best: the epoch to mark in a column of its own.
     """
     columns = [name for name in Epoch._fields[1:] if not math.isnan(getattr(epochs[0], name))]
     marks = [[int(epoch == best)] if best else [] for epoch in epochs]

@@ -13,7 +13,7 @@ Writes  reports/validation/validation.json   each expectation, whether it holds,
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -27,9 +27,9 @@ from stages.lib.validation.drift import ACCEPTED_PATH, describe_profile, load_ac
 from stages.lib.validation.expectations import Expectation, Finding, check, gxe
 from stages.lib.validation.flagged_images import (
     STRUCTURE,
-    Bounds,
     FlaggedImage,
     Offender,
+    Rule,
     Source,
     load_source,
     name_flagged_images,
@@ -51,7 +51,7 @@ _NAMED_ROWS = 3
 _PLACE = ("split", "index", "file", "since")
 
 # A rule and its threshold have one name.
-Rule = Literal[
+RuleName = Literal[
     "min_images_per_class",
     "max_class_ratio",
     "min_contrast",
@@ -72,7 +72,15 @@ Rule = Literal[
 class ValidateParams(Section):
     """The `validate` section of params.yaml."""
 
-    fail_on: list[Rule] = Field(description="a list of the names of this section's thresholds")
+    renamed: ClassVar[dict[str, str]] = {
+        "stops": "fail_on",
+        "min_ink_fraction": "min_foreground_fraction",
+        "max_ink_fraction": "max_foreground_fraction",
+        "max_deviation": "max_robust_z",
+        "max_conflicting_fraction": "max_label_conflict_fraction",
+    }
+
+    fail_on: list[RuleName] = Field(description="a list of the names of this section's thresholds")
     min_images_per_class: int = Field(ge=1, description="a whole number of images, at least 1")
     max_class_ratio: float = Field(ge=1, description="a ratio of image counts, at least 1")
     min_contrast: int = Field(ge=1, le=255, description="a whole number of grey levels from 1 to 255")
@@ -107,41 +115,39 @@ class Validation(NamedTuple):
         return [finding for finding in self.findings if not finding.holds and not finding.stops]
 
 
-def list_class_rules(params: ValidateParams) -> list[Bounds]:
+def list_class_rules(params: ValidateParams) -> list[Rule]:
     """What should hold of each class in each split."""
     return [
-        Bounds("min_images_per_class", "images", least=params.min_images_per_class),
-        Bounds("max_class_ratio", "ratio_to_largest", least=1 / params.max_class_ratio),
+        Rule("min_images_per_class", "images", least=params.min_images_per_class),
+        Rule("max_class_ratio", "ratio_to_largest", least=1 / params.max_class_ratio),
     ]
 
 
-def list_image_rules(params: ValidateParams, image_size: tuple[int, int], class_count: int) -> list[Bounds]:
+def list_image_rules(params: ValidateParams, image_size: tuple[int, int], class_count: int) -> list[Rule]:
     """What should hold of each image."""
     height, width = image_size
     return [
-        Bounds(STRUCTURE, "height", height, height),
-        Bounds(STRUCTURE, "width", width, width),
-        Bounds(STRUCTURE, "label", 0, class_count - 1),
-        Bounds("min_contrast", "contrast", least=params.min_contrast),
-        Bounds("max_label_conflict_fraction", "label_conflicts", most=0, allowed=params.max_label_conflict_fraction),
-        Bounds("max_leaked_fraction", "leaks", most=0, allowed=params.max_leaked_fraction),
-        Bounds("max_near_leaked_fraction", "near_leaks", most=0, allowed=params.max_near_leaked_fraction),
-        Bounds("max_duplicate_fraction", "repeats", most=0, allowed=params.max_duplicate_fraction),
-        Bounds("max_mixed_polarity_fraction", "other_polarity", most=0, allowed=params.max_mixed_polarity_fraction),
-        Bounds("min_foreground_fraction", "foreground_fraction", least=params.min_foreground_fraction),
-        Bounds("max_foreground_fraction", "foreground_fraction", most=params.max_foreground_fraction),
-        *(Bounds("max_robust_z", f"{what}_robust_z", most=params.max_robust_z) for what in DEVIATIONS),
-        Bounds(
-            "max_mixed_resolution_fraction", "other_resolution", most=0, allowed=params.max_mixed_resolution_fraction
-        ),
+        Rule(STRUCTURE, "height", height, height),
+        Rule(STRUCTURE, "width", width, width),
+        Rule(STRUCTURE, "label", 0, class_count - 1),
+        Rule("min_contrast", "contrast", least=params.min_contrast),
+        Rule("max_label_conflict_fraction", "label_conflicts", most=0, allowed=params.max_label_conflict_fraction),
+        Rule("max_leaked_fraction", "leaks", most=0, allowed=params.max_leaked_fraction),
+        Rule("max_near_leaked_fraction", "near_leaks", most=0, allowed=params.max_near_leaked_fraction),
+        Rule("max_duplicate_fraction", "repeats", most=0, allowed=params.max_duplicate_fraction),
+        Rule("max_mixed_polarity_fraction", "other_polarity", most=0, allowed=params.max_mixed_polarity_fraction),
+        Rule("min_foreground_fraction", "foreground_fraction", least=params.min_foreground_fraction),
+        Rule("max_foreground_fraction", "foreground_fraction", most=params.max_foreground_fraction),
+        *(Rule("max_robust_z", f"{what}_robust_z", most=params.max_robust_z) for what in DEVIATIONS),
+        Rule("max_mixed_resolution_fraction", "other_resolution", most=0, allowed=params.max_mixed_resolution_fraction),
     ]
 
 
-def list_drift_rules(params: ValidateParams) -> list[Bounds]:
+def list_drift_rules(params: ValidateParams) -> list[Rule]:
     """How far the data may have moved from the version that was accepted."""
     return [
-        Bounds("max_class_drift", "class_drift", most=params.max_class_drift),
-        Bounds("max_grey_level_drift", "grey_level_drift", most=params.max_grey_level_drift),
+        Rule("max_class_drift", "class_drift", most=params.max_class_drift),
+        Rule("max_grey_level_drift", "grey_level_drift", most=params.max_grey_level_drift),
     ]
 
 
@@ -158,14 +164,14 @@ def expect_of_splits() -> list[Expectation]:
     ]
 
 
-def expect_within(bounds: Bounds, fail_on: Sequence[str]) -> Expectation:
-    """The bounds as an expectation; it is critical if its rule is one of those that stop the pipeline."""
-    limits = {"min_value": bounds.least, "max_value": bounds.most, "mostly": 1 - bounds.allowed}
+def expect_within(rule: Rule, fail_on: Sequence[str]) -> Expectation:
+    """The rule as an expectation; it is critical if it is one of those that stop the pipeline."""
+    limits = {"min_value": rule.least, "max_value": rule.most, "mostly": 1 - rule.allowed}
     return gxe.ExpectColumnValuesToBeBetween(
-        column=bounds.column,
+        column=rule.column,
         **{name: limit for name, limit in limits.items() if limit is not None},
-        severity="critical" if bounds.rule in (STRUCTURE, *fail_on) else "warning",
-        meta={"rule": bounds.rule},
+        severity="critical" if rule.name in (STRUCTURE, *fail_on) else "warning",
+        meta={"rule": rule.name},
     )
 
 
@@ -176,8 +182,8 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
         DataError: a file of `raw_dir`, or the accepted profiles, cannot be read.
     """
 
-    def check_within(name: str, tables: Iterable[pd.DataFrame], rules: list[Bounds], key: list[str]) -> list[Finding]:
-        return check(name, tables, [expect_within(bounds, params.fail_on) for bounds in rules], key)
+    def check_within(name: str, tables: Iterable[pd.DataFrame], rules: list[Rule], key: list[str]) -> list[Finding]:
+        return check(name, tables, [expect_within(rule, params.fail_on) for rule in rules], key)
 
     dataset = read_json(raw_dir / "dataset.json")
     source = load_source(raw_dir, dataset["class_names"])
@@ -188,8 +194,8 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     classes = describe_classes(splits, class_count)
     findings += check_within("classes", [classes], list_class_rules(params), ["split", "label"])
     facts = find_image_facts(source.rows, source.sizes)
-    offenders: dict[Bounds, list[Offender]] = {
-        bounds: [] for bounds in list_image_rules(params, dataset["image_size"], class_count)
+    offenders: dict[Rule, list[Offender]] = {
+        rule: [] for rule in list_image_rules(params, dataset["image_size"], class_count)
     }
     tables = note_offenders(iterate_image_tables(source.rows, facts, source.files), offenders)
     key = ["split", "index", "file"] if source.files else ["split", "index"]
@@ -199,7 +205,7 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
         drift = measure_drift(accepted, describe_profile(splits, source.class_names))
         findings += check_within("drift", [describe_drift(drift)], list_drift_rules(params), ["since"])
     broken = {(finding.rule, finding.arguments.get("column")) for finding in findings if not finding.holds}
-    flagged = {bounds: rows for bounds, rows in offenders.items() if (bounds.rule, bounds.column) in broken}
+    flagged = {rule: rows for rule, rows in offenders.items() if (rule.name, rule.column) in broken}
     return Validation(
         findings, name_flagged_images(flagged, source, facts.duplicates.duplicate_of, params.fail_on), source
     )
@@ -211,15 +217,25 @@ def explain(finding: Finding, where: Path | str) -> DataError:
     where: the data set, as a person knows it.
     """
     rows = "; ".join(_name_row(row) for row in finding.first_unexpected[:_NAMED_ROWS])
-    remedy = "" if finding.rule == STRUCTURE else f" or validate.{finding.rule}"
-    if finding.table == "drift":
-        remedy += ", or take them as they are with `pipeline accept`"
     return DataError(
         f"{where} {finding.table}",
         expected=_state(finding.arguments),
         got=f"{finding.unexpected} of {finding.checked} otherwise ({rows})",
-        hint=f"correct the data{remedy}",
+        hint=_suggest(finding),
     )
+
+
+def _suggest(finding: Finding) -> str:
+    """What to do about a broken expectation."""
+    if finding.rule == STRUCTURE:
+        return "run `dvc repro --force ingest`, which writes data/raw again"
+    change = f"{'lower' if finding.rule.startswith('min_') else 'raise'} validate.{finding.rule}"
+    match finding.table:
+        case "classes":
+            return f"add images to these classes, or {change}"
+        case "drift":
+            return f"run `pipeline accept` if these data are as they should be, or {change}"
+    return f"remove, replace or move these images, or {change}"
 
 
 def _state(arguments: Mapping[str, Any]) -> str:

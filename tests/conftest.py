@@ -11,6 +11,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from imports import ROOT
 from mlflow import MlflowClient
@@ -20,12 +21,25 @@ from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 from stores import enter_root
 
 from stages.lib.core.arrays import Split
+from stages.lib.core.files import write_json
 from stages.lib.data import mnist as mnist_module
 from stages.lib.data.digits import load_digits
 from stages.lib.data.mnist import load_mnist
 from stages.lib.exports.checksums import write_checksums
 from stages.lib.model.prediction import predict_in_batches
 
+# Python runs a module of this name as it starts (https://docs.python.org/3/library/site.html#module-sitecustomize). It
+# has each stage write down, as it ends, what it has loaded.
+SITECUSTOMIZE = """
+import atexit, sys
+from pathlib import Path
+def write_modules():
+    spec = sys.modules["__main__"].__spec__
+    if spec and spec.name.startswith("stages."):
+        loaded = (name for name, module in sys.modules.items() if module)
+        Path(__file__).with_name(spec.name).write_text("\\n".join(loaded), encoding="utf-8")
+atexit.register(write_modules)
+"""
 # 48 * 24 weights: from 1,024 on, the dynamic-range conversion makes them int8.
 HIDDEN_UNITS = (24,)
 
@@ -91,7 +105,7 @@ def mnist(tmp_path_factory):
     """MNIST from a folder or a server that this machine has; the public mirrors are left alone."""
     mirror = os.environ.get("MNIST_MIRROR") or str(ROOT.parent / "shared" / "mnist")
     if "://" not in mirror and not (ROOT / mirror).exists():
-        pytest.skip(f"no MNIST files in {mirror}; MNIST_MIRROR can name another place")
+        pytest.skip(f"needs MNIST: no files in {mirror}; MNIST_MIRROR can name another place")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_MIRROR", mirror if "://" in mirror else str(ROOT / mirror))
         patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("root")))
@@ -101,10 +115,23 @@ def mnist(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory):
-    """A clone in which `dvc repro` ran undisturbed; tests work in copies of it."""
-    project = Project.clone(tmp_path_factory.mktemp("clone"))
-    project.repro()
-    return project
+    """A clone in which `dvc repro` ran undisturbed, once for all processes of these tests; they work in copies of it.
+
+    Beside it are `stages.json`, which names the stages that ran, and `modules`, with a file for each stage: what it
+    had loaded at its end.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reproduced"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "stages.json").exists():
+            (folder / "modules").mkdir(parents=True)
+            (folder / "modules/sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
+            (folder / "clone").mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PYTHONPATH", str(folder / "modules"))
+                ran = Project.clone(folder / "clone").repro()
+            write_json(folder / "stages.json", {"ran": ran})
+    return Project(folder / "clone")
 
 
 @pytest.fixture(scope="session")

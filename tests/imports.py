@@ -1,9 +1,10 @@
-"""Which modules of this project a module imports, read from its source."""
+"""The stages of this project, and which of its modules a module imports, read from its source."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 
 
 def list_imports(path: Path) -> set[str]:
@@ -24,6 +25,20 @@ def find_source(module: str) -> Path | None:
         if module.split(".", maxsplit=1)[0] == "stages" and candidate.exists():
             return candidate
     return None
+
+
+def read_constant(path: Path, value: ast.expr) -> object:
+    """The value of an expression in the module in `path`: a literal, or a name of one, there or where it comes from."""
+    if not isinstance(value, ast.Name):
+        return ast.literal_eval(value)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and value.id in map(ast.unparse, node.targets):
+            return read_constant(path, node.value)
+        if isinstance(node, ast.ImportFrom) and value.id in [alias.name for alias in node.names]:
+            source = find_source(str(node.module))
+            assert source, f"{node.module} is not a module of this project"
+            return read_constant(source, value)
+    raise AssertionError(f"{path} gives {value.id} no value")
 
 
 def find_package(path: Path) -> Path:

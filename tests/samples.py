@@ -85,7 +85,7 @@ def run_python(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -11,17 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imports import ROOT
+from pages import read_section
 
-TEAM_PAGE = (ROOT / ".github/TEAM.md").read_text(encoding="utf-8")
+TEAM_PAGE = "docs/how-to/team-server.md"
 _PORT = "5000"  # on the page
 
 
 def read_commands(title: str) -> str:
     """The shell lines below a heading of the team's page."""
-    section = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)", TEAM_PAGE, re.MULTILINE | re.DOTALL)
-    assert section, title
-    return "".join(re.findall(r"```sh\n(.*?)```", section[1], re.DOTALL))
+    return "".join(re.findall(r"```sh\n(.*?)```", read_section(TEAM_PAGE, title), re.DOTALL))
 
 
 def find_port() -> str:

@@ -24,9 +24,8 @@ def accept() -> None:
     Commit the file: it is the record of a decision. Data that `validate` stops is refused.
     """
     if not read_json(_REPORT_PATH).get("success"):
-        raise DataError(
-            str(_REPORT_PATH), expected="data that passed", got="broken rules", hint="correct the data first"
-        )
+        hint = "run `dvc repro validate`: it names what is wrong, and what to do"
+        raise DataError(str(_REPORT_PATH), "the data did not pass `validate`", hint)
     dataset = read_json(_RAW_DIR / "dataset.json")
     source = load_source(_RAW_DIR, dataset["class_names"])
     save_accepted(dataset["name"], describe_profile(source.rows.splits, source.class_names))

@@ -67,9 +67,8 @@ def read_metadata(model_path: Path) -> dict[str, Any]:
     else:
         metadata = read_tflite_metadata(model_path.read_bytes())
     if not {"background", "class_names", "image_size"} <= metadata.keys():
-        raise ExportError(
-            str(model_path), expected="a model that the export stage wrote", got="no class names in it", hint="name one"
-        )
+        hint = "name a model that the export stage wrote, such as models/export/model.onnx"
+        raise ExportError(str(model_path), "there are no class names in it", hint)
     return metadata
 
 
@@ -82,7 +81,8 @@ def open_image(name: str, metadata: dict[str, Any]) -> DecodedImage:
         with Path(name).open("rb") as file:
             return read_image(file, name, (height, width), metadata["background"])
     except OSError as error:
-        raise DataError(name, expected="a file", got=error.strerror or str(error), hint="name another") from None
+        reason = f"cannot be read: {error.strerror or error}"
+        raise DataError(name, reason, "name an image file that you may read") from None
 
 
 def describe(

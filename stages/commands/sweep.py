@@ -27,12 +27,12 @@ from typing import Any, NamedTuple, NoReturn
 import click
 from filelock import FileLock, Timeout
 
-from stages.lib.core.dvc_lock import require_reproduced
+from stages.lib.core.dvc_lock import load_graph, require_reproduced
 from stages.lib.core.errors import ExportError, PipelineError, TrainingError
 from stages.lib.core.files import write_json
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
-from stages.lib.core.params import PARAMS_PATH, Section, load_mapping, load_params, load_section
+from stages.lib.core.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.runner.stage_times import describe_times
 from stages.lib.sweeps.params_editor import edit_params
 from stages.lib.sweeps.plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
@@ -150,7 +150,7 @@ def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, 
       130  interrupted
     """  # noqa: D301  # \b is click's mark for lines that stay apart
     if address and count:
-        raise click.UsageError("--workers is of this machine alone: a cluster has the processors that it has")
+        raise click.UsageError("--workers is for this machine alone: leave it out, or --address")
     require_ray()
     received: list[int] = []
 
@@ -173,7 +173,7 @@ def require_ray() -> None:
     """Refuse to begin without the optional package."""
     if find_spec("ray") is None:
         hint = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
-        raise PipelineError("this environment", expected="the optional package ray", got="none", hint=hint)
+        raise PipelineError("this environment", "the optional package ray is not installed", hint)
 
 
 def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
@@ -241,10 +241,7 @@ def lock(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise PipelineError(
-            str(folder),
-            expected="no other sweep at work there",
-            got="one",
-            hint="wait for it, or name another --output",
+            str(folder), "another sweep is running there", "wait until it ends, or name another --output"
         ) from None
 
 
@@ -259,7 +256,7 @@ def copy_source(scratch_dir: Path) -> Path:
 
 def make_trials(plan: Plan, base: Mapping[str, Any], data: Mapping[str, str], source_dir: Path) -> list[Trial]:
     """The plan's trials, each with the digest of its data, params, code and packages."""
-    stages = load_mapping(Path("dvc.yaml"), "stages")["stages"]
+    stages = load_graph()
     deps = {dep for name in _TRIAL_STAGES for dep in stages[name]["deps"] if Path(dep).is_relative_to(_SOURCE)}
     code = {dep: hash_output(source_dir / dep) for dep in sorted(deps)}
     packages = {name: metadata.version(name) for name in _PACKAGES}
@@ -572,9 +569,8 @@ def write_best(best: Scored, trials: Sequence[Trial], base: Mapping[str, Any]) -
     if load_params() != base:
         raise PipelineError(
             str(PARAMS_PATH),
-            expected="no edit while the sweep ran",
-            got="an edit",
-            hint="run the same command again; what has ended is kept where it still counts",
+            "it was edited while the sweep ran",
+            "run the same command again; what has ended is kept where it still counts",
         )
     edit_params(best.settings)
     (trial,) = (trial for trial in trials if trial.number == best.number)

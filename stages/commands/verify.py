@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import click
 
-from stages.lib.core.dvc_lock import LOCK_PATH
+from stages.lib.core.dvc_lock import LOCK_PATH, Output, load_graph, load_lock
 from stages.lib.core.errors import DataError, PipelineError
 from stages.lib.core.files import remove
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
 from stages.lib.verification.aarch64 import ARCHITECTURE
-from stages.lib.verification.differences import describe_difference
-from stages.lib.verification.integrity import Audit, ExpectedFile, Output, audit, list_files, read_outputs
+from stages.lib.verification.differences import IDENTICAL, describe_difference
+from stages.lib.verification.integrity import Audit, ExpectedFile, audit, find_uncached, list_files
 from stages.lib.verification.rebuilds import (
     CPUS,
     Conditions,
@@ -33,7 +33,6 @@ from stages.lib.verification.rebuilds import (
     vary,
 )
 
-_GRAPH_PATH = Path("dvc.yaml")
 _SHOWN_FILES = 5  # of a stage that diverges
 
 
@@ -105,9 +104,9 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
       1  one is not, or there is nothing to verify
     """  # noqa: D301  # \b is click's mark for lines that stay apart
     if is_quick and (cpus or arch or is_emulated):
-        raise click.UsageError("--cpu, --arch and --emulate are of a rebuild, and --quick makes none")
+        raise click.UsageError("--quick makes no rebuild: leave it out, or --cpu, --arch and --emulate")
     if not (is_quick or count or cpus or arch or is_emulated):
-        raise click.UsageError("--repeat 0 leaves nothing to rebuild; say --quick")
+        raise click.UsageError("--repeat 0 leaves nothing to rebuild: say --quick")
     emulations = [emulate_cpu(cpu) for cpu in cpus]
     if is_emulated:
         emulations += emulate_usual(cpus)
@@ -115,8 +114,8 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
         emulations.append(emulate_aarch64(print))
     elif is_emulated:
         print(f"not tried: AArch64, for it takes long; `pipeline verify --arch {ARCHITECTURE}` does", flush=True)
-    outputs = read_outputs(read_text(LOCK_PATH), read_text(_GRAPH_PATH))
-    audited = audit(outputs, find_cache())
+    outputs = load_lock().outputs
+    audited = audit(outputs, find_uncached(load_graph()), find_cache())
     print("\n".join(describe_audit(audited, len(outputs))), flush=True)
     is_valid = not audited.problems
     if not is_quick:
@@ -137,18 +136,6 @@ def emulate_usual(known: Sequence[str]) -> list[Emulation]:
     return emulations
 
 
-def read_text(path: Path) -> str:
-    """The file's text.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    if not path.is_file():
-        hint = "run in the project's root folder, after the first `dvc repro`"
-        raise DataError(str(path), expected="a file", got="none", hint=hint)
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
 def find_cache() -> Path:
     """The folder of DVC's cache, relative if it is in this one.
 
@@ -158,8 +145,8 @@ def find_cache() -> Path:
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     if done.returncode:
-        got = done.stderr.strip() or f"exit code {done.returncode}"
-        raise DataError("this folder", expected="a DVC project", got=got, hint="run in the project's root folder")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise DataError("this folder", f"DVC finds no project here: {reason}", "run in the project's root folder")
     path = Path(done.stdout.strip()).absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -204,9 +191,9 @@ def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verd
     if done.failed:
         results.append(f"{done.failed} failed")
         lines.append(done.problem)
-    if not results and read_text(LOCK_PATH) != read_text(done.root / LOCK_PATH):
+    if not results and (what := describe_difference(LOCK_PATH, done.root / LOCK_PATH)) != IDENTICAL:
         results.append("the same outputs, another dvc.lock")
-        lines.append(f"{LOCK_PATH}: {describe_difference(LOCK_PATH, done.root / LOCK_PATH)}")
+        lines.append(f"{LOCK_PATH}: {what}")
     return Verdict(conditions, done, "; ".join(results) or "identical", is_identical=not results), lines
 
 

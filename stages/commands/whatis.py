@@ -5,21 +5,20 @@ Prints  what the file is, how that was found, and the params, dvc.lock entry, co
 """
 
 import hashlib
+import io
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from stages.lib.core.dvc_lock import LOCK_PATH, State, drop_deps, read_listing, read_state
+from stages.lib.core.dvc_lock import CACHE_DIR, LOCK_PATH, Lock, Output, parse_lock, read_listing
 from stages.lib.core.errors import DataError, ParamsError, TrackingError, show_controls
-from stages.lib.core.git import require_no_refusal, run_git
+from stages.lib.core.git import find_commit, read_at, require_no_refusal, run_git
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import flatten_params
 from stages.lib.core.paths import find_root, resolve
@@ -30,89 +29,47 @@ _WORK_TREE = "work tree"
 _RAW_DATA = "data/raw"
 _MODEL = "models/model.keras"
 _EXPORTS = "models/export"
-_CHECKSUM_WIDTH = 66  # of a line of SHA256SUMS before the name: the digest, a blank, and another or an asterisk
 _SHORT_SHA = 7
 _NAME_WIDTH = len("found by") + 2
 
+# A stage's deps as DVC writes them; nothing else in a stage stands this far to the left. Without them fewer versions of
+# dvc.lock differ, and each is parsed in half the time.
+_DEPS = re.compile(r"^    deps:\n(?:    - .*\n|      .*\n)*", re.MULTILINE)
 _FOLDER_MD5 = re.compile(r"\b[0-9a-f]{32}\.dir\b")
 _EXPERIMENT_REF = re.compile(r"exps/[0-9a-f]{2}/[0-9a-f]{38}/([^,]+)")
-# A line of `git log --raw`: modes, then ids of the blobs, of each parent and at last of the commit, and what happened.
-_BLOB_IDS = re.compile(r"^:+(?:[0-7]{6} )+((?:[0-9a-f]{40,} )+)[A-Z]+\t", re.MULTILINE)
 
-Listing = dict[str, str]  # a folder's files: MD5 by relative path
+# The most that MLflow gives at once.
+_MAX_RUNS, _MAX_VERSIONS, _MAX_MODELS = 50_000, 200_000, 1_000
 
 
-class File(NamedTuple):
-    """The file in question."""
-
-    path: Path
-    size: int  # bytes
-    md5: str
-    sha256: str
+Listing = Mapping[str, str]  # a folder's files: MD5 by relative path
 
 
 class Change(NamedTuple):
-    """A commit that changed dvc.lock."""
+    """The dvc.lock of the work tree, or of a commit that changed it."""
 
-    title: str  # short SHA, date, and the subject or DVC's name of the experiment
-    blob: str  # git's id of dvc.lock after it
-    before: list[str]  # git's ids of dvc.lock in its parents
-
-
-class History(NamedTuple):
-    """Every dvc.lock there is, the newest first."""
-
-    texts: dict[str, str]  # without deps, by git's id of the blob or as `_WORK_TREE`
-    changes: list[Change]
-
-
-class Output(NamedTuple):
-    """An output in a dvc.lock."""
-
-    stage: str
-    md5: str
-
-
-class Lock(NamedTuple):
-    """What a dvc.lock says."""
-
-    state: State
-    outputs: dict[str, Output]  # by path, those of all stages
+    title: str  # of a commit: short SHA, date, and the subject or DVC's name of the experiment
+    commit: str  # empty if it is the work tree's
+    parents: list[str]  # the commits that changed it last before
+    text: str  # of dvc.lock, without deps
 
 
 class LoggedRun(NamedTuple):
     """A finished run in the MLflow store."""
 
-    title: str
+    title: str  # with what is registered of it
     state: str  # digest of the state
     outputs: dict[str, str]  # MD5 by path
     params: dict[str, str]  # dotted names
-    versions: list[str]  # what is registered of it, with aliases
-
-
-class Place(NamedTuple):
-    """Where a state has the file."""
-
-    path: str
-    stage: str  # the one that made it; empty if unknown
-    output: str  # path of the output in dvc.lock: the file itself or a folder around it
-    md5: str  # of that output
 
 
 class Match(NamedTuple):
-    """A state that the file belongs to."""
+    """A state that has the file."""
 
     digest: str
-    params: dict[str, Any]  # dotted names
-    places: list[Place]
+    params: Mapping[str, Any]  # dotted names
+    outputs: dict[str, Output]  # what dvc.lock has of it, the file itself or a folder around it, by the file's path
     commits: list[str]
-
-
-class Verdict(NamedTuple):
-    """How a file was found in a state."""
-
-    ways: list[str]
-    is_other: bool = False  # it says that it belongs there, but its bytes are others
 
 
 @click.command()
@@ -125,13 +82,8 @@ def whatis(path: Path) -> None:
     file. Nothing is written. Exit code 1 if no state has it.
     """
     commit = None if path.exists() else find_commit(str(path))
-    lines = describe_commit(str(path), commit) if commit else describe_origin(path)
+    lines = describe_commit(str(path), commit) if commit else describe_file(path)
     print("\n".join(map(show_controls, lines)))  # files and stores may be anybody's
-
-
-def find_commit(revision: str) -> str | None:
-    """The SHA of the commit that `revision` names; none if there is no such one."""
-    return run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
 
 def describe_commit(revision: str, commit: str) -> list[str]:
@@ -140,158 +92,99 @@ def describe_commit(revision: str, commit: str) -> list[str]:
     Raises:
         DataError: there is no valid dvc.lock at that commit.
     """
-    lock = parse_lock(run_git("show", f"{commit}:./{LOCK_PATH}") or "")
-    if lock is None:
-        raise DataError(
-            f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", expected="a valid one", got="none", hint="choose another commit"
-        )
-    runs, remark = read_runs()
-    files = []
-    for path, output in lock.outputs.items():
-        files.append(f"{path}  md5 {output.md5}")
-        if path == _EXPORTS:
-            listing = read_listing(output.md5, find_root()) or {}
-            files += [f"{path}/{name}  md5 {md5}" for name, md5 in listing.items()]
-    fields = {
-        "commit": [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))],
-        "params": [f"{name}: {value}" for name, value in flatten_params(lock.state.params).items()],
-        "dvc.lock": files,
-        "MLflow": [remark] if remark else describe_runs([run for run in runs if run.state == lock.state.digest]),
-    }
-    lines = [line for name, values in fields.items() for line in format_field(name, values)]
-    return [f"{revision}: the state {lock.state.digest[:_SHORT_SHA]} of the pipeline", *lines]
+    where, hint = f"{commit[:_SHORT_SHA]}:{LOCK_PATH}", f"choose a commit of `git log {LOCK_PATH}`"
+    text = read_at(commit, LOCK_PATH)
+    if text is None:
+        raise DataError(where, "no such file", hint)
+    lock = parse_lock(text, where, hint)
+    outputs = {output.path: output for output in lock.outputs}
+    exports = read_listing(outputs[_EXPORTS].md5, find_root() / CACHE_DIR) if _EXPORTS in outputs else None
+    outputs |= {path: Output("", path, md5) for name, md5 in (exports or {}).items() for path in [f"{_EXPORTS}/{name}"]}
+    commits = [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))]
+    match = Match(lock.state.digest, flatten_params(lock.state.params), outputs, commits)
+    return [f"{revision}: the state {match.digest[:_SHORT_SHA]} of the pipeline", *format_states([match], *read_runs())]
 
 
-def describe_origin(path: Path) -> list[str]:
+def describe_file(path: Path) -> list[str]:
     """What a file is, how that was found, and the states that have it.
 
     Raises:
         DataError: it is no file, or none that this pipeline made.
     """
-    file = read_file(path)
-    history = read_history()
-    runs, remark = read_runs()
-    listings = collect_listings(history, runs)
-    names = list_names(file, listings)
-    matches = find_by_hash(names, history, runs)
-    is_whole = bool(matches)
-    upstream = None if is_whole else read_upstream(path)
-    if upstream:
-        matches = find_by_upstream(upstream, history)
-    if not matches:
-        raise DataError(
-            str(path),
-            expected="a file that this pipeline made",
-            got=describe_search(file, names, upstream, history, listings, remark),
-            hint="fetch the commit or the experiment that made it, or look in the clone where it was made",
-        )
-    if is_whole:
-        verdicts = [describe_bytes(file, match) for match in matches]
-        what = describe_places(matches)
-    else:
-        verdicts = [describe_claim(file, listings.get(match.places[0].md5)) for match in matches]
-        what = describe_claims(verdicts)
-    states = [
-        {
-            "found by": verdict.ways,
-            "params": [f"{name}: {value}" for name, value in match.params.items()],
-            "dvc.lock": list(dict.fromkeys(f"{place.output}  md5 {place.md5}" for place in match.places)),
-            "commits": match.commits or ["none"],
-            "MLflow": [remark] if remark else describe_runs([run for run in runs if run.state == match.digest]),
-        }
-        for match, verdict in zip(matches, verdicts, strict=True)
-    ]
-    return [f"{path}: {what}", *describe_file(file), *format_states(states)]
-
-
-def read_file(path: Path) -> File:
-    """The file's size and digests.
-
-    Raises:
-        DataError: it is none.
-    """
     if not path.is_file():
-        got = "a folder" if path.is_dir() else "something else" if path.exists() else "none"
-        raise DataError(str(path), expected="a file", got=got, hint="name a file that the pipeline made")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(path, path.stat().st_size, hash_output(path), sha256)
+        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
+        raise DataError(str(path), problem, "name a file that the pipeline made")
+    md5, history, (runs, remark) = hash_output(path), read_history(), read_runs()
+    listings = collect_listings(history, runs)
+    matches = find_by_hash(md5, listings, history, runs)
+    if matches:
+        stages = {name: output.stage for match in reversed(matches) for name, output in match.outputs.items()}
+        kinds = [f"{name}, an output of {stage}" if stage else f"{name}, an output" for name, stage in stages.items()]
+        what, way = "; ".join(kinds), f"its MD5 {md5}"
+    else:
+        upstream = read_upstream(path)
+        matches = find_by_upstream(upstream, history) if upstream else []
+        unlisted = list(listings.values()).count(None)
+        if not matches:
+            found = (
+                f"MD5 {md5}, unknown to dvc.lock (versions: {len(history)})"
+                + ("" if remark else " and to the MLflow store")
+                + (", exported from a state that is not here, as it says itself" if upstream else "")
+                + (f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "")
+            )
+            get = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it"
+            hint = f"{get}, or look in the clone that did"
+            raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
+        what, way = check_export(path, all(listings.get(match.outputs[_EXPORTS].md5) for match in matches))
+    count = f"; in {len(matches)} states, the newest first" if matches[1:] else ""
+    return [f"{path}: {what}{count}", *format_field("found by", [way]), *format_states(matches, runs, remark)]
 
 
-def read_history() -> History:
-    """The dvc.lock of the work tree and those of all commits of all refs, DVC's experiments among them.
+def read_history() -> list[Change]:
+    """The dvc.lock of the work tree and those of all commits of all refs, DVC's experiments among them, newest first.
 
     Raises:
-        DataError: there is none.
+        PipelineError: there is none, or git does not open the repository.
     """
-    changes = list_changes()
-    texts = {_WORK_TREE: LOCK_PATH.read_text(encoding="utf-8", errors="replace")} if LOCK_PATH.is_file() else {}
-    texts |= read_blobs(dict.fromkeys(change.blob for change in changes))
-    if not texts:
-        raise DataError(
-            str(LOCK_PATH),
-            expected="one in this folder or in a commit",
-            got="none",
-            hint="run in the project's root folder, after the first `dvc repro`",
-        )
-    # Two versions that differ in sources alone are the same without deps.
-    return History({key: drop_deps(text) for key, text in texts.items()}, changes)
-
-
-def list_changes() -> list[Change]:
-    """The commits of all refs that changed dvc.lock, the newest first; none outside git.
-
-    Raises:
-        PipelineError: git does not open the repository.
-    """
-    require_no_refusal("a git repository, or none")
+    require_no_refusal()
     log = run_git(
-        *("-c", "log.showRoot=true", "log", "--all", "--full-history", "--diff-merges=combined"),
-        *("--raw", "--no-abbrev", "--no-renames", "--no-color", "--no-show-signature"),
-        *("--decorate-refs=refs/exps/*", "--format=%x00%H%x09%cs%x09%D%x09%s", "--", str(LOCK_PATH)),
+        *("log", "--all", "--full-history", "--parents", "--no-follow", "--no-color", "--no-show-signature"),
+        *("--decorate-refs=refs/exps/*", "--format=%H%x09%P%x09%cs%x09%D%x09%s", "--", str(LOCK_PATH)),
     )
-    changes = []
-    for record in (log or "").split("\0")[1:]:
-        head, _, difference = record.partition("\n")
-        commit, date, refs, subject = head.split("\t", maxsplit=3)
+    records = [line.split("\t", maxsplit=4) for line in (log or "").split("\n") if line]
+    texts = read_locks([commit for commit, *_ in records])
+    history = []
+    if LOCK_PATH.is_file():
+        history.append(Change(_WORK_TREE, "", [], LOCK_PATH.read_text(encoding="utf-8", errors="replace")))
+    for (commit, parents, date, refs, subject), text in zip(records, texts, strict=True):
         experiment = _EXPERIMENT_REF.search(refs)
         title = f"{commit[:_SHORT_SHA]} {date} {f'experiment {experiment[1]}' if experiment else subject}"
-        ids = _BLOB_IDS.search(difference)
-        if ids:  # a merge that leaves dvc.lock as one of its parents has it is listed, too
-            *before, blob = ids[1].split()
-            changes.append(Change(title, blob, before))
-    return changes
+        if text:
+            history.append(Change(title, commit, parents.split(), text))
+    if not history:
+        hint = "run in the project's root folder, after the first `dvc repro`"
+        raise DataError(str(LOCK_PATH), "there is none in this folder or in a commit", hint)
+    return [change._replace(text=_DEPS.sub("", change.text)) for change in history]
 
 
-def read_blobs(ids: Iterable[str]) -> dict[str, str]:
-    """The texts of git's blobs by their ids, in their order; without those that are not there."""
-    asked = "\n".join(ids).encode()
-    if not asked:
-        return {}
-    answer = subprocess.run(["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True).stdout  # noqa: S607
-    texts: dict[str, str] = {}
-    while answer:  # "ID blob SIZE", the content and an empty line; or "ID missing", as for a commit that deletes it
-        head, _, answer = answer.partition(b"\n")
-        name, kind, *size = head.decode().split()
-        if size:
-            content, answer = answer[: int(size[0])], answer[int(size[0]) + 1 :]
-            if kind == "blob":
-                texts[name] = content.decode(errors="replace")
-    return texts
+def read_locks(commits: Sequence[str]) -> list[str]:
+    """The text of dvc.lock in each commit, empty where there is none, by one process of git for all."""
+    if not commits:
+        return []
+    asked = "".join(f"{commit}:./{LOCK_PATH}\n" for commit in commits).encode()
+    done = subprocess.run(["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True)  # noqa: S607
+    answer = io.BytesIO(done.stdout)
+    # "ID blob SIZE", the content and an end of line; or "NAME missing".
+    sizes = (answer.readline().split()[-1] for _ in commits)
+    return [answer.read(int(size) + 1).decode(errors="replace") if size.isdigit() else "" for size in sizes]
 
 
 @cache
-def parse_lock(text: str) -> Lock | None:
+def parse_if_valid(text: str) -> Lock | None:
     """What the text of a dvc.lock says; none if it is damaged."""
     try:
-        stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
-        outputs = {
-            str(out["path"]): Output(str(name), str(out["md5"]))
-            for name, stage in stages.items()
-            for out in stage.get("outs", [])
-        }
-        return Lock(read_state(text), outputs)
-    except (AttributeError, LookupError, TypeError, ValueError, YAMLError):  # YAML, but not what DVC writes
+        return parse_lock(text)
+    except DataError:
         return None
 
 
@@ -305,239 +198,139 @@ def read_runs() -> tuple[list[LoggedRun], str]:
 
     try:
         with open_store(create=False, again="`pipeline whatis` again") as store:
-            client = store.client
-            experiments = {found.experiment_id: found.name for found in client.search_experiments()}
+            experiments = {found.experiment_id: found.name for found in store.client.search_experiments()}
             criterion = f"tags.`{STATE_TAG}` LIKE '%' and attributes.status = 'FINISHED'"
-            runs = read_pages(lambda token: client.search_runs(list(experiments), criterion, page_token=token))
-            versions = list_versions(client, {run.info.run_id for run in runs})
+            runs = store.client.search_runs(list(experiments), criterion, max_results=_MAX_RUNS)
+            models = store.client.search_registered_models(max_results=_MAX_MODELS)
+            versions = store.client.search_model_versions(max_results=_MAX_VERSIONS)
     except (TrackingError, OSError) as problem:  # what is known without it is worth telling
         return [], f"not asked: {problem}"
+    aliases = [(alias, model.name, str(number)) for model in models for alias, number in model.aliases.items()]
+    registered: dict[str | None, str] = {}  # by run
+    for version in versions:
+        names = [alias for alias, *of in aliases if of == [version.name, str(version.version)]]
+        title = ", ".join(["", f"{version.name} version {version.version}", *names])
+        registered[version.run_id] = registered.get(version.run_id, "") + title
     return [
         LoggedRun(
-            f"{run.info.run_name} (run {run.info.run_id}, experiment {experiments[run.info.experiment_id]})",
+            f"{run.info.run_name} (run {run.info.run_id}, experiment {experiments[run.info.experiment_id]})"
+            + registered.get(run.info.run_id, ""),
             run.data.tags[STATE_TAG],
             {tag.removeprefix("md5/"): md5 for tag, md5 in run.data.tags.items() if tag.startswith("md5/")},
             run.data.params,
-            versions.get(run.info.run_id, []),
         )
         for run in runs
     ], ""
 
 
-def list_versions(client: Any, run_ids: set[str]) -> dict[str, list[str]]:  # noqa: ANN401  # MLflow is not imported
-    """The registered model versions of these runs by run, each with its aliases."""
-    found = read_pages(lambda token: client.search_model_versions(page_token=token))
-    found = [version for version in found if version.run_id in run_ids]
-    aliases = {name: client.get_registered_model(name).aliases for name in {version.name for version in found}}
-    versions: dict[str, list[str]] = {}
-    for version in found:
-        names = [alias for alias, number in aliases[version.name].items() if str(number) == str(version.version)]
-        title = ", ".join([f"{version.name} version {version.version}", *names])
-        versions.setdefault(version.run_id, []).append(title)
-    return versions
-
-
-def read_pages(read_page: Callable[[str | None], Any]) -> list[Any]:
-    """All items of MLflow's pages; the first one has no token."""
-    page = read_page(None)
-    items = list(page)
-    while page.token:
-        page = read_page(page.token)
-        items += page
-    return items
-
-
-def collect_listings(history: History, runs: Sequence[LoggedRun]) -> dict[str, Listing | None]:
-    """The files of every folder that is an output, by the folder's MD5: from DVC's cache, else from disk."""
-    wanted = [md5 for text in history.texts.values() for md5 in _FOLDER_MD5.findall(text)]
+def collect_listings(history: Sequence[Change], runs: Sequence[LoggedRun]) -> dict[str, Listing | None]:
+    """The MD5s of the files of every folder that is an output, by the folder's: from DVC's cache, else from disk."""
+    wanted = [md5 for change in history for md5 in _FOLDER_MD5.findall(change.text)]
     wanted += [md5 for run in runs for md5 in run.outputs.values() if md5.endswith(".dir")]
-    root = find_root()
-    listings = {md5: read_listing(md5, root) for md5 in dict.fromkeys(wanted)}
-    lock = parse_lock(history.texts.get(_WORK_TREE, ""))
-    for path, output in lock.outputs.items() if lock else ():
-        if listings.get(output.md5, ...) is None and hash_output(Path(path)) == output.md5:
+    cache_dir = find_root() / CACHE_DIR
+    listings: dict[str, Listing | None] = {md5: read_listing(md5, cache_dir) for md5 in dict.fromkeys(wanted)}
+    lock = parse_if_valid(history[0].text)
+    for _, path, md5 in lock.outputs if lock else ():
+        if listings.get(md5, ...) is None and hash_output(Path(path)) == md5:
             files = (file for file in sorted(Path(path).rglob("*")) if file.is_file())
-            listings[output.md5] = {file.relative_to(path).as_posix(): hash_output(file) for file in files}
+            listings[md5] = {file.relative_to(path).as_posix(): hash_output(file) for file in files}
     return listings
 
 
-def list_names(file: File, listings: Mapping[str, Listing | None]) -> dict[str, list[str]]:
-    """By the MD5 of each output that has the file: its relative paths in there; the empty one if it is the output."""
-    names = {file.md5: [""]}
-    for md5, listing in listings.items():
-        inside = [name for name, digest in (listing or {}).items() if digest == file.md5]
-        if inside:
-            names[md5] = inside
-    return names
+def find_by_hash(
+    md5: str, listings: Mapping[str, Listing | None], history: Sequence[Change], runs: Sequence[LoggedRun]
+) -> list[Match]:
+    """The states that have a file of this MD5, the newest first; then those that MLflow alone remembers."""
+    ends = {md5: [""]}  # of the paths in an output that have the file, by the output's MD5
+    for folder, files in listings.items():
+        inside = [f"/{name}" for name, of in (files or {}).items() if of == md5]
+        ends |= {folder: inside} if inside else {}
 
+    def locate(outputs: Iterable[Output]) -> dict[str, Output]:
+        return {f"{output.path}{end}": output for output in outputs for end in ends.get(output.md5, ())}
 
-def find_by_hash(names: Mapping[str, Sequence[str]], history: History, runs: Sequence[LoggedRun]) -> list[Match]:
-    """The states that have the file's bytes, the newest first; then those that MLflow alone remembers.
-
-    names: as `list_names` gives them.
-    """
-
-    def locate(outputs: Mapping[str, Output]) -> list[Place]:
-        return [
-            Place((PurePosixPath(path) / name).as_posix(), output.stage, path, output.md5)
-            for path, output in outputs.items()
-            for name in names.get(output.md5, ())
-        ]
-
-    matches = find_states(history, lambda text: any(md5 in text for md5 in names), lambda lock: locate(lock.outputs))
+    matches = find_states(history, ends, lambda lock: locate(lock.outputs))
     known = {match.digest for match in matches}
-    lock = parse_lock(history.texts.get(_WORK_TREE, ""))
-    stages = {path: output.stage for path, output in lock.outputs.items()} if lock else {}
     for run in runs:
-        places = locate({path: Output(stages.get(path, ""), md5) for path, md5 in run.outputs.items()})
-        if places and run.state not in known:
+        outputs = locate(Output("", path, md5) for path, md5 in run.outputs.items())
+        if outputs and run.state not in known:
             known.add(run.state)
-            matches.append(Match(run.state, dict(run.params), places, []))
+            matches.append(Match(run.state, run.params, outputs, []))
     return matches
 
 
-def find_by_upstream(upstream: Upstream, history: History) -> list[Match]:
+def find_by_upstream(upstream: Upstream, history: Sequence[Change]) -> list[Match]:
     """The states that have this upstream, the newest first."""
 
-    def locate(lock: Lock) -> list[Place]:
-        outputs = lock.state.outputs
-        if _EXPORTS not in outputs or (outputs.get(_RAW_DATA), outputs.get(_MODEL)) != (upstream.data, upstream.model):
-            return []
+    def locate(lock: Lock) -> dict[str, Output]:
         try:
-            is_given = digest_params(lock.state.params) == upstream.params
+            params, outputs = digest_params(lock.state.params), lock.state.outputs
         except ParamsError:  # from before there was such a section
-            return []
-        return [Place(_EXPORTS, lock.outputs[_EXPORTS].stage, _EXPORTS, outputs[_EXPORTS])] if is_given else []
+            return {}
+        is_given = (params, outputs.get(_RAW_DATA), outputs.get(_MODEL)) == upstream
+        return {output.path: output for output in lock.outputs if is_given and output.path == _EXPORTS}
 
-    return find_states(history, lambda text: upstream.data in text and upstream.model in text, locate)
+    return find_states(history, [upstream.model], locate)
 
 
-def find_states(history: History, is_hit: Callable[[str], bool], locate: Callable[[Lock], list[Place]]) -> list[Match]:
-    """The states in which `locate` finds places, the newest first, with the commits whose change led to them.
+def find_states(
+    history: Sequence[Change], md5s: Collection[str], locate: Callable[[Lock], dict[str, Output]]
+) -> list[Match]:
+    """The states in which `locate` finds outputs, the newest first, with the commits whose change led to them.
 
-    is_hit: whether the text of a dvc.lock is worth parsing.
+    md5s: a dvc.lock that has none of these is not worth parsing.
     """
-    digests: dict[str, str] = {}  # of the states, by key in the history
+    digests: dict[str, str] = {}  # of the states, by commit
     matches: dict[str, Match] = {}
-    for key, text in history.texts.items():
-        lock = parse_lock(text) if is_hit(text) else None
-        places = locate(lock) if lock else []
-        if lock and places:
-            digest = digests[key] = lock.state.digest
-            commits = [_WORK_TREE] if key == _WORK_TREE else []
-            matches.setdefault(digest, Match(digest, flatten_params(lock.state.params), places, commits))
-    for change in history.changes:
-        change_digest = digests.get(change.blob)
-        if change_digest and change_digest not in {digests.get(blob) for blob in change.before}:
-            matches[change_digest].commits.append(change.title)
+    for change in history:
+        lock = parse_if_valid(change.text) if any(md5 in change.text for md5 in md5s) else None
+        if lock and (outputs := locate(lock)):
+            state = lock.state
+            digests[change.commit] = state.digest
+            matches.setdefault(state.digest, Match(state.digest, flatten_params(state.params), outputs, []))
+    for change in history:
+        digest = digests.get(change.commit)
+        if digest and digest not in map(digests.get, change.parents):
+            matches[digest].commits.append(change.title)
     return list(matches.values())
 
 
-def describe_search(
-    file: File,
-    names: Iterable[str],
-    upstream: Upstream | None,
-    history: History,
-    listings: Mapping[str, Listing | None],
-    remark: str,
-) -> str:
-    """Where the file was looked for in vain."""
-    commits = {change.blob: change.title.split()[0] for change in reversed(history.changes)}
-    damaged = [
-        commits.get(key, key)
-        for key, text in history.texts.items()
-        if any(md5 in text for md5 in names) and parse_lock(text) is None
-    ]
-    unlisted = list(listings.values()).count(None)
-    return "".join(
-        [
-            f"MD5 {file.md5}, unknown to dvc.lock (versions: {len(history.texts)})",
-            "" if remark else " and to the MLflow store",
-            ", exported from a state that is not here, as it says itself" if upstream else "",
-            f", but in a damaged dvc.lock ({', '.join(damaged)})" if damaged else "",
-            f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "",
-        ]
-    )
+def check_export(path: Path, is_listed: bool) -> tuple[str, str]:
+    """What a file is that was found by the digests inside it, and what is known of its own bytes.
 
-
-def describe_bytes(file: File, match: Match) -> Verdict:
-    """How a file was found by its hash."""
-    ways = [
-        f"its MD5 {file.md5}, "
-        + (f"that of {place.output}" if place.path == place.output else f"in the listing of {place.output}")
-        for place in match.places
-    ]
-    return Verdict(list(dict.fromkeys(ways)))
-
-
-def describe_claim(file: File, listing: Listing | None) -> Verdict:
-    """How a file was found by the digests inside it, and what is known of its own bytes.
-
-    listing: the exports of the state that it claims. The file is none of them: it was not found by its hash.
+    is_listed: whether the files of each state that it claims are known. It is none of them: its hash did not find it.
     """
-    way = "the digests inside it; "
-    if listing is not None:
-        return Verdict([f"{way}its own bytes are none that the listing of {_EXPORTS} names"], is_other=True)
-    path = file.path.parent / CHECKSUMS_NAME
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    digests = {line[_CHECKSUM_WIDTH:]: line[: len(file.sha256)] for line in lines}
-    if file.sha256 in digests.values():
-        return Verdict([f"{way}its own bytes were compared with {CHECKSUMS_NAME} beside it alone"])
-    if file.path.name in digests:
-        return Verdict([f"{way}its own bytes are not those that {CHECKSUMS_NAME} beside it names"], is_other=True)
-    return Verdict([f"{way}its own bytes were not compared, for the listing of {_EXPORTS} is not in DVC's cache"])
+    what, way = f"one of {_EXPORTS}, as it says itself", "the digests inside it; its own bytes"
+    other = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
+    if is_listed:
+        return other, f"{way} are none that the listing of {_EXPORTS} names"
+    sums = path.parent / CHECKSUMS_NAME
+    text = sums.read_text(encoding="utf-8", errors="replace") if sums.is_file() else ""
+    if hashlib.sha256(path.read_bytes()).hexdigest() in text:
+        return what, f"{way} were compared with {CHECKSUMS_NAME} beside it alone"
+    if any(line.endswith((f"  {path.name}", f" *{path.name}")) for line in text.splitlines()):
+        return other, f"{way} are not those that {CHECKSUMS_NAME} beside it names"
+    return what, f"{way} were not compared, for the listing of {_EXPORTS} is not in DVC's cache"
 
 
-def describe_places(matches: Sequence[Match]) -> str:
-    """What a file is in the states that have its bytes."""
-    stages: dict[str, str] = {}  # by path
-    for place in (place for match in matches for place in match.places):
-        stages.setdefault(place.path, place.stage)
-    kinds = [f"{path}, an output{f' of {stage}' if stage else ''}" for path, stage in stages.items()]
-    return "; ".join(kinds) + describe_count(matches)
+def format_states(matches: Sequence[Match], runs: Sequence[LoggedRun], remark: str) -> list[str]:
+    """The newest state, then what each older one has and the newest has not.
 
-
-def describe_claims(verdicts: Sequence[Verdict]) -> str:
-    """What a file is that was found by the digests inside it."""
-    if all(verdict.is_other for verdict in verdicts):
-        claim = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
-    else:
-        claim = f"one of {_EXPORTS}, as it says itself"
-    return claim + describe_count(verdicts)
-
-
-def describe_count(states: Sequence[object]) -> str:
-    """The number of states, as the end of a sentence, if there are several."""
-    return f"; in {len(states)} states, the newest first" if len(states) > 1 else ""
-
-
-def describe_file(file: File) -> list[str]:
-    """The file's size and its digest."""
-    return [*format_field("size", [f"{file.size:,} bytes"]), *format_field("SHA-256", [file.sha256])]
-
-
-def describe_runs(runs: Sequence[LoggedRun]) -> list[str]:
-    """A line for each run, with what is registered of it."""
-    return [", ".join([run.title, *run.versions]) for run in runs] or ["none"]
-
-
-def format_states(states: Sequence[Mapping[str, Sequence[str]]]) -> list[str]:
-    """The lines that all states have, once; then for each state those that differ.
-
-    states: lines by name of the field. Params are compared line by line, other fields as a whole.
+    remark: why there are no runs, if the store was not asked.
     """
-    first, *others = states
-    shared = {
-        name: [line for line in lines if all(line in state[name] for state in others)]
-        if name == "params" or all(state[name] == lines for state in others)
-        else []
-        for name, lines in first.items()
-    }
-    output = [line for name, lines in shared.items() for line in format_field(name, lines)]
-    for number, state in enumerate(states if others else [], start=1):
-        output.append(f"state {number} of {len(states)}")
-        for name, lines in state.items():
-            output += format_field(name, [line for line in lines if line not in shared[name]])
+    first: dict[str, list[str]] = {}
+    output = []
+    for number, match in enumerate(matches, start=1):
+        fields = {
+            "params": [f"{name}: {value}" for name, value in match.params.items()],
+            "dvc.lock": list(dict.fromkeys(f"{path}  md5 {md5}" for _, path, md5 in match.outputs.values())),
+            "commits": match.commits or ["none"],
+            "MLflow": [remark] if remark else [run.title for run in runs if run.state == match.digest] or ["none"],
+        }
+        first = first or fields
+        output += [f"state {number} of {len(matches)}, where it differs"] if number > 1 else []
+        for name, lines in fields.items():
+            output += format_field(name, [line for line in lines if number == 1 or line not in first[name]])
     return output
 
 

@@ -27,6 +27,8 @@ from benchmarks.training import (
 from stages.lib.core.errors import TrainingError
 from stages.lib.core.files import read_json
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = [
     *("lecture", "pipeline"),
     *(("jax", "jax_one_thread") if find_spec("jax") else ()),

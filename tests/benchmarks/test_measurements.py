@@ -87,9 +87,9 @@ def test_reader_that_has_had_enough_is_no_problem(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("problem", "line"),
     [
-        ("DataError('here', expected='a', got='b', do='c')", "bench: here: expected a, got b; c\n"),
+        ("DataError('here', expected='a', got='b', hint='c')", "bench: here: expected a, got b; c\n"),
         ("OSError(28, 'No space left on device', 'result.json')", "bench: result.json: No space left on device; "),
         ("KeyboardInterrupt", "bench: interrupted; nothing was written\n"),
     ],

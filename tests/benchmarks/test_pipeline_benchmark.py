@@ -30,6 +30,8 @@ from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import write_json, write_text
 from stages.lib.core.params import load_params
 
+pytestmark = pytest.mark.slow
+
 # A stage that takes a moment and writes down its times as ours do, and one that needs its output.
 GRAPH = """
 stages:

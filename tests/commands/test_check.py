@@ -85,7 +85,7 @@ def test_sound_folder_has_nothing_to_say(project, shapes):
     assert result.stdout == (
         "check: 120 images in 3 classes; 0 errors stop the pipeline, 0 warn, 0 flagged images; see reports/check\n"
     )
-    assert read_csv(project / "reports/check/suspects/flagged_images.csv") == []
+    assert read_csv(project / "reports/check/flagged_images/flagged_images.csv") == []
 
 
 @pytest.mark.usefixtures("project")
@@ -97,11 +97,11 @@ def test_all_problems_are_listed_at_once(spoilt):
 
     assert result.exit_code == 1
     assert len(stops) == 4
-    assert f"stops: {spoilt}/square/cut.png: expected a whole image" in stops[0]
-    assert f"stops: {spoilt}/square/notes.png: expected a whole image" in stops[1]
-    assert "circle/00.png label_conflicts=1" in stops[2]
-    assert "cross/copy.png label_conflicts=1" in stops[2]
-    assert "square/blank.png contrast=0" in stops[3]
+    assert f"stops: {spoilt}/square/cut.png: not a valid image: " in stops[0]
+    assert f"stops: {spoilt}/square/notes.png: not a valid image: " in stops[1]
+    assert "square/blank.png contrast=0" in stops[2]
+    assert "circle/00.png label_conflicts=1" in stops[3]
+    assert "cross/copy.png label_conflicts=1" in stops[3]
     reported = "\n".join(warns)
     assert "circle/wide.png aspect_robust_z=" in reported
     assert "circle/02.png other_polarity=1" in reported
@@ -112,14 +112,14 @@ def test_all_problems_are_listed_at_once(spoilt):
 def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
     """The list names each flagged image's file, class and reasons; the sheet of images is beside it."""
     run("check", spoilt)
-    flagged_images = {row["file"]: row for row in read_csv(project / "reports/check/suspects/flagged_images.csv")}
+    flagged_images = {row["file"]: row for row in read_csv(project / "reports/check/flagged_images/flagged_images.csv")}
 
     assert flagged_images["square/blank.png"]["class"] == "square"
     assert flagged_images["square/blank.png"]["stops"] == "true"
     assert "contrast 0" in flagged_images["square/blank.png"]["reasons"]
     assert flagged_images["circle/02.png"]["reasons"] == "background unlike most"
     assert flagged_images["cross/copy.png"]["reasons"].endswith("circle/00.png, a circle")
-    assert Image.open(project / "reports/check/suspects/contact_sheet.png").width > 500
+    assert Image.open(project / "reports/check/flagged_images/contact_sheet.png").width > 500
 
 
 def test_check_leaves_the_pipeline_alone(project, shapes):
@@ -141,7 +141,7 @@ def test_folder_without_a_sound_picture_is_told(tmp_path):
     result = run("check", tmp_path / "broken")
 
     assert result.exit_code == 1
-    assert result.stdout.count("expected a whole image") == 2
+    assert result.stdout.count("not a valid image") == 2
     assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 errors stop the pipeline"
 
 
@@ -169,7 +169,7 @@ def test_missing_folder_is_told_in_one_line():
     result = run("check", "nowhere")
 
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[0].startswith("stops: nowhere: expected a folder, or an .npz file, got nothing")
+    assert result.stdout.splitlines()[0].startswith("stops: nowhere: no such folder or .npz file; ")
 
 
 def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, tmp_path):
@@ -186,7 +186,7 @@ def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, 
     assert profiles["made up"]["classes"] == {"left": 30, "middle": 30, "right": 30}
     assert result.exit_code == 0
     assert "expected class_drift of at most 0.1, got 1 of 1 otherwise (class_drift=1.0)" in result.stdout
-    assert "or take them as they are with `pipeline accept`" in result.stdout
+    assert "run `pipeline accept` if these data are as they should be" in result.stdout
 
 
 def test_data_that_was_stopped_is_not_accepted(project):
@@ -196,5 +196,5 @@ def test_data_that_was_stopped_is_not_accepted(project):
     result = run("accept")
 
     assert result.exit_code == 1
-    assert "expected data that passed, got broken rules; correct the data first" in result.stderr
+    assert "the data did not pass `validate`; run `dvc repro validate`" in result.stderr
     assert json.loads((project / "data/accepted.json").read_text(encoding="utf-8")) == {}

@@ -276,9 +276,9 @@ def test_empty_revision_compares_with_nothing(repository):
 
     assert result.exit_code == 0
     assert "no params.yaml and no reports/metrics.json and no reports/parity.json and no dvc.lock" in result.output
-    assert "there is nothing to compare with" in result.output
+    assert "| `train.epochs` | not there | `20` |" in unpad(result.output)
     assert "| accuracy | - | 0.9500 | - |" in unpad(result.output)
-    assert result.output.count("Nothing to compare with.") == 2
+    assert "- train: `models/model.keras` (new)" in result.output
 
 
 def test_revision_without_reports_still_compares_params(empty):
@@ -298,9 +298,10 @@ def test_edited_params_warn_that_reports_are_stale(repository):
     repository.write_params()
     result = repository.report()
 
-    assert [line for line in result.output.splitlines() if "Warning" in line] == [
-        "> **Warning:** dvc.lock does not match `params.yaml: train`: stale reports, run `dvc repro`."
-    ]
+    (warning,) = [line for line in result.output.splitlines() if "Warning" in line]
+
+    assert warning.startswith("> **Warning:** stale reports: `params.yaml: train: it differs from dvc.lock")
+    assert warning.endswith("; run dvc repro`")
 
 
 def test_report_of_another_state_warns_that_it_is_stale(repository):
@@ -308,7 +309,7 @@ def test_report_of_another_state_warns_that_it_is_stale(repository):
     write_json(repository.root / "reports/metrics.json", repository.metrics | {"loss": 0.3})
     result = repository.report()
 
-    assert "does not match `reports/metrics.json`: stale reports" in result.output
+    assert "> **Warning:** stale reports: `reports/metrics.json: expected MD5 " in result.output
 
 
 @pytest.mark.parametrize("revision", ["nonsense", "HEAD:params.yaml", "--all"])
@@ -332,7 +333,7 @@ def test_damaged_lock_in_the_revision_is_one_line(repository):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert ":dvc.lock: expected a valid file, got " in result.stderr
+    assert ":dvc.lock: it is damaged: " in result.stderr
     assert result.stderr.endswith("; choose another revision\n")
     assert result.stderr.count("\n") == 1
 
@@ -343,7 +344,7 @@ def test_subfolder_is_one_line(repository, monkeypatch):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == "report: params.yaml: expected a file, got none; run from the project's root folder\n"
+    assert result.stderr == "report: params.yaml: no such file; run in the project's root folder\n"
 
 
 def test_folder_outside_git_is_one_line(repository):
@@ -352,7 +353,7 @@ def test_folder_outside_git_is_one_line(repository):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
+    assert result.stderr == "report: this folder: it is in no git repository; run in a clone of the project\n"
 
 
 def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkeypatch):
@@ -362,9 +363,9 @@ def test_repository_that_git_refuses_is_told_in_its_own_words(repository, monkey
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "report: this folder: expected a git repository, got git's refusal: fatal: detected dubious ownership in "
+        "report: this folder: git refuses it: fatal: detected dubious ownership in "
         f"repository at '{repository.root}' To add an exception for this directory, call: git config --global --add "
-        f"safe.directory {repository.root}; do what it says and run again\n"
+        f"safe.directory {repository.root}; run again once `git status` works here\n"
     )
 
 
@@ -374,10 +375,7 @@ def test_machine_without_git_is_told(repository, monkeypatch):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert (
-        result.stderr
-        == "report: this folder: expected a git repository, got no `git` on PATH; install git and run again\n"
-    )
+    assert result.stderr == "report: git: it is not on PATH; install git and run again\n"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +394,8 @@ def test_lock_that_is_something_else_is_one_line(repository, text):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("report: dvc.lock: expected a valid file, got ")
+    assert result.stderr.startswith("report: dvc.lock: it is damaged: ")
+    assert result.stderr.endswith("; run `git checkout dvc.lock`\n")
     assert result.stderr.count("\n") == 1
 
 
@@ -407,7 +406,7 @@ def test_missing_report_is_one_line(repository, missing):
     result = repository.report()
 
     assert result.exit_code == 1
-    assert result.stderr == f"report: {missing}: expected a file, got none; run `dvc repro`\n"
+    assert re.fullmatch(f"report: {missing}: no such file; run `dvc repro`.*\n", result.stderr)
 
 
 def test_project_in_a_folder_of_a_repository_is_compared(empty, monkeypatch):
@@ -451,7 +450,7 @@ def test_help_names_the_subcommands_without_importing_them():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert " report Compare params, metrics, parity and outputs with a revision.\n" in unpad(done.stdout)
-    assert " predict Classify charts with an exported model.\n" in unpad(done.stdout)
+    assert " predict Classify images with an exported model.\n" in unpad(done.stdout)
     assert done.stdout.endswith("[]\n")
 
 

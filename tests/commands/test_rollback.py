@@ -329,7 +329,8 @@ def test_champion_whose_run_is_gone_can_be_left(store):
 
 
 FORMER = (
-    "rollback: registered model digits, version {}: expected a former champion ({}), got {}; name another with --to"
+    "rollback: registered model digits, version {}: expected a former champion ({}), got {}; "
+    "name one of these with --to"
 )
 
 
@@ -351,12 +352,24 @@ def test_target_that_is_no_former_champion_is_refused(store, target, got):
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("target", "got"), [("1", "the champion itself"), ("9", "no such version")])
+def test_target_where_there_is_no_former_champion_is_refused(target, got):
+    """Where nobody else ever was champion, the line names none to go back to."""
+    track()
+
+    assert explain("--to", target) == (
+        f"rollback: registered model digits, version {target}: {got}, and there is no former champion to go back to; "
+        "train another model with `dvc repro`"
+    )
+
+
+@pytest.mark.usefixtures("project")
 def test_first_champion_has_none_before():
     """Where there is no earlier champion, nothing moves."""
     store, *_ = track()
 
     assert explain() == (
-        "rollback: registered model digits: expected a champion before the present one, got none; "
+        "rollback: registered model digits: there is no champion before the present one; "
         "keep version 1, or train another"
     )
     assert get_champion(store) == "1"
@@ -367,9 +380,7 @@ def test_model_that_never_had_a_champion_has_none_before():
     """Where nothing was ever promoted, there is nothing to go back to."""
     track(challenger=POOR)
 
-    assert explain() == (
-        "rollback: registered model digits: expected a champion before the present one, got none; run `dvc repro`"
-    )
+    assert explain() == "rollback: registered model digits: it never had a champion; run `dvc repro`"
 
 
 def test_version_without_its_files_is_refused(store):
@@ -379,7 +390,7 @@ def test_version_without_its_files_is_refused(store):
     )
 
     assert explain() == (
-        "rollback: registered model digits, version 2: expected its files, got none where the store looks for them; "
+        "rollback: registered model digits, version 2: its files are not where the store looks for them; "
         "name another with --to"
     )
     assert get_champion(store) == "3"
@@ -393,8 +404,8 @@ def test_store_without_the_model_is_told():
         ensure_experiment(store, "digits")
 
     assert explain() == (
-        "rollback: registered model digits: expected it in the store, got none; "
-        "run `dvc repro`, or correct track.registered_model"
+        "rollback: registered model digits: it is not in the store; "
+        "run `dvc repro`, or set track.registered_model to the name of one that is there"
     )
 
 
@@ -407,7 +418,7 @@ def test_missing_store_is_told_and_never_created(project, monkeypatch, is_given)
     before = sorted(project.iterdir())
 
     assert explain() == (
-        f"rollback: the MLflow store sqlite:///{project / 'mlflow.db'}: expected a file, got none; "
+        f"rollback: the MLflow store sqlite:///{project / 'mlflow.db'}: no such file; "
         "run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
     )
     assert sorted(project.iterdir()) == before
@@ -417,13 +428,13 @@ def test_unusable_store_is_told_with_what_to_run_again(project):
     """A store that does not answer is told in one line that names this command, not another."""
     (project / "mlflow.db").write_bytes(b"not a database at all" * 100)
 
-    assert explain().endswith("put that right, then `pipeline rollback` again")
+    assert explain().endswith("move it away, then `pipeline rollback` again")
 
 
 def test_other_folder_is_told(root):
     """Without params.yaml there is no model to roll back."""
     assert not (root / "params.yaml").exists()
-    assert explain() == "rollback: params.yaml: expected a file, got none; run from the project's root folder"
+    assert explain() == "rollback: params.yaml: no such file; run in the project's root folder"
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "two", "1.5"])

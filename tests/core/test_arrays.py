@@ -1,5 +1,7 @@
 """Arrays come back from disk memory-mapped, and a damaged file is an error of the data."""
 
+import re
+
 import numpy as np
 import pytest
 from samples import make_split
@@ -38,8 +40,11 @@ def test_split_with_labels_missing_is_refused(tmp_path):
     images, labels = make_split(5, seed=0)
     write_split(tmp_path, images, labels[:4])
 
-    with pytest.raises(DataError, match="expected as many labels as images, got 5 images and 4 labels"):
+    with pytest.raises(DataError) as refusal:
         load_split(tmp_path)
+
+    assert refusal.value.where == str(tmp_path)
+    assert (refusal.value.expected, refusal.value.got) == ("as many labels as images", "5 images and 4 labels")
 
 
 @pytest.mark.parametrize(
@@ -88,11 +93,11 @@ def write_scalar(path):
 @pytest.mark.parametrize(
     ("damage", "reported"),
     [
-        (damage_nothing, "expected a file, got none"),
-        (damage_header, "expected a whole .npy array"),
-        (damage_end, "expected a whole .npy array"),
-        (damage_all, "expected a whole .npy array"),
-        (pickle_objects, "expected a whole .npy array"),
+        (damage_nothing, "no such file"),
+        (damage_header, "not a whole .npy array: "),
+        (damage_end, "not a whole .npy array: "),
+        (damage_all, "not a whole .npy array: "),
+        (pickle_objects, "not a whole .npy array: "),
         (write_scalar, "expected one row per image, got a single value"),
     ],
 )
@@ -102,8 +107,11 @@ def test_damaged_array_is_refused_with_its_path(tmp_path, damage, reported):
     np.save(path, np.zeros((3, 6, 8), np.uint8))
     damage(path)
 
-    with pytest.raises(DataError, match=f"images.npy: {reported}.*; run `dvc repro`"):
+    with pytest.raises(DataError) as refusal:
         load_array(path)
+
+    assert (refusal.value.where, refusal.value.hint) == (str(path), "run `dvc repro`")
+    assert refusal.value.problem.startswith(reported)
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
@@ -132,7 +140,9 @@ def test_array_that_no_disk_holds_is_refused_before_it_is_made(tmp_path, monkeyp
     """The message has the bytes that are needed and those that are free."""
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(
-        DataError, match=r"expected 1,000,000,000,000,000 bytes free on its disk, got [\d,]+; free some"
-    ):
+    with pytest.raises(DataError) as refusal:
         allocate((10**15,), np.uint8)
+
+    assert refusal.value.expected == "1,000,000,000,000,000 bytes free on its disk"
+    assert re.fullmatch(r"[\d,]+", refusal.value.got)
+    assert refusal.value.hint.startswith("free some (`dvc gc --workspace` ")

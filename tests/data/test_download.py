@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from imports import ROOT
@@ -134,11 +135,12 @@ def server():
 
 
 def explain(mirrors, cache_dir):
-    """The message about a file that could not be had; nothing half-written may be left behind."""
+    """The error about a file that could not be had, which has one line; nothing half-written may be left behind."""
     with pytest.raises(DataError) as caught:
         fetch(FILE, mirrors, cache_dir)
     assert not [name for name in list_files(cache_dir) if "partial" in name]
-    return str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    return caught.value
 
 
 def list_kept(folder):
@@ -187,7 +189,7 @@ def test_two_processes_that_fetch_one_file_do_not_disturb_each_other(server, tmp
         handler.wfile.write(PACKED[40:])
 
     server.answers["/images.gz"] = send_in_halves
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", Path(__file__).parent]))}
     command = [sys.executable, "-c", FETCHING, server.url]
     processes = [
         subprocess.Popen(
@@ -234,9 +236,9 @@ def test_second_mirror_helps_out(server, tmp_path):
 
 PROBLEMS = {
     "empty": (send(b""), f"expected {len(CONTENT)} bytes with SHA-256 {SHA256}, got 0 bytes"),
-    "html": (send(b"<html>Please log in</html>"), "expected a whole gzip file, got Not a gzipped file"),
-    "cut off": (send(PACKED[:-9]), "expected a whole gzip file"),
-    "damaged": (send(PACKED[:30] + b"\xff\xff\xff" + PACKED[33:]), "expected a whole gzip file"),
+    "html": (send(b"<html>Please log in</html>"), "not a whole gzip file: Not a gzipped file"),
+    "cut off": (send(PACKED[:-9]), "not a whole gzip file: "),
+    "damaged": (send(PACKED[:30] + b"\xff\xff\xff" + PACKED[33:]), "not a whole gzip file: "),
     "shorter than told": (send(PACKED[:40], expected=len(PACKED)), "40 bytes read"),
     "reset": (reset_midway, "Connection reset by peer"),
     "other content": (
@@ -264,11 +266,10 @@ PROBLEMS = {
 def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up, answer, reported):
     """Whatever a server does, nothing of it is kept, the message says what it was, and no other host is asked."""
     server.answers["/images.gz"] = answer
-    message = explain([server.url], tmp_path)
+    error = explain([server.url], tmp_path)
 
-    assert reported in message
-    assert message.endswith("; set MNIST_MIRROR to a folder or an URL that has the file")
-    assert len(message.splitlines()) == 1
+    assert reported in error.problem
+    assert error.hint == "set MNIST_MIRROR to a folder or a URL that has the file"
     assert list_kept(tmp_path) == {}
     assert set(looked_up) == {"127.0.0.1"}
 
@@ -278,10 +279,10 @@ def test_answer_without_end_is_given_up(server, tmp_path, monkeypatch, answer):
     """A server that sends a byte whenever a timeout is near is left after a while, and the next mirror is asked."""
     monkeypatch.setattr(download, "_MAX_SECONDS", 0.3)
     server.answers["/images.gz"] = answer
-    message = explain([server.url], tmp_path / "cache")
+    error = explain([server.url], tmp_path / "cache")
     server.answers["/good/images.gz"] = send(PACKED)
 
-    assert "expected the whole file within 0.3 seconds, got no end of it; use another mirror" in message
+    assert error.problem.endswith("it did not send the whole file within 0.3 seconds")
     assert fetch(FILE, [server.url, f"{server.url}/good"], tmp_path / "cache") == CONTENT
     assert list_kept(tmp_path / "cache") == {"images.gz": PACKED}
 
@@ -299,12 +300,13 @@ def test_server_that_is_gone_is_named(server, tmp_path):
     """A refused connection is an error of the mirror."""
     server.stop()
 
-    assert "Connection refused" in explain([server.url], tmp_path)
+    assert "Connection refused" in explain([server.url], tmp_path).problem
 
 
 def test_password_of_a_mirror_is_not_told(server, tmp_path):
     """A mirror's address may hold a password: no message repeats it."""
-    message = explain([server.url.replace("://", "://ann:secret@"), "ftp://ann:secret@mirror.invalid"], tmp_path)
+    mirrors = [server.url.replace("://", "://ann:secret@"), "ftp://ann:secret@mirror.invalid"]
+    message = str(explain(mirrors, tmp_path))
 
     assert "ann:***@" in message
     assert "secret" not in message
@@ -323,7 +325,7 @@ def test_password_of_a_mirror_is_not_told(server, tmp_path):
 )
 def test_unsafe_address_is_refused_before_any_traffic(tmp_path, looked_up, mirror, reported):
     """Plain http is for this machine alone: another host is not even looked up."""
-    assert reported in explain([mirror], tmp_path)
+    assert reported in explain([mirror], tmp_path).problem
     assert looked_up == []
 
 
@@ -332,10 +334,11 @@ def test_every_mirror_is_named_with_its_problem(server, tmp_path):
     server.answers["/images.gz"] = reset_midway
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "images.gz").write_bytes(b"")
-    message = explain([str(tmp_path / "none"), server.url, "http://mirror.invalid"], tmp_path / "cache")
-    problems = message.partition("got ")[2].split(" | ")
+    error = explain([str(tmp_path / "none"), server.url, "http://mirror.invalid"], tmp_path / "cache")
+    summary, _, reasons = error.problem.partition(": ")
+    problems = reasons.split(" | ")
 
-    assert message.startswith("images.gz: expected a good copy in the cache or on a mirror, got ")
+    assert (error.where, summary) == ("images.gz", "no good copy in the cache or on a mirror")
     assert len(problems) == 4
     for place, problem in zip(
         ("cache/images.gz", "none: ", server.url, "http://mirror.invalid"), problems, strict=True

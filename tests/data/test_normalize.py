@@ -115,8 +115,14 @@ def test_validation_fraction_0_trains_on_all(tmp_path):
 
 def test_validation_fraction_that_leaves_no_training_image_is_refused(tmp_path):
     """A share below 1 that rounds to all images leaves nothing to learn from."""
-    with pytest.raises(DataError, match="validation_fraction: expected images to be left to train on, got all 60 set"):
+    with pytest.raises(DataError) as refusal:
         write_normalized(tmp_path, validation_fraction=0.999)
+
+    assert refusal.value.args == (
+        "normalize.validation_fraction",
+        "all 60 images are set aside, and none is left to train on",
+        "lower it",
+    )
 
 
 def test_one_grey_level_is_refused(tmp_path):
@@ -125,8 +131,10 @@ def test_one_grey_level_is_refused(tmp_path):
     dataset.train.images[:] = 7
     write_raw(tmp_path, dataset)
 
-    with pytest.raises(DataError, match="expected pixels that differ, got one grey level"):
+    with pytest.raises(DataError) as refusal:
         write_normalized(tmp_path, method="standardize")
+
+    assert (refusal.value.where, refusal.value.problem) == ("data/raw/train", "every pixel has the same grey level")
 
 
 def test_data_that_is_reported_broken_is_refused(tmp_path):
@@ -134,8 +142,10 @@ def test_data_that_is_reported_broken_is_refused(tmp_path):
     params = normalize.NormalizeParams(method="scale", validation_fraction=0.2, seed=0)
     report_path = write_report(tmp_path, success=False)
 
-    with pytest.raises(DataError, match=r"validation\.json: expected valid data, got broken expectations"):
+    with pytest.raises(DataError) as refusal:
         normalize.run(params, write_raw(tmp_path), report_path, tmp_path / "data/normalized")
+
+    assert (refusal.value.where, refusal.value.problem) == (str(report_path), "the data did not pass `validate`")
     assert not (tmp_path / "data/normalized").exists()
 
 

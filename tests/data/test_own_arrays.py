@@ -1,6 +1,7 @@
 """A person's own arrays come back whole, and everything that is wrong with them is said at once."""
 
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -35,6 +36,12 @@ def test_own_images_come_back(own, tmp_path):
     assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
 
 
+GREY = "uint8 (N, H, W), grey levels 0..255"
+
+
+GREY = "uint8 (N, H, W), grey levels 0..255"
+
+
 def drop(own):
     (own / "t10k-labels-idx1-ubyte.gz").unlink()
 
@@ -51,20 +58,25 @@ def mix_up(own):
 
 
 @pytest.mark.parametrize(
-    ("change", "reported"),
+    ("change", "where", "expected", "got"),
     [
-        (drop, "ingest.path: own: expected .+ one IDX file of the test split's labels, such as .+, got none of them"),
-        (add_another, "of the train split's images, .+, got train-images-idx3-ubyte, train-images.idx3-ubyte; put it"),
-        (mix_up, "own: train: expected as many labels as images, got 60 images and 59 labels"),
+        (drop, "ingest.path: own", "one IDX file of the test split's labels, such as t10k-labels-", "none of them"),
+        (
+            *(add_another, "ingest.path: own", "one IDX file of the train split's images, such as train-images-"),
+            "train-images-idx3-ubyte, train-images.idx3-ubyte",
+        ),
+        (mix_up, "own: train", "as many labels as images", "60 images and 59 labels"),
     ],
     ids=["missing", "twice", "counts"],
 )
-def test_own_files_that_do_not_fit_are_refused(own, change, reported):
+def test_own_files_that_do_not_fit_are_refused(own, change, where, expected, got):
     """Which file of which split is missing, there twice or of another length is said."""
     change(own)
-
-    with pytest.raises(DataError, match=reported):
+    with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
+
+    assert (refusal.value.causes[0].where, refusal.value.causes[0].got) == (where, got)
+    assert expected in refusal.value.causes[0].expected
 
 
 @pytest.mark.usefixtures("own")
@@ -82,31 +94,44 @@ def test_own_arrays_in_npz_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "reported"),
+    ("arrays", "where", "expected", "got"),
     [
-        ({"x_train": np.zeros((2, 3, 3), np.uint8)}, "expected an array y_train, got x_train; name the arrays so"),
-        ({"x_train": np.zeros((2, 3, 3))}, r"train: images: expected uint8 \(N, H, W\), .+, got float64 \(2, 3, 3\)"),
-        ({"x_train": np.zeros((2, 3, 3, 3), np.uint8)}, r"train: images: expected uint8 .+, got uint8 \(2, 3, 3, 3\)"),
-        ({"y_train": np.array([0.0, 1.0])}, "train: labels: expected whole numbers from 0 on, got float64"),
-        ({"y_train": np.array([-1, 1])}, "train: labels: expected whole numbers from 0 on, got int64"),
-        ({"y_train": np.array([{}, {}], object)}, "y_train: expected 16 bytes of plain values in C order, got objects"),
+        ({"x_train": np.zeros((2, 3, 3))}, "train: images", GREY, "float64 (2, 3, 3)"),
+        ({"x_train": np.zeros((2, 3, 3, 3), np.uint8)}, "train: images", GREY, "uint8 (2, 3, 3, 3)"),
+        ({"y_train": np.array([0.0, 1.0])}, "train: labels", "whole numbers from 0 on", "float64"),
+        ({"y_train": np.array([-1, 1])}, "train: labels", "whole numbers from 0 on", "-1"),
+        ({"y_train": np.array([{}, {}], object)}, "y_train", "16 bytes of plain values in C order", "objects"),
         (
-            {"y_train": np.array([0, 10**15])},
-            "labels: expected class ids below 256, .+, got 1,000,000,000,000,000; number",
+            *({"y_train": np.array([0, 10**15])}, "labels"),
+            *("class ids below 256, of which each may have an image", "1,000,000,000,000,000"),
         ),
-        ({"y_train": np.array([0, 1, 1])}, "train: expected as many labels as images, got 2 images and 3 labels"),
+        ({"y_train": np.array([0, 1, 1])}, "train", "as many labels as images", "2 images and 3 labels"),
     ],
-    ids=["missing", "float", "colour", "float labels", "negative", "pickled", "huge class", "counts"],
+    ids=["float", "colour", "float labels", "negative", "pickled", "huge class", "counts"],
 )
-@pytest.mark.usefixtures("own")
-def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(tmp_path, arrays, reported):
+def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(own, arrays, where, expected, got):
     """What the arrays hold is said, and nothing is unpickled."""
     valid = {"x": np.zeros((2, 3, 3), np.uint8), "y": np.array([0, 1])}
     rest = {f"{name}_{split}": array for name, array in valid.items() for split in ("train", "test")}
-    np.savez(tmp_path / "own.npz", **(arrays if "got x_train" in reported else rest | arrays))
-
-    with pytest.raises(DataError, match=reported):
+    np.savez(own.with_name("own.npz"), **(rest | arrays))
+    with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)
+
+    assert refusal.value.where.endswith(f"own.npz: {where}")
+    assert (refusal.value.expected, refusal.value.got) == (expected, got)
+
+
+@pytest.mark.usefixtures("own")
+def test_arrays_that_are_missing_are_named(tmp_path):
+    """Each array that is not there is told, with those that are, and with the names that all should have."""
+    np.savez(tmp_path / "own.npz", x_train=np.zeros((2, 3, 3), np.uint8))
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+    assert [(cause.expected, cause.got, cause.hint) for cause in refusal.value.causes] == [
+        (f"an array {name}", "x_train", "name the arrays x_train, y_train, x_test, y_test")
+        for name in ("y_train", "x_test", "y_test")
+    ]
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda _: b"text"], ids=["cut off", "text"])
@@ -116,8 +141,11 @@ def test_damaged_npz_is_refused(tmp_path, damage):
     np.savez(tmp_path / "whole.npz", x_train=np.zeros(3))
     (tmp_path / "own.npz").write_bytes(damage((tmp_path / "whole.npz").read_bytes()))
 
-    with pytest.raises(DataError, match=r"own\.npz: expected a whole \.npz file, got"):
+    with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)
+
+    assert (refusal.value.where, refusal.value.hint) == (str(tmp_path / "own.npz"), "save it again with numpy.savez")
+    assert refusal.value.problem.startswith("not a whole .npz file: ")
 
 
 def pack(content=b"no array", compression=zipfile.ZIP_STORED):
@@ -164,14 +192,11 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
 @pytest.mark.parametrize(
     ("content", "reported"),
     [
-        (pack(), r"own\.npz: x_train: expected the header of a \.npy array, got"),
-        (
-            pack(format_npy(IMAGES), zipfile.ZIP_BZIP2),
-            r"x_train: expected a member as numpy\.savez packs it, got another",
-        ),
-        (encrypt(pack(format_npy(IMAGES))), r"expected a whole \.npz file, got .+ is encrypted"),
+        (pack(), r"no header of a \.npy array: "),
+        (pack(format_npy(IMAGES), zipfile.ZIP_BZIP2), r"it is compressed by another method than numpy\.savez has"),
+        (encrypt(pack(format_npy(IMAGES))), r"not a whole \.npz file: .+ is encrypted"),
         (pack(format_npy(np.asfortranarray(IMAGES))[:-1]), "expected 36 bytes of plain values in C order, got"),
-        (pack(format_npy(IMAGES.transpose())), "expected 36 bytes .+, got values in Fortran's order; write numpy"),
+        (pack(format_npy(IMAGES.transpose())), "expected 36 bytes .+, got values in Fortran's order"),
         (pack(format_npy(IMAGES) + b"more"), "expected 36 bytes of plain values in C order, got 40 bytes"),
         (
             claim(pack(format_npy(IMAGES)[:-9], zipfile.ZIP_DEFLATED), 9),
@@ -179,14 +204,14 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
         ),
         (pack(format_npy(np.zeros(3, "V0"))), "expected 0 bytes of plain values in C order"),
         (pack(promise((-2, -3)) + bytes(6)), r"expected a shape of no negative sizes, got \(-2, -3\)"),
-        (pack(promise((9,), 1 << 24), zipfile.ZIP_DEFLATED), r"expected the header of a \.npy array, got"),
+        (pack(promise((9,), 1 << 24), zipfile.ZIP_DEFLATED), r"no header of a \.npy array: "),
         (
             pack(promise((1 << 60,)), zipfile.ZIP_DEFLATED),
             "expected 1152921504606846976 bytes of plain values .+ got 0",
         ),
         (
             claim(pack(promise((1 << 31,)), zipfile.ZIP_DEFLATED), 1 << 31),
-            "at most .+ bytes in so short a file, got one",
+            "expected at most .+ bytes in so short a file, got 2,147,",
         ),
     ],
     ids=[
@@ -207,9 +232,13 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
 def test_odd_member_of_an_npz_is_refused(tmp_path, content, reported):
     """A member that numpy did not write so, or that unpacks to another size than it says, is told by its name."""
     (tmp_path / "own.npz").write_bytes(content)
-
-    with pytest.raises(DataError, match=reported):
+    with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)
+    problem = refusal.value.causes[0]  # the three other arrays are missing
+
+    assert problem.where in (str(tmp_path / "own.npz"), f"{tmp_path / 'own.npz'}: x_train")
+    assert re.match(reported, problem.problem)
+    assert problem.hint.startswith("save ")
 
 
 def test_all_problems_of_own_files_are_told_at_once(own):
@@ -219,18 +248,18 @@ def test_all_problems_of_own_files_are_told_at_once(own):
         path.write_bytes(b"<html>")
     with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
-    problems = str(refusal.value).split("; also ")
 
-    assert [problem.rpartition("; ")[0].rpartition(", ")[2] for problem in problems] == [
-        "got 3c68746d",
-        "got 3c68746d",
-        "got none of them",
-    ]
+    assert [cause.got for cause in refusal.value.causes] == ["3c68746d", "3c68746d", "none of them"]
 
 
 def test_path_that_is_not_there_is_refused(tmp_path, monkeypatch):
-    """The message names the parameter and the path."""
+    """The message names the path, and the parameter and the argument that it may come from."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-
-    with pytest.raises(DataError, match=r"own: expected a folder, or an \.npz file, got nothing; correct ingest\.path"):
+    with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
+
+    assert refusal.value.args == (
+        "own",
+        "no such folder or .npz file",
+        "set ingest.path, or the argument of `pipeline check`, to where your images are",
+    )

@@ -14,7 +14,7 @@ from stages.lib.exports.model_metadata import read_onnx_metadata
 
 pytestmark = pytest.mark.slow
 
-CLASSES = ("null", "eins & nur eins", "zwei")
+CLASSES = ("null", "=1+1 & nur eins", "zwei")
 COUNT = 80
 SETTINGS = ("-S", "ingest.dataset=folder", "-S", "normalize.method=standardize")
 
@@ -35,7 +35,7 @@ def pictures(tmp_path_factory, digits):
 def project(tmp_path_factory, pictures):
     """A clone in which an experiment ran on that folder."""
     project = Project.clone(tmp_path_factory.mktemp("clone"))
-    # As the README types it; two kinds of export are enough here.
+    # As the documents type it; two kinds of export are enough here.
     project.set_param("export.artifacts", ["onnx_float32", "tflite_int8"])
     project.run("git", "commit", "--quiet", "--all", "--message", "Export less")
     project.run("dvc", "exp", "run", *SETTINGS, "-S", f"ingest.path={pictures}")
@@ -43,7 +43,7 @@ def project(tmp_path_factory, pictures):
 
 
 def test_network_learns_them(project):
-    """The committed settings and the README's one serve for some hundred images."""
+    """The committed settings and the documented one serve for some hundred images."""
     metrics = read_json(project.root / "reports/metrics.json")
 
     assert metrics["accepted"] is True
@@ -58,6 +58,8 @@ def test_class_names_travel_everywhere(project):
     assert read_json(project.root / "data/raw/dataset.json")["class_names"] == names
     assert sorted(read_json(project.root / "reports/metrics.json")["classes"]) == names
     assert {row["actual"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")} == set(names)
+    assert "'=1+1 & nur eins/" in project.read("data/raw/test/files.csv")
+    assert "\n=" not in project.read("data/raw/test/files.csv") + project.read("reports/evaluation/predictions.csv")
     assert read_onnx_metadata(model)["class_names"] == names
     assert all(f'"{name}"' in project.read("models/export/c/model_int8.c") for name in names)
 

@@ -42,11 +42,11 @@ def flip(content, place):
 
 
 def refuse(path):
-    """The one line by which a file is refused."""
+    """The error by which a file is refused, whose line is one."""
     with pytest.raises(ExportError) as refusal:
         read_whole(path)
     assert "\n" not in str(refusal.value)
-    return str(refusal.value)
+    return refusal.value
 
 
 def test_coreutils_accept_what_was_written(export_dir):
@@ -115,12 +115,12 @@ def test_damaged_file_is_refused(export_dir, damaged):
     """A single other bit is told, with both digests, the length that came, and what to do."""
     path = export_dir / "model.onnx"
     path.write_bytes(damaged)
+    error = refuse(path)
 
-    assert refuse(path) == (
-        f"{path}: expected a whole model, SHA-256 {hashlib.sha256(CONTENTS['model.onnx']).hexdigest()[:12]}…, "
-        f"got {hashlib.sha256(damaged).hexdigest()[:12]}… ({len(damaged)} bytes); "
-        "copy it again, or `dvc checkout models/export --force`"
-    )
+    assert error.where == str(path)
+    assert error.expected == f"a whole model, SHA-256 {hashlib.sha256(CONTENTS['model.onnx']).hexdigest()[:12]}…"
+    assert error.got == f"{hashlib.sha256(damaged).hexdigest()[:12]}… ({len(damaged)} bytes)"
+    assert error.hint == "copy it again, or `dvc checkout models/export --force`"
 
 
 LINE = f"{hashlib.sha256(CONTENTS['model.onnx']).hexdigest()}  model.onnx\n".encode()
@@ -145,10 +145,14 @@ def test_file_without_its_digest_is_refused(export_dir, listed):
         list_path.write_bytes(listed)
     path = export_dir / "model.onnx"
 
-    assert refuse(path) == (
-        f"{path}: expected its SHA-256 in SHA256SUMS beside it, got none; "
-        "copy that file, too, from where the model came from: it tells whether the model is whole"
+    assert refuse(path).args == (
+        str(path),
+        "there is no SHA-256 of it in SHA256SUMS beside it, which tells whether it is whole",
+        "copy that file, too, from where the model came from",
     )
+
+
+NAME_ONE = "name a model, such as models/export/model.onnx"
 
 
 def test_missing_file_is_told_though_its_digest_is_there(export_dir):
@@ -156,21 +160,21 @@ def test_missing_file_is_told_though_its_digest_is_there(export_dir):
     path = export_dir / "model.onnx"
     path.unlink()
 
-    assert refuse(path) == f"{path}: expected a file, got none; name another"
+    assert refuse(path).args == (str(path), "no such file", NAME_ONE)
 
 
 def test_file_in_a_missing_folder_is_told(tmp_path):
     """A path that leads nowhere is a missing file."""
     path = tmp_path / "none" / "model.onnx"
 
-    assert refuse(path) == f"{path}: expected a file, got none; name another"
+    assert refuse(path).args == (str(path), "no such file", NAME_ONE)
 
 
 def test_folder_in_place_of_the_file_is_told(export_dir):
     """A folder is no model."""
     path = export_dir / "c"
 
-    assert refuse(path) == f"{path}: expected a file, got Is a directory; name another"
+    assert refuse(path).args == (str(path), "no such file", NAME_ONE)
 
 
 def test_list_that_cannot_be_read_is_told_by_its_name(export_dir):
@@ -179,4 +183,8 @@ def test_list_that_cannot_be_read_is_told_by_its_name(export_dir):
     list_path.unlink()
     list_path.mkdir()
 
-    assert refuse(export_dir / "model.onnx") == f"{list_path}: expected a file, got Is a directory; copy it again"
+    assert refuse(export_dir / "model.onnx").args == (
+        str(list_path),
+        "cannot be read: Is a directory",
+        "something else has this name: move that away and run again",
+    )

@@ -1,8 +1,7 @@
-"""Every exported model answers as Keras does in every runtime that can run it."""
+"""Every exported model answers as Keras does in every runtime that can run it: on digits, MNIST and odd images."""
 
 import shutil
 import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from imports import ROOT
+from runs import list_runs, needs_micro
 from samples import list_files, run_python
 
 from stages import export, ingest, normalize, train, validate
@@ -25,23 +25,17 @@ from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.conversion import fold_normalization
 from stages.lib.exports.lineage import digest_params
 from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
-from stages.lib.exports.parity_matrix import find_unsupported_reason
-from stages.lib.exports.runtimes import find_runtimes, load_predictor
-from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
+from stages.lib.exports.runtimes import load_predictor
+from stages.lib.exports.tflite_micro import MISSING_MICRO
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.prediction import predict_in_batches
 
 FLOAT_EXPORTS = ["model.onnx", "model.tflite"]
 EXPORTS = list(FILES.values())
 TFLITE_EXPORTS = [name for name in EXPORTS if name.endswith(".tflite")]
-RUNS = [
-    (name, runtime)
-    for name in EXPORTS
-    for runtime in find_runtimes(Path(name))
-    if not find_unsupported_reason(name, runtime)
-]
-FLOAT_RUNS = [(name, runtime) for name, runtime in RUNS if name in FLOAT_EXPORTS]
-# The largest |Δp| against Keras on digits, MNIST and images unlike any digit.
+RUNS = list_runs(EXPORTS)
+FLOAT_RUNS = list_runs(FLOAT_EXPORTS)
+# The largest |Δp| against Keras on digits and MNIST, and on images unlike any digit but for INT8_ON_MNIST.
 TOLERANCES = {
     # Rounding in another order of sums: 1e-6 to 4e-6 measured on digits and MNIST.
     "model.onnx": 1e-5,
@@ -54,15 +48,19 @@ TOLERANCES = {
     "model_int8.onnx": 0.15,
     "model_int8.tflite": 0.15,
 }
-HASHED_REPORTS = ["parity.json", "parity.md", "parity.png", "disagreements.png"]
+# int8 clips what is beyond the ranges of its calibration images. Networks trained on digits stay within them whatever
+# the image; of those trained on MNIST a white image's probabilities were 0.81 off, and random pixels' 0.65 to 0.71.
+INT8_ON_MNIST = "int8 is calibrated on MNIST: images unlike it are clipped, and no tolerance holds for them"
+HASHED_REPORTS = ["parity.json", "parity/parity.md", "parity/parity.png", "parity/disagreements.png"]
 # Floats sum to 1 up to rounding; ten values in steps of 1/256 are half a step off each at the most.
 PROBABILITY_SUM_TOLERANCES = dict.fromkeys(EXPORTS, 1e-5) | {"model_int8.tflite": 5 / 256}
 
 
 class Exported(NamedTuple):
-    """A project folder in which the pipeline has run up to `export`, and the network in it."""
+    """A project folder in which the pipeline has run up to `export`, its data set's name, and the network in it."""
 
     root: object
+    dataset: str
     network: object
 
     def predict(self, name, runtime, images, batch_size=1000):
@@ -75,24 +73,30 @@ class Exported(NamedTuple):
         return predict_in_batches(self.network, read_normalization(dataset).apply(images))
 
 
-def run_until_export(root, method):
-    """The pipeline's own stages on digits, in a folder of their own, with the project's params."""
+def run_until_export(root, method, mnist=None):
+    """The pipeline's own stages with the project's params, in a folder of their own: on digits, or on `mnist`."""
     raw_dir, data_dir = root / "data/raw", root / "data/normalized"
     model_path, reports_dir = root / "models/model.keras", root / "reports"
     normalize_params = load_section("normalize", normalize.NormalizeParams).model_copy(update={"method": method})
-    ingest.run(load_section("ingest", ingest.IngestParams), raw_dir)
+    if mnist:
+        ingest.write_dataset(mnist, "mnist", raw_dir)
+    else:
+        ingest.run(load_section("ingest", ingest.IngestParams), raw_dir)
     write_json(root / "data/accepted.json", {})
     validate.run(load_section("validate", validate.ValidateParams), raw_dir, root / "data/accepted.json", reports_dir)
     normalize.run(normalize_params, raw_dir, reports_dir / "validation.json", data_dir)
     train.run(load_section("train", train.TrainParams), data_dir, model_path, reports_dir / "history.csv")
     export_params = load_section("export", export.ExportParams)
     export.run(export_params, data_dir, raw_dir, model_path, root / "models/export", reports_dir)
-    return Exported(root, keras.saving.load_model(model_path))
+    return Exported(root, "mnist" if mnist else "digits", keras.saving.load_model(model_path))
 
 
-@pytest.fixture(scope="module", params=["scale", "standardize"])
+@pytest.fixture(scope="module", params=["scale", "standardize", pytest.param("mnist", marks=pytest.mark.slow)])
 def exported(request, tmp_path_factory):
-    return run_until_export(tmp_path_factory.mktemp(request.param), request.param)
+    root = tmp_path_factory.mktemp(request.param)
+    if request.param == "mnist":
+        return run_until_export(root, "scale", request.getfixturevalue("mnist"))
+    return run_until_export(root, request.param)
 
 
 def make_images(kind):
@@ -117,6 +121,8 @@ def test_float_export_matches_keras_on_the_test_split(exported, name, runtime, b
 @pytest.mark.parametrize(("name", "runtime"), RUNS)
 def test_export_keeps_its_budget_and_decided_classes(exported, name, runtime, kind, batch_size):
     """Each export is within its tolerance of Keras; its class differs only where Keras held two classes close."""
+    if exported.dataset == "mnist" and "int8" in name and kind in ("white", "random"):
+        pytest.skip(INT8_ON_MNIST)
     images = load_array(exported.root / "data/raw/test/images.npy") if kind == "test" else make_images(kind)
     reference, actual = exported.refer(images), exported.predict(name, runtime, images, batch_size)
     differs = actual.argmax(axis=1) != reference.argmax(axis=1)
@@ -170,8 +176,8 @@ def test_what_is_no_raw_image_is_refused_in_one_line(exported, name, runtime, im
     with pytest.raises(DataError) as refusal:
         predict(images)
 
-    assert "expected uint8 of shape (N, 28, 28), N at least 1" in str(refusal.value)
-    assert f"got {images.dtype} of shape {images.shape}" in str(refusal.value)
+    assert refusal.value.expected == "uint8 of shape (N, 28, 28), N at least 1"
+    assert refusal.value.got == f"{images.dtype} of shape {images.shape}"
     assert "\n" not in str(refusal.value)
 
 
@@ -297,7 +303,7 @@ def test_exports_are_the_same_bytes_without_tensorflow_lite_micro(exported, tmp_
     assert measured["runtimes"]["model_int8.tflite"]["tflite_micro"] == {"not_run": MISSING_MICRO}
 
 
-@pytest.mark.skipif(not HAS_MICRO, reason="tflite-micro has no wheel for this platform")
+@needs_micro
 def test_what_tensorflow_lite_micro_measures_is_kept(exported):
     """Its arena and its counts are in the file that nothing hashes."""
     measured = read_json(exported.root / "reports/parity_measured.json")
@@ -311,10 +317,10 @@ def test_what_tensorflow_lite_micro_measures_is_kept(exported):
 def test_calibration_images_are_of_the_training_split_alone(exported):
     """int8 is calibrated on images that the network was trained on, never on validation or test images."""
     root = exported.root
-    images = export.choose_calibration_images(root / "data/normalized", root / "data/raw", 10_000)
-    raw = load_array(root / "data/raw/train/images.npy")
+    rows = load_array(root / "data/normalized/train/rows.npy")
+    images = export.choose_calibration_images(root / "data/normalized", root / "data/raw", len(rows))
 
-    assert np.array_equal(images, raw[load_array(root / "data/normalized/train/rows.npy")])
+    assert np.array_equal(images, load_array(root / "data/raw/train/images.npy")[rows])
 
 
 def test_wrong_normalization_is_found(exported, tmp_path):
@@ -328,11 +334,12 @@ def test_wrong_normalization_is_found(exported, tmp_path):
         (data_dir / name).symlink_to(root / "data/normalized" / name)
     write_json(data_dir / "dataset.json", dataset)
     params = load_section("export", export.ExportParams)
-    message = r"model\.onnx in ONNX Runtime: expected \|Δp\| of at most 1e-05 against Keras"
-    with pytest.raises(ExportError, match=message) as refusal:
+    with pytest.raises(ExportError) as refusal:
         export.run(params, data_dir, root / "data/raw", root / "models/model.keras", tmp_path / "export", tmp_path)
 
     assert "\n" not in str(refusal.value)
+    assert refusal.value.causes[0].where == "model.onnx in ONNX Runtime"
+    assert refusal.value.causes[0].expected.startswith("|Δp| of at most 1e-05 against Keras")
     assert not (tmp_path / "export").exists()
     assert read_json(tmp_path / "parity.json")["model.onnx"]["within_budget"] is False
 
@@ -355,17 +362,18 @@ def test_flipped_bit_is_refused_in_one_line(exported, tmp_path, name, byte):
     content = bytearray((tmp_path / "export" / name).read_bytes())
     content[byte % len(content)] ^= 1
     (tmp_path / "export" / name).write_bytes(content)
-    with pytest.raises(ExportError, match=r"expected a whole model, SHA-256 .+, got ") as refusal:
+    with pytest.raises(ExportError) as refusal:
         load_predictor(tmp_path / "export" / name)
 
+    assert refusal.value.expected.startswith("a whole model, SHA-256 ")
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.onnx", b"", "expected a model that ONNX Runtime runs"),
-        ("model.tflite", b"TFL3", "expected a model that LiteRT runs"),
+        ("model.onnx", b"", "ONNX Runtime cannot run it: "),
+        ("model.tflite", b"TFL3", "LiteRT cannot run it: "),
         ("model.h5", b"", "expected a .onnx or .tflite file, got .h5"),
     ],
 )
@@ -376,7 +384,7 @@ def test_file_that_is_no_model_is_refused_in_one_line(tmp_path, name, content, m
     with pytest.raises(ExportError) as refusal:
         load_predictor(tmp_path / name)
 
-    assert message in str(refusal.value)
+    assert refusal.value.problem.startswith(message)
     assert "\n" not in str(refusal.value)
 
 
@@ -415,13 +423,14 @@ def test_int8_export_beyond_a_microcontroller_is_no_output(exported, tmp_path, l
     params = load_section("export", export.ExportParams)
     tight = params.model_copy(update={"microcontroller": params.microcontroller.model_copy(update=limit)})
     root = exported.root
-    with pytest.raises(ExportError, match="the int8 export on a microcontroller: expected an arena of at most"):
+    with pytest.raises(ExportError) as refusal:
         export.run(
             tight,
             *(root / "data/normalized", root / "data/raw", root / "models/model.keras"),
             *(tmp_path / "export", tmp_path),
         )
 
+    assert refusal.value.where == "the int8 export on a microcontroller"
     assert not (tmp_path / "export").exists()
     assert read_json(tmp_path / "parity.json")["model_int8.tflite"]["within_budget"] is False
 

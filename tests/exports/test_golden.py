@@ -9,12 +9,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import load_from_string
 from onnx.reference import ReferenceEvaluator
+from runs import list_runs
 from samples import CLASS_NAMES, IMAGE_SIZE
 
 from stages.lib.core.arrays import Split
 from stages.lib.core.files import read_json, write_json
 from stages.lib.exports.golden import Golden, describe_golden, find_golden
-from stages.lib.exports.parity_matrix import NOT_FOR_MICRO
 from stages.lib.exports.runtimes import find_runtimes
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.microcontroller.integer_reference import IntegerReference
@@ -34,12 +34,7 @@ MAX_ABS_ERRORS = {
     "model_dynamic_range.tflite": 0.01,
     INT8: 0.02,
 }
-RUNS = [
-    (name, runtime)
-    for name in MAX_ABS_ERRORS
-    for runtime in find_runtimes(Path(name))
-    if runtime != "tflite_micro" or name not in NOT_FOR_MICRO
-]
+RUNS = list_runs(MAX_ABS_ERRORS)
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +186,6 @@ def test_class_names_are_by_label():
 @pytest.mark.parametrize(("name", "runtime"), RUNS)
 def test_export_passes_in_the_hands_of_a_stranger(small_model, golden_path, name, runtime):
     """With the JSON file, the model's file and the runtime alone, every export is found to answer as it should."""
-    if runtime == "tflite_micro" and not HAS_MICRO:
-        pytest.skip("tflite_micro has no wheel for this platform")
-
     assert check_as_a_stranger(read_json(golden_path), name, small_model.exports[name], runtime)
 
 

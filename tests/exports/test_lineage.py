@@ -6,14 +6,13 @@ import tracemalloc
 
 import onnx
 import pytest
-from ai_edge_litert import schema_py_generated as schema
+from empty_models import write_onnx, write_tflite
 from imports import ROOT
-from onnx import TensorProto, helper
+from onnx import helper
 
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.params import load_params
 from stages.lib.exports.lineage import MODEL_SECTIONS, Upstream, digest_params, read_upstream
-from stages.lib.exports.model_metadata import add_onnx_metadata, add_tflite_metadata
 
 UPSTREAM = Upstream(params="1" * 64, data="2" * 32 + ".dir", model="3" * 32)
 PARAMS = {
@@ -23,27 +22,6 @@ PARAMS = {
     "train": {"hidden_units": [20], "learning_rate": 0.001},
     "export": {"opset": 18, "max_abs_error": {"onnx": 1e-05}},
 }
-
-
-def write_onnx(path, metadata):
-    """The smallest ONNX model there is, with this metadata."""
-    value = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch"])
-    model = helper.make_model(helper.make_graph([], "nothing", [value], [value]))
-    add_onnx_metadata(model, metadata)
-    onnx.save(model, path)
-    return path
-
-
-def write_tflite(path, metadata):
-    """The smallest TFLite model there is, with this metadata."""
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs = 3, [], []
-    model.buffers, model.metadata = [schema.BufferT()], []
-    builder = schema.flatbuffers.Builder()
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    path.write_bytes(add_tflite_metadata(bytes(builder.Output()), metadata))
-    return path
-
 
 WRITERS = {"onnx": write_onnx, "tflite": write_tflite}
 each_format = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -89,7 +67,11 @@ def test_missing_section_is_one_line(section):
     with pytest.raises(ParamsError) as refusal:
         digest_params(params)
 
-    assert str(refusal.value) == f"params.yaml: {section}: expected a section, got none; add it"
+    assert refusal.value.args == (
+        f"params.yaml: {section}",
+        "no such section",
+        "copy it from `git show HEAD:./params.yaml`",
+    )
 
 
 @each_format

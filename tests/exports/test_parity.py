@@ -90,6 +90,15 @@ def test_other_class_is_a_tie_where_the_reference_is_undecided(row, by, ties):
     assert (parity.different, parity.same_class, parity.ties) == ([row], 2, ties)
 
 
+@pytest.mark.parametrize(("distance", "same_class"), [(0.0, 1), (2.0**-17, 1), (2.0**-16, 0)])
+def test_classes_that_rounding_alone_tells_apart_are_both_right(distance, same_class):
+    """Up to 1e-5 apart in the reference, either class is its answer: another processor may round to either."""
+    reference = np.array([[0.5 + distance, 0.5]], np.float32)
+    parity = compare(reference, reference[:, ::-1], np.array([0]), BUDGET)
+
+    assert (parity.same_class, parity.accuracy) == (same_class, same_class)
+
+
 @pytest.mark.parametrize(("budget", "ties"), [(0.0625, 1), (0.0624, 0)])
 def test_tie_ends_at_twice_the_budget(budget, ties):
     """A distance of 0.125 is a tie for a budget of half of it, and for no smaller one."""

@@ -14,7 +14,8 @@ from stages.lib.core.errors import ExportError
 from stages.lib.exports.parity import Budget, compare
 from stages.lib.exports.parity_matrix import (
     NOT_FOR_MICRO,
-    Trial,
+    Comparison,
+    compare_exports,
     describe_exports,
     describe_others,
     draw_disagreements,
@@ -24,7 +25,6 @@ from stages.lib.exports.parity_matrix import (
     measure_errors,
     require_parity,
     tabulate,
-    try_exports,
 )
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
 from stages.lib.exports.tflite_micro import HAS_MICRO
@@ -50,64 +50,66 @@ BUDGET = Budget(max_abs_error=0.05, min_same_class=0.8, max_accuracy_drop=20.0)
 NUDGE = 1e-7
 
 
-def make_trial(export, runtime, moves=None, *, budget=BUDGET, nudge=0.0):
-    """A trial whose answers are the reference's, but in the rows of `moves`, where they are these."""
+def make_comparison(export, runtime, moves=None, *, budget=BUDGET, nudge=0.0):
+    """A comparison whose answers are the reference's, but in the rows of `moves`, where they are these."""
     probabilities = REFERENCE + np.float32(nudge)
     for row, answer in (moves or {}).items():
         probabilities[row] = answer
-    return Trial(export, runtime, budget, "", probabilities, compare(REFERENCE, probabilities, LABELS, budget))
+    return Comparison(export, runtime, budget, "", probabilities, compare(REFERENCE, probabilities, LABELS, budget))
 
 
 def make_obstacle(export, runtime="tflite_micro", unsupported_reason="its CAST takes no uint8"):
-    """A trial that was not run."""
-    return Trial(export, runtime, BUDGET, unsupported_reason, REFERENCE[:0], None)
+    """A comparison that was not run."""
+    return Comparison(export, runtime, BUDGET, unsupported_reason, REFERENCE[:0], None)
 
 
-def make_trials(nudge=0.0):
+def make_comparisons(nudge=0.0):
     """An export that one runtime answers worse than the others, and one that is beyond its budget."""
     return [
-        make_trial("model.tflite", "litert", {9: [0.44, 0.46, 0.1]}, nudge=nudge),
-        make_trial("model.tflite", "litert_builtin", {8: [0.1, 0.46, 0.44], 9: [0.44, 0.46, 0.1]}, nudge=nudge),
+        make_comparison("model.tflite", "litert", {9: [0.44, 0.46, 0.1]}, nudge=nudge),
+        make_comparison("model.tflite", "litert_builtin", {8: [0.1, 0.46, 0.44], 9: [0.44, 0.46, 0.1]}, nudge=nudge),
         make_obstacle("model.tflite"),
-        make_trial("model.onnx", "onnx_runtime", {0: [0.1, 0.8, 0.1]}, nudge=nudge),
-        make_trial("model.onnx", "onnx_reference", nudge=nudge),
+        make_comparison("model.onnx", "onnx_runtime", {0: [0.1, 0.8, 0.1]}, nudge=nudge),
+        make_comparison("model.onnx", "onnx_reference", nudge=nudge),
     ]
 
 
 @pytest.fixture(scope="module")
-def trials(small_model):
+def comparisons(small_model):
     """The small network's exports, each in every runtime for its kind."""
-    return try_exports(small_model.exports, BUDGETS, small_model.reference, small_model.test)
+    return compare_exports(small_model.exports, BUDGETS, small_model.reference, small_model.test)
 
 
-def test_every_export_is_tried_in_every_runtime_for_its_kind(trials, small_model):
+def test_every_export_is_tried_in_every_runtime_for_its_kind(comparisons, small_model):
     """No cell of the matrix is left out: exports in their order, each with its own budget."""
     cells = [(name, runtime) for name in small_model.exports for runtime in find_runtimes(Path(name))]
 
-    assert [(trial.export, trial.runtime) for trial in trials] == cells
+    assert [(comparison.export, comparison.runtime) for comparison in comparisons] == cells
     assert len(cells) == 2 * 2 + 4 * 3
-    assert all(trial.budget is BUDGETS[trial.export] for trial in trials)
+    assert all(comparison.budget is BUDGETS[comparison.export] for comparison in comparisons)
 
 
-def test_cells_hold_answers_or_a_reason(trials, small_model):
+def test_cells_hold_answers_or_a_reason(comparisons, small_model):
     """Where a runtime can run an export there are answers to all images and their parity; elsewhere, why not."""
-    for trial in trials:
-        if trial.unsupported_reason:
-            assert (trial.parity, trial.probabilities.shape) == (None, (0, 3))
+    for comparison in comparisons:
+        if comparison.unsupported_reason:
+            assert (comparison.parity, comparison.probabilities.shape) == (None, (0, 3))
         else:
-            assert trial.parity == compare(
-                small_model.reference, trial.probabilities, small_model.test.labels, trial.budget
+            assert comparison.parity == compare(
+                small_model.reference, comparison.probabilities, small_model.test.labels, comparison.budget
             )
-            assert trial.probabilities.shape == (150, 3)
+            assert comparison.probabilities.shape == (150, 3)
 
 
-def test_obstacles_are_tensorflow_lite_micros_alone(trials):
+def test_obstacles_are_tensorflow_lite_micros_alone(comparisons):
     """Only the runtime of microcontrollers refuses files, and each refusal has its reason."""
     unsupported_reasons = {
-        trial.export: trial.unsupported_reason for trial in trials if trial.runtime == "tflite_micro"
+        comparison.export: comparison.unsupported_reason
+        for comparison in comparisons
+        if comparison.runtime == "tflite_micro"
     }
 
-    assert {trial.runtime for trial in trials if trial.unsupported_reason} == {"tflite_micro"}
+    assert {comparison.runtime for comparison in comparisons if comparison.unsupported_reason} == {"tflite_micro"}
     assert unsupported_reasons == NOT_FOR_MICRO | {"model_int8.tflite": "" if HAS_MICRO else MISSING_WHEEL}
 
 
@@ -117,17 +119,17 @@ def test_other_runtimes_have_no_obstacle(runtime):
     assert find_unsupported_reason("model.tflite", runtime) == ""
 
 
-def test_exports_of_the_small_network_are_within_budget(trials):
+def test_exports_of_the_small_network_are_within_budget(comparisons):
     """Sound exports pass: nothing is raised."""
-    require_parity(trials)
+    require_parity(comparisons)
 
-    assert all(trial.parity.within_budget for trial in trials if trial.parity)
+    assert all(comparison.parity.within_budget for comparison in comparisons if comparison.parity)
 
 
-def test_description_covers_the_matrix(trials, small_model):
+def test_description_covers_the_matrix(comparisons, small_model):
     """Each export's size, budget, verdict and every runtime's counts are told, as JSON takes them."""
     sizes = {name: len(content) for name, content in small_model.exports.items()}
-    described = describe_exports(trials, sizes)
+    described = describe_exports(comparisons, sizes)
 
     assert json.loads(json.dumps(described)) == described
     assert list(described) == list(BUDGETS)
@@ -140,7 +142,7 @@ def test_description_covers_the_matrix(trials, small_model):
 
 def test_description_shows_the_worst_runtime_at_the_top():
     """An export's own counts are those of the runtime that gives Keras's class least often."""
-    described = describe_exports(make_trials(), {"model.tflite": 7, "model.onnx": 8})["model.tflite"]
+    described = describe_exports(make_comparisons(), {"model.tflite": 7, "model.onnx": 8})["model.tflite"]
 
     assert described == {
         "accuracy": 0.8,
@@ -175,11 +177,11 @@ def test_description_shows_the_worst_runtime_at_the_top():
 
 def test_one_runtime_beyond_the_budget_is_enough():
     """An export is within budget if it is in every runtime, even where another runtime has fewer of Keras's classes."""
-    trials = [
-        make_trial("model.tflite", "litert", {8: [0.1, 0.46, 0.44], 9: [0.44, 0.46, 0.1]}),
-        make_trial("model.tflite", "litert_builtin", {0: [0.7, 0.2, 0.1]}),
+    comparisons = [
+        make_comparison("model.tflite", "litert", {8: [0.1, 0.46, 0.44], 9: [0.44, 0.46, 0.1]}),
+        make_comparison("model.tflite", "litert_builtin", {0: [0.7, 0.2, 0.1]}),
     ]
-    described = describe_exports(trials, {"model.tflite": 7})["model.tflite"]
+    described = describe_exports(comparisons, {"model.tflite": 7})["model.tflite"]
 
     assert (described["same_class"], described["runtimes"]["litert"]["within_budget"]) == (8, True)
     assert described["within_budget"] is False
@@ -189,37 +191,37 @@ def test_description_holds_nothing_that_differs_between_machines():
     """Other last bits of the probabilities are the same counts and verdicts: the report is the same."""
     sizes = {"model.tflite": 7, "model.onnx": 8}
 
-    assert measure_errors(make_trials()) != measure_errors(make_trials(NUDGE))
-    assert describe_exports(make_trials(), sizes) == describe_exports(make_trials(NUDGE), sizes)
+    assert measure_errors(make_comparisons()) != measure_errors(make_comparisons(NUDGE))
+    assert describe_exports(make_comparisons(), sizes) == describe_exports(make_comparisons(NUDGE), sizes)
 
 
 @pytest.mark.parametrize(
     "micro",
     [
-        make_trial("model_int8.tflite", "tflite_micro"),
-        make_trial("model_int8.tflite", "tflite_micro", {0: [0.1, 0.8, 0.1]}),
+        make_comparison("model_int8.tflite", "tflite_micro"),
+        make_comparison("model_int8.tflite", "tflite_micro", {0: [0.1, 0.8, 0.1]}),
         make_obstacle("model_int8.tflite", unsupported_reason=MISSING_WHEEL),
     ],
     ids=["as Keras", "beyond the budget", "not installed"],
 )
 def test_runtime_that_not_every_machine_has_leaves_no_trace(tmp_path, micro):
     """Whether TensorFlow Lite Micro is installed and what it answers does not get into what is hashed."""
-    without = [make_trial("model_int8.tflite", "litert", {9: [0.44, 0.46, 0.1]})]
-    trials = list_portable([*without, micro])
+    without = [make_comparison("model_int8.tflite", "litert", {9: [0.44, 0.46, 0.1]})]
+    comparisons = list_portable([*without, micro])
     sizes = {"model_int8.tflite": 7}
-    for name, drawn in (("here.png", trials), ("there.png", without)):
+    for name, drawn in (("here.png", comparisons), ("there.png", without)):
         draw_matrix(tmp_path / name, drawn)
 
-    assert describe_exports(trials, sizes) == describe_exports(without, sizes)
-    assert tabulate(trials, is_measured=False) == tabulate(without, is_measured=False)
+    assert describe_exports(comparisons, sizes) == describe_exports(without, sizes)
+    assert tabulate(comparisons, is_measured=False) == tabulate(without, is_measured=False)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
 
 
 def test_what_such_a_runtime_answers_is_described_apart():
     """The counts of a runtime that not every machine has, or why it was not run, by export."""
-    trials = [*make_trials(), make_trial("model_int8.tflite", "tflite_micro", {9: [0.44, 0.46, 0.1]})]
+    comparisons = [*make_comparisons(), make_comparison("model_int8.tflite", "tflite_micro", {9: [0.44, 0.46, 0.1]})]
 
-    assert describe_others(trials) == {
+    assert describe_others(comparisons) == {
         "model.tflite": {"tflite_micro": {"not_run": "its CAST takes no uint8"}},
         "model_int8.tflite": {
             "tflite_micro": {
@@ -236,7 +238,7 @@ def test_what_such_a_runtime_answers_is_described_apart():
 
 def test_errors_are_told_for_each_runtime_that_ran():
     """The largest |Δp| is measured by export and runtime; what was not run has none."""
-    errors = measure_errors(make_trials())
+    errors = measure_errors(make_comparisons())
 
     assert {name: list(by_runtime) for name, by_runtime in errors.items()} == {
         "model.tflite": ["litert", "litert_builtin"],
@@ -248,7 +250,7 @@ def test_errors_are_told_for_each_runtime_that_ran():
 
 def test_table_for_all_machines_holds_counts_and_verdicts():
     """The table that is hashed has the budget in place of what was measured, and notes on what was not run."""
-    header, rule, *rows = tabulate(make_trials(), is_measured=False)
+    header, rule, *rows = tabulate(make_comparisons(), is_measured=False)
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in (header, *rows[:5])]
 
     assert set(rule) == set("|-: ")
@@ -265,7 +267,7 @@ def test_table_for_all_machines_holds_counts_and_verdicts():
 
 def test_table_for_all_machines_is_the_same_on_another():
     """Other last bits of the probabilities are the same table, unless what was measured is asked for."""
-    here, there = make_trials(), make_trials(NUDGE)
+    here, there = make_comparisons(), make_comparisons(NUDGE)
 
     assert tabulate(here, is_measured=False) == tabulate(there, is_measured=False)
     assert tabulate(here, is_measured=True) != tabulate(there, is_measured=True)
@@ -273,18 +275,18 @@ def test_table_for_all_machines_is_the_same_on_another():
 
 def test_measured_table_has_the_largest_difference():
     """A person at the machine sees the figure beside its limit; beyond the budget, the words stand out."""
-    lines = tabulate(make_trials(), is_measured=True)
+    lines = tabulate(make_comparisons(), is_measured=True)
 
     assert [line.split("|")[-2].strip() for line in lines[2:7]] == [
         *("2.0e-02 ≤ 0.05", "2.0e-02 ≤ 0.05", "", "BEYOND BUDGET", "0.0e+00 ≤ 0.05"),
     ]
 
 
-def test_table_of_the_small_network_is_the_same_again(trials, small_model):
+def test_table_of_the_small_network_is_the_same_again(comparisons, small_model):
     """A second run of all exports in all runtimes gives the same table."""
-    again = try_exports(small_model.exports, BUDGETS, small_model.reference, small_model.test)
+    again = compare_exports(small_model.exports, BUDGETS, small_model.reference, small_model.test)
 
-    assert tabulate(again, is_measured=False) == tabulate(trials, is_measured=False)
+    assert tabulate(again, is_measured=False) == tabulate(comparisons, is_measured=False)
 
 
 @pytest.mark.parametrize(
@@ -299,41 +301,43 @@ def test_export_beyond_its_budget_is_refused(budget, got):
     """Each limit alone refuses; one line names the export, the runtime, what is allowed, what came, what to do."""
     limits = BUDGET.model_copy(update=budget)
     moves = {8: [0.1, 0.46, 0.44], 9: [0.44, 0.46, 0.1]}
-    require_parity([make_trial("model.tflite", "litert_builtin", moves)])
+    require_parity([make_comparison("model.tflite", "litert_builtin", moves)])
     with pytest.raises(ExportError) as refusal:
-        require_parity([make_trial("model.tflite", "litert_builtin", moves, budget=limits)])
+        require_parity([make_comparison("model.tflite", "litert_builtin", moves, budget=limits)])
 
-    assert str(refusal.value) == (
-        f"model.tflite in LiteRT without XNNPACK: expected |Δp| of at most {limits.max_abs_error:g} against Keras, "
-        f"its class for at least {limits.min_same_class:.2%}, at most {limits.max_accuracy_drop:g} points of accuracy "
-        f"lost, got {got}; train longer if Keras itself is unsure, else find the cause, or enlarge "
-        "export.budgets for a reason"
+    assert (refusal.value.where, refusal.value.got) == ("model.tflite in LiteRT without XNNPACK", got)
+    assert refusal.value.expected == (
+        f"|Δp| of at most {limits.max_abs_error:g} against Keras, its class for at least "
+        f"{limits.min_same_class:.2%}, at most {limits.max_accuracy_drop:g} points of accuracy lost"
     )
+    assert "train.epochs" in refusal.value.hint
+    assert "export.budgets" in refusal.value.hint
 
 
 def test_every_export_beyond_its_budget_is_named_in_one_line():
     """Errors are told together, each with its runtime, and nothing that is valid."""
-    trials = [*make_trials(), make_trial("model_int8.tflite", "litert", {1: [1.0, 0.0, 0.0]})]
+    comparisons = [*make_comparisons(), make_comparison("model_int8.tflite", "litert", {1: [1.0, 0.0, 0.0]})]
     with pytest.raises(ExportError) as refusal:
-        require_parity(trials)
-    reported = str(refusal.value)
+        require_parity(comparisons)
 
-    assert "\n" not in reported
-    assert re.findall(r"(\S+) in ([^:]+): expected", reported) == [
-        ("model.onnx", "ONNX Runtime"),
-        ("model_int8.tflite", "LiteRT"),
+    assert "\n" not in str(refusal.value)
+    assert [cause.where for cause in refusal.value.causes] == [
+        "model.onnx in ONNX Runtime",
+        "model_int8.tflite in LiteRT",
     ]
 
 
 def test_what_is_no_number_is_refused():
     """A runtime that answers NaN is beyond any budget, and the line says so."""
-    with pytest.raises(ExportError, match="got nan, "):
-        require_parity([make_trial("model.onnx", "onnx_runtime", {3: [np.nan] * 3})])
+    with pytest.raises(ExportError) as refusal:
+        require_parity([make_comparison("model.onnx", "onnx_runtime", {3: [np.nan] * 3})])
+
+    assert refusal.value.got.startswith("nan, ")
 
 
 def test_exports_that_were_not_run_are_not_refused():
     """A runtime that cannot run a file says nothing against it."""
-    require_parity([make_trial("model.tflite", "litert"), make_obstacle("model.tflite")])
+    require_parity([make_comparison("model.tflite", "litert"), make_obstacle("model.tflite")])
 
 
 def read_picture(path):
@@ -345,8 +349,8 @@ def read_picture(path):
 
 def test_matrix_is_drawn_as_the_same_bytes_on_another_machine(tmp_path):
     """What is drawn are counts and verdicts; other last bits are the same chart."""
-    draw_matrix(tmp_path / "here.png", make_trials())
-    draw_matrix(tmp_path / "there.png", make_trials(NUDGE))
+    draw_matrix(tmp_path / "here.png", make_comparisons())
+    draw_matrix(tmp_path / "there.png", make_comparisons(NUDGE))
 
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
 
@@ -356,13 +360,13 @@ def test_matrix_shows_what_was_found(tmp_path):
     worse = {0: [0.1, 0.8, 0.1], 1: [0.8, 0.1, 0.1]}
     tight = BUDGET.model_copy(update={"max_abs_error": 1e-4})
     drawn = []
-    for trial in (
-        make_trial("model.onnx", "onnx_runtime", {8: [0.1, 0.46, 0.44]}),
-        make_trial("model.onnx", "onnx_runtime", {8: [0.1, 0.46, 0.44]}, budget=tight),
-        make_trial("model.onnx", "onnx_runtime", worse),
+    for comparison in (
+        make_comparison("model.onnx", "onnx_runtime", {8: [0.1, 0.46, 0.44]}),
+        make_comparison("model.onnx", "onnx_runtime", {8: [0.1, 0.46, 0.44]}, budget=tight),
+        make_comparison("model.onnx", "onnx_runtime", worse),
         make_obstacle("model.tflite"),
     ):
-        draw_matrix(tmp_path / "matrix.png", [trial])
+        draw_matrix(tmp_path / "matrix.png", [comparison])
         drawn.append((tmp_path / "matrix.png").read_bytes())
 
     assert len(set(drawn)) == len(drawn)
@@ -373,7 +377,7 @@ def test_matrix_is_red_where_classes_differ(tmp_path):
     reddest, whitest = [127, 0, 0], [255, 247, 236]  # the ends of matplotlib's colours `OrRd`
     found = []
     for moves in ({8: [0.1, 0.46, 0.44]}, {}):
-        draw_matrix(tmp_path / "matrix.png", [make_trial("model.onnx", "onnx_runtime", moves)])
+        draw_matrix(tmp_path / "matrix.png", [make_comparison("model.onnx", "onnx_runtime", moves)])
         pixels = read_picture(tmp_path / "matrix.png")
         found.append([(pixels == colour).all(axis=2).any() for colour in (reddest, whitest)])
 
@@ -383,7 +387,7 @@ def test_matrix_is_red_where_classes_differ(tmp_path):
 def test_disagreements_are_drawn_as_the_same_bytes_again(tmp_path):
     """The chart of the images that are answered otherwise depends on the answers alone."""
     for name in ("one.png", "other.png"):
-        draw_disagreements(tmp_path / name, make_trials(), REFERENCE, TEST, CLASS_NAMES)
+        draw_disagreements(tmp_path / name, make_comparisons(), REFERENCE, TEST, CLASS_NAMES)
 
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
@@ -393,8 +397,8 @@ def test_each_disagreement_is_drawn_once(tmp_path):
     heights = []
     for count in (5, 6):
         moves = {row: REFERENCE[row, [1, 2, 0]] for row in range(count)}
-        trials = [make_trial("model.tflite", runtime, moves) for runtime in ("litert", "litert_builtin")]
-        draw_disagreements(tmp_path / "chart.png", trials, REFERENCE, TEST, CLASS_NAMES)
+        comparisons = [make_comparison("model.tflite", runtime, moves) for runtime in ("litert", "litert_builtin")]
+        draw_disagreements(tmp_path / "chart.png", comparisons, REFERENCE, TEST, CLASS_NAMES)
         heights.append(read_picture(tmp_path / "chart.png").shape[0])
 
     assert heights == [290, 520]
@@ -402,8 +406,8 @@ def test_each_disagreement_is_drawn_once(tmp_path):
 
 def test_no_disagreement_is_a_picture_that_says_so(tmp_path):
     """Where all exports give Keras's class, and some were not run, a line of text is what is drawn."""
-    trials = [make_trial("model.tflite", "litert"), make_obstacle("model.tflite")]
-    draw_disagreements(tmp_path / "chart.png", trials, REFERENCE, TEST, CLASS_NAMES)
+    comparisons = [make_comparison("model.tflite", "litert"), make_obstacle("model.tflite")]
+    draw_disagreements(tmp_path / "chart.png", comparisons, REFERENCE, TEST, CLASS_NAMES)
 
     assert read_picture(tmp_path / "chart.png").shape == (60, 950, 3)
 
@@ -413,15 +417,17 @@ def test_at_most_twenty_five_disagreements_are_drawn(tmp_path):
     reference = np.tile(REFERENCE[:1], (40, 1))
     labels = np.zeros(40, np.int64)
     answers = reference[:, [1, 0, 2]]
-    trial = Trial("model.onnx", "onnx_runtime", BUDGET, "", answers, compare(reference, answers, labels, BUDGET))
+    comparison = Comparison(
+        "model.onnx", "onnx_runtime", BUDGET, "", answers, compare(reference, answers, labels, BUDGET)
+    )
     test = Split(np.zeros((40, 6, 8), np.uint8), labels)
-    draw_disagreements(tmp_path / "chart.png", [trial], reference, test, CLASS_NAMES)
+    draw_disagreements(tmp_path / "chart.png", [comparison], reference, test, CLASS_NAMES)
 
     assert read_picture(tmp_path / "chart.png").shape[0] == 60 + 5 * 230
 
 
 def test_class_names_may_hold_what_looks_like_a_formula(tmp_path):
     """A class whose name TeX would choke on is drawn as it is."""
-    draw_disagreements(tmp_path / "chart.png", make_trials(), REFERENCE, TEST, [r"$\frac$", "$", "_{"])
+    draw_disagreements(tmp_path / "chart.png", make_comparisons(), REFERENCE, TEST, [r"$\frac$", "$", "_{"])
 
     assert read_picture(tmp_path / "chart.png").shape[0] == 290

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from runs import WITHOUT_MICRO
 from samples import IMAGE_SIZE, NORMALIZATION, make_split, run_python
 
 from stages.lib.exports.conversion import calibrate, convert_to_int8_tflite, fold_normalization
@@ -15,7 +16,7 @@ from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import build_network
 
 if not HAS_MICRO:
-    pytest.skip("tflite_micro has no wheel for this platform", allow_module_level=True)
+    pytest.skip(WITHOUT_MICRO, allow_module_level=True)
 
 from tflite_micro.python.tflite_micro import runtime  # behind the question whether it is there
 

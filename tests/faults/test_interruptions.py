@@ -11,7 +11,7 @@ from itertools import islice, product
 import psutil
 import pytest
 from faults import read_outputs, read_runs
-from test_graph import STAGES
+from imports import STAGES
 
 from stages.lib.core.files import read_json, remove
 
@@ -193,8 +193,8 @@ def test_suspended_orphan_is_named_and_then_ends(project, reproduced):
 
     assert refused.returncode != 0
     assert (
-        f"train: {project.root}: expected one stage at a time, got train, process {stage.pid}, at work there; "
-        f"let it end or `kill {stage.pid}`, then run again"
+        f"train: {project.root}: the stage train is running here (process {stage.pid}); "
+        f"wait until it ends, or stop it with `kill {stage.pid}`, then run again"
     ) in refused.stderr.splitlines()
     assert read_outputs(project) == read_outputs(reproduced)
 
@@ -212,7 +212,7 @@ def test_second_repro_is_refused_and_the_first_unharmed(project, reproduced):
     assert refused.returncode != 0
     assert f"(PID {dvc.pid})" in refused.stderr
     assert by_hand.returncode == 1
-    assert f"got train, process {stage.pid}, at work there" in by_hand.stderr
+    assert f"the stage train is running here (process {stage.pid}); " in by_hand.stderr
     assert read_outputs(project) == read_outputs(reproduced)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import csv
 import json
 import marshal
 import os
@@ -17,12 +18,12 @@ import onnx
 import psutil
 import pytest
 from click.testing import CliRunner
-from imports import ROOT
+from imports import ROOT, STAGES
+from pages import PAGES
 from PIL import Image
 from project import Project
 from ruamel.yaml import YAML
 from samples import IMAGE_SIZE, list_files, run_python
-from test_graph import STAGES
 
 from stages.commands.main import main
 from stages.lib.core.arrays import load_array, save_array
@@ -36,7 +37,6 @@ from stages.lib.exports.model_metadata import add_onnx_metadata
 from stages.lib.sweeps.params_editor import edit_params
 from stages.track import TrackParams
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 
 
@@ -165,12 +165,15 @@ def test_pickled_array_is_refused(tmp_path, marker, name):
     """Objects in place of an array are an error of the data; a bare pickle under the array's name is, too."""
     path = tmp_path / name
     np.save(path, np.array([Trap(marker)], object), allow_pickle=True)
-    with pytest.raises(DataError, match=f"{name}: expected a whole .npy array"):
+    with pytest.raises(DataError) as of_objects:
         load_array(path)
     path.write_bytes(pickle.dumps(Trap(marker)))
-    with pytest.raises(DataError, match=f"{name}: expected a whole .npy array"):
+    with pytest.raises(DataError) as of_bare_pickle:
         load_array(path)
 
+    for refusal in (of_objects, of_bare_pickle):
+        assert refusal.value.where == str(path)
+        assert refusal.value.problem.startswith("not a whole .npy array: ")
     assert not marker.exists()
 
 
@@ -185,9 +188,10 @@ def test_array_of_objects_is_not_written(tmp_path, marker):
 def test_pickled_member_of_an_npz_is_refused(tmp_path, marker):
     """The same in an .npz file."""
     np.savez(tmp_path / "a.npz", x_train=np.array([Trap(marker)], object))
-    with pytest.raises(DataError, match=r"x_train: expected .+, got objects"):
+    with pytest.raises(DataError) as refusal:
         open_npz(tmp_path / "a.npz", ["x_train"])
 
+    assert (refusal.value.where, refusal.value.got) == (f"{tmp_path / 'a.npz'}: x_train", "objects")
     assert not marker.exists()
 
 
@@ -216,10 +220,11 @@ def test_python_tag_in_params_is_refused(tmp_path, marker, tag):
     """YAML that names Python code is no valid params.yaml, and runs nothing; nor does setting a key beside it."""
     path = tmp_path / "params.yaml"
     path.write_text(f"train: {{epochs: 1}}\nevil: {tag.format(marker=marker)}\n", encoding="utf-8")
-    with pytest.raises(ParamsError, match="expected valid YAML"):
+    with pytest.raises(ParamsError) as refusal:
         load_params(path)
     edit_params({"train.epochs": 2}, path)
 
+    assert refusal.value.problem.startswith("not valid YAML: ")
     assert not marker.exists()
 
 
@@ -283,12 +288,12 @@ def test_code_in_a_keras_file_is_refused(tmp_path, marker, kind):
     from stages.lib.model.network import load_network  # noqa: PLC0415  (TensorFlow, for these tests alone)
 
     path = write_keras(tmp_path / "model.keras", [INPUT, CODE_IN_KERAS[kind](marker)])
-    with pytest.raises(
-        DataError, match=r"model.keras: expected a whole .keras file without code, got \w+Error: "
-    ) as reported:
+    with pytest.raises(DataError) as refusal:
         load_network(path)
 
-    assert "\n" not in str(reported.value)
+    assert refusal.value.where == str(path)
+    assert re.match(r"not a whole \.keras file without code: \w+Error: ", refusal.value.problem)
+    assert "\n" not in str(refusal.value)
     assert not marker.exists()
 
 
@@ -297,9 +302,10 @@ def test_pickle_in_place_of_a_keras_file_is_refused(tmp_path, marker):
     from stages.lib.model.network import load_network  # noqa: PLC0415
 
     (tmp_path / "model.keras").write_bytes(pickle.dumps(Trap(marker)))
-    with pytest.raises(DataError, match=r"model.keras: expected a whole .keras file without code"):
+    with pytest.raises(DataError) as refusal:
         load_network(tmp_path / "model.keras")
 
+    assert refusal.value.problem.startswith("not a whole .keras file without code: ")
     assert not marker.exists()
 
 
@@ -322,9 +328,11 @@ mlflow.pyfunc.save_model("evil", python_model=Model(), pip_requirements=[])
 
 
 @pytest.mark.slow
-def test_pickled_model_of_mlflow_is_refused_by_the_readmes_command(tmp_path, marker):
-    """The README's `mlflow models predict` unpickles nothing, whatever is registered; without the switch it does."""
-    (command,) = re.findall(r"^(MLFLOW_\S+=.+\\\n.+mlflow models predict .+)$", README, re.MULTILINE)
+def test_pickled_model_of_mlflow_is_refused_by_the_documented_command(tmp_path, marker):
+    """The documented `mlflow models predict` unpickles nothing, whatever is registered; without the switch it does."""
+    (command,) = re.findall(
+        r"^(MLFLOW_\S+=.+\\\n.+mlflow models predict .+)$", PAGES["docs/how-to/champion.md"], re.MULTILINE
+    )
     command = command.replace("models:/digits@champion", "evil").replace("\\\n", " ")
     run_python("-c", PICKLED_MODEL, str(marker), cwd=tmp_path, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")
     marker.unlink(missing_ok=True)  # MLflow tries the model when it saves it
@@ -360,37 +368,36 @@ ALLOWED_NAMES = [
     "a, b",
     "نمی‌دانم",
 ]
+# What a spreadsheet computes.
+FORMULAS = ["=HYPERLINK(1)", "+cmd|' !A0", "@SUM(A1)", "-2+3", "=cmd|'/C calc'!A0", "\uff1d1+1"]
 REFUSED_NAMES = {
-    "=HYPERLINK(1)": "one that begins with =",
-    "+cmd|' !A0": "one that begins with +",
-    "@SUM(A1)": "one that begins with @",
-    "-2+3": "one that begins with -",
-    "<img src=x onerror=alert(1)>": "a tag of HTML",
-    "<!--": "a tag of HTML",
-    "two\nlines": r"'two\nlines'",
-    "\x1b[2J": r"'\x1b[2J'",
-    "a\u202eb": r"'a\u202eb'",
-    "a\x7f": r"'a\x7f'",
+    "<img src=x onerror=alert(1)>": "holds a tag of HTML",
+    "<!--": "holds a tag of HTML",
+    "two\nlines": r"got 'two\nlines'",
+    "\x1b[2J": r"got '\x1b[2J'",
+    "a\u202eb": r"got 'a\u202eb'",
+    "a\x7f": r"got 'a\x7f'",
 }
 
 
-@pytest.mark.parametrize("name", ALLOWED_NAMES)
+@pytest.mark.parametrize("name", [*ALLOWED_NAMES, *(name for name in FORMULAS if "/" not in name)])
 def test_class_may_have_any_name_that_is_text(tmp_path, name):
-    """Signs, quotes, bars and letters of any script name classes."""
+    """Signs, quotes, bars, formulas and letters of any script name classes."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
 
     assert list_image_files(tmp_path, "own")[1] == []
 
 
-@pytest.mark.parametrize(("name", "got"), REFUSED_NAMES.items(), ids=map(ascii, REFUSED_NAMES))
-def test_class_name_that_would_be_obeyed_is_refused(tmp_path, name, got):
-    """Names that a terminal, a spreadsheet or a page would take for an order are told, in a line that obeys none."""
+@pytest.mark.parametrize(("name", "reported"), REFUSED_NAMES.items(), ids=map(ascii, REFUSED_NAMES))
+def test_class_name_that_would_be_obeyed_is_refused(tmp_path, name, reported):
+    """Names that a terminal or a page would take for an order are told, in a line that obeys none."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").write_bytes(b"")
     (problem,) = list_image_files(tmp_path, "own")[1]
 
-    assert f", got {got}; rename the folder" in str(problem)
+    assert problem.problem.endswith(reported)
+    assert problem.hint == "rename the folder"
     assert str(problem).isprintable()
 
 
@@ -400,6 +407,26 @@ def test_class_name_stays_one_cell_of_a_csv_report(tmp_path, name):
     write_csv(tmp_path / "predictions.csv", ["actual", "predicted"], [(name, name)])
 
     assert read_csv(tmp_path / "predictions.csv") == [{"actual": name, "predicted": name}]
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "\t=1+1", "\n=1+1", "'=1+1", "''@a"])
+def test_formula_is_a_text_in_a_csv_report(tmp_path, name):
+    """No cell begins with what a spreadsheet computes, and our own reader gives the name as it was."""
+    write_csv(tmp_path / "predictions.csv", ["actual", "predicted"], [(name, f"a, {name}")])
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        (_, cells) = csv.reader(file)
+
+    assert cells == [f"'{name}", f"a, {name}"]
+    assert read_csv(tmp_path / "predictions.csv") == [{"actual": name, "predicted": f"a, {name}"}]
+
+
+@pytest.mark.parametrize("value", [-0.5, "-0.5", -3, "+", "-", "-1,000", "'"])
+def test_number_and_sign_stay_as_they_are_in_a_csv_report(tmp_path, value):
+    """What computes nothing needs no quote: figures of a report stay figures."""
+    write_csv(tmp_path / "a.csv", ["value"], [[value]])
+
+    assert read_csv(tmp_path / "a.csv") == [{"value": str(value)}]
+    assert "'" not in (tmp_path / "a.csv").read_text(encoding="utf-8").replace("value\n'\n", "")
 
 
 @pytest.mark.parametrize(
@@ -454,8 +481,11 @@ def test_names_of_a_data_set_that_was_tampered_with_stay_data(tmp_path):
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/etc", "..", ".hidden", "a\\b", "a\nb", ""])
 def test_experiment_cannot_name_a_folder_elsewhere(name):
     """The artifacts' folder is called as the experiment: it stays in mlartifacts."""
-    with pytest.raises(ParamsError, match=r"track.experiment: expected a name without slashes that begins with no dot"):
+    with pytest.raises(ParamsError) as refusal:
         validate_section({**TRACK, "experiment": name}, TrackParams, "track.")
+
+    assert refusal.value.where == "track.experiment"
+    assert refusal.value.expected.startswith("a name without slashes that begins with no dot")
 
 
 @pytest.mark.parametrize("name", ["digits", "My digits 2", "Größe", "a.b", "a'b"])

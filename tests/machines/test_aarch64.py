@@ -80,16 +80,13 @@ def test_packages_of_this_project_are_selected():
     [
         (
             [],
-            (
-                "--arch aarch64: expected qemu-aarch64 on PATH, got none; install it "
-                "(Debian, Ubuntu: `apt-get install qemu-user`)"
-            ),
+            ("--arch aarch64: qemu-aarch64 is not on PATH; install it (Debian, Ubuntu: `apt-get install qemu-user`)"),
         ),
         (
             ["qemu-aarch64"],
             (
-                "--arch aarch64: expected apt-get on PATH, for a Python to emulate, got none; "
-                "run it on Debian, or in a container of it"
+                "--arch aarch64: it needs apt-get, which is not on PATH; "
+                "run this on Debian or Ubuntu, or in a container of one"
             ),
         ),
     ],
@@ -121,8 +118,10 @@ def test_python_that_cannot_be_had_whole_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(PipelineError) as refusal:
         lay_python(print)
 
-    assert str(refusal.value) == (
-        "--arch aarch64: expected apt-get to know packages for arm64, got E: no network; put that right and run again"
+    assert refusal.value.args == (
+        "--arch aarch64",
+        "apt-get cannot list the packages for arm64: E: no network",
+        "check the network and apt's sources (/etc/apt/sources.list*), then run again",
     )
     assert list((tmp_path / ".cache/aarch64").iterdir()) == []
 

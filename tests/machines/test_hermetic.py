@@ -106,90 +106,109 @@ CONTAINER = Setting(
     is_nobody=os.geteuid() == 0 and shutil.which("setpriv") is not None,
     redirection="2>&-",
 )
-ONE_BY_ONE = {
-    "a notebook's MPLBACKEND": set_variables(("validate", "evaluate"), MPLBACKEND=NOTEBOOK.variables["MPLBACKEND"]),
-    "MPLBACKEND=TkAgg": set_variables(("evaluate",), MPLBACKEND="TkAgg"),
-    "MPLCONFIGDIR is no folder": set_variables(("evaluate",), MPLCONFIGDIR="/etc/passwd/x"),
-    "MPLCONFIGDIR with a style": Setting(
-        ("evaluate",), {"MPLCONFIGDIR": "{folder}/style"}, {"style/matplotlibrc": STYLE.encode()}
+# What can be set together without one keeping another from its effect is one row.
+SETTINGS = {
+    "matplotlib: other styles": Setting(
+        ("validate", "evaluate"),
+        {"MPLBACKEND": "TkAgg", "MPLCONFIGDIR": "{folder}/style", "MATPLOTLIBRC": "{folder}/rc"},
+        {
+            "style/matplotlibrc": STYLE.encode(),
+            "rc": f"{STYLE}backend: nonsense\n".encode(),
+            "project/matplotlibrc": STYLE.encode(),
+        },
     ),
-    "MATPLOTLIBRC with nonsense": Setting(
-        ("evaluate",), {"MATPLOTLIBRC": "{folder}/style"}, {"style": f"{STYLE}backend: nonsense\n".encode()}
+    "matplotlib: a damaged file, no folder": Setting(
+        ("evaluate",), {"MPLCONFIGDIR": "/etc/passwd/x"}, {"project/matplotlibrc": NOT_UTF8}
     ),
-    "a matplotlibrc in the project": Setting(("evaluate",), files={"project/matplotlibrc": STYLE.encode()}),
-    "a damaged one": Setting(("evaluate",), files={"project/matplotlibrc": NOT_UTF8}),
-    "a user's style": Setting(
+    "matplotlib: a user's style": Setting(
         ("evaluate",), {"HOME": "{home}"}, {"home/.config/matplotlib/matplotlibrc": STYLE.encode()}
     ),
-    "keras.json: channels_first": set_keras('{"image_data_format": "channels_first"}'),
+    "keras.json: another order of axes": set_keras('{"image_data_format": "channels_first", "epsilon": 0.1}'),
     "keras.json: float64": set_keras('{"floatx": "float64"}'),
-    "keras.json: float16": set_keras('{"floatx": "float16"}'),
     "keras.json: bfloat16": set_keras('{"floatx": "bfloat16"}'),
-    "keras.json: epsilon": set_keras('{"epsilon": 0.1}'),
-    "keras.json: backend": set_keras('{"backend": "torch"}'),
-    "keras.json: nnx_enabled": set_keras('{"nnx_enabled": true}'),
+    "keras.json: another backend": set_keras('{"backend": "torch", "nnx_enabled": true}'),
     "keras.json: not JSON": set_keras("{"),
-    "KERAS_HOME": Setting(
-        TENSORFLOW, {"KERAS_HOME": "{folder}"}, {"keras.json": b'{"image_data_format": "channels_first"}'}
+    "Keras's variables": Setting(
+        TENSORFLOW,
+        {"KERAS_HOME": "{folder}", "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "x", "KERAS_NNX_ENABLED": "true"},
+        {"keras.json": b'{"image_data_format": "channels_first"}'},
     ),
-    "KERAS_BACKEND=jax": set_variables(TENSORFLOW, KERAS_BACKEND="jax"),
-    "KERAS_MAX_EPOCHS=x": set_variables(("train",), KERAS_MAX_EPOCHS="x"),
-    "KERAS_NNX_ENABLED=true": set_variables(("train",), KERAS_NNX_ENABLED="true"),
-    "PYTHONIOENCODING=latin-1": set_variables(ALL, PYTHONIOENCODING="latin-1"),
-    "PYTHONIOENCODING=ascii": set_variables(ALL, PYTHONIOENCODING="ascii"),
-    "LC_ALL=C without help": set_variables(ALL, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
-    "PYTHONWARNINGS=error": set_variables(ALL, PYTHONWARNINGS="error"),
-    "PYTHONDEVMODE=1": set_variables(UP_TO_EXPORT, PYTHONDEVMODE="1"),
-    "PYTHONOPTIMIZE=1": set_variables(ALL, PYTHONOPTIMIZE="1", PYTHONDONTWRITEBYTECODE="1"),
-    "PYTHONOPTIMIZE=2": set_variables(ALL, PYTHONOPTIMIZE="2", PYTHONDONTWRITEBYTECODE="1"),
-    "PYTHONHASHSEED=1": set_variables(ALL, PYTHONHASHSEED="1"),
-    "PYTHONPATH with another numpy": Setting(
+    "output in latin-1": set_variables(ALL, PYTHONIOENCODING="latin-1"),
+    "output in ascii": set_variables(ALL, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
+    "Python's warnings and hashes": set_variables(ALL, PYTHONWARNINGS="error", PYTHONHASHSEED="1"),
+    "Python's developer mode": set_variables(UP_TO_EXPORT, PYTHONDEVMODE="1"),
+    "Python without asserts and docstrings": set_variables(ALL, PYTHONOPTIMIZE="2", PYTHONDONTWRITEBYTECODE="1"),
+    "another numpy on PYTHONPATH": Setting(
         ("ingest",), {"PYTHONPATH": "{folder}/other"}, {"other/numpy/__init__.py": b"raise ImportError\n"}
     ),
-    "OMP_NUM_THREADS=1": set_variables(UP_TO_EXPORT, OMP_NUM_THREADS="1"),
-    "OMP_NUM_THREADS=many": set_variables(UP_TO_EXPORT, OMP_NUM_THREADS="many"),
-    "threads of all kinds": set_variables(
-        UP_TO_EXPORT, OMP_NUM_THREADS="7", OMP_DYNAMIC="true", MKL_NUM_THREADS="7", OPENBLAS_NUM_THREADS="7"
+    "threads": set_variables(
+        UP_TO_EXPORT,
+        OMP_NUM_THREADS="many",
+        OMP_DYNAMIC="true",
+        MKL_NUM_THREADS="7",
+        OPENBLAS_NUM_THREADS="7",
+        OPENBLAS_CORETYPE="Prescott",
+        TF_NUM_INTRAOP_THREADS="8",
+        TF_NUM_INTEROP_THREADS="8",
     ),
-    "OPENBLAS_CORETYPE": set_variables(UP_TO_EXPORT, OPENBLAS_CORETYPE="Prescott"),
-    "TensorFlow's threads": set_variables(TENSORFLOW, TF_NUM_INTRAOP_THREADS="8", TF_NUM_INTEROP_THREADS="8"),
-    "oneDNN": set_variables(TENSORFLOW, TF_ENABLE_ONEDNN_OPTS="1", ONEDNN_MAX_CPU_ISA="DEFAULT"),
-    "TF_XLA_FLAGS": set_variables(TENSORFLOW, TF_XLA_FLAGS=NOTEBOOK.variables["TF_XLA_FLAGS"]),
-    "TF_XLA_FLAGS=--nonsense": set_variables(("train",), TF_XLA_FLAGS="--nonsense"),
-    "XLA_FLAGS=--nonsense": set_variables(TENSORFLOW, XLA_FLAGS="--nonsense"),
-    "TF_USE_LEGACY_KERAS": set_variables(TENSORFLOW, TF_USE_LEGACY_KERAS="1"),
-    "TF2_BEHAVIOR=0": set_variables(TENSORFLOW, TF2_BEHAVIOR="0"),
-    "TF_FUNCTION_JIT_COMPILE_DEFAULT": set_variables(TENSORFLOW, TF_FUNCTION_JIT_COMPILE_DEFAULT="1"),
-    "AutoGraph": set_variables(("train", "export"), AUTOGRAPH_VERBOSITY="10", AUTOGRAPH_STRICT_CONVERSION="1"),
-    "protobuf in Python": set_variables(TENSORFLOW, PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python"),
-    "NPY_DISABLE_CPU_FEATURES": set_variables(UP_TO_EXPORT, NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"),
-    "NPY_ENABLE_CPU_FEATURES": set_variables(("ingest",), NPY_ENABLE_CPU_FEATURES="AVX512_SPR"),
-    "Pillow's blocks": set_variables(("validate", "evaluate"), PILLOW_BLOCK_SIZE="x", PILLOW_ALIGNMENT="3"),
-    "pandas": set_variables(("validate",), PANDAS_FUTURE_INFER_STRING="0", PANDAS_COPY_ON_WRITE="0"),
-    "SCIPY_ARRAY_API": set_variables(("ingest", "validate", "export"), SCIPY_ARRAY_API="1"),
-    "scikit-learn": set_variables(("ingest",), SKLEARN_ASSUME_FINITE="x", SKLEARN_WORKING_MEMORY="x"),
-    "HDF5_DRIVER=split": set_variables(TENSORFLOW, HDF5_DRIVER="split"),
-    "ORT_*": set_variables(("export", "track"), ORT_DEBUG_NODE_IO_DUMP_SHAPE_DATA="1", ONNX_ML="0"),
-    "TZ": set_variables(ALL, TZ="LINT-14"),
-    "TZ=nonsense": set_variables(("validate", "track"), TZ="../../nonsense"),
-    "SOURCE_DATE_EPOCH=x": set_variables(("evaluate", "export"), SOURCE_DATE_EPOCH="x"),
-    "no HOME": Setting(ALL, unset=("HOME",)),
-    "HOME is a file": set_variables(ALL, HOME="/etc/passwd"),
-    "HOME is nowhere": set_variables(ALL, HOME="/nowhere"),
-    "umask 077": Setting(ALL, umask=0o077),
-    "umask 000": Setting(("ingest", "normalize"), umask=0),
-    "DVC_ROOT": set_variables(ALL, DVC_ROOT="{folder}/another"),
-    "MLflow": set_variables(
-        ("track",), MLFLOW_EXPERIMENT_NAME="other", MLFLOW_REGISTRY_URI="sqlite:///{folder}/x.db", MLFLOW_RUN_ID="x"
+    "TensorFlow: oneDNN and XLA": set_variables(
+        TENSORFLOW,
+        TF_ENABLE_ONEDNN_OPTS="1",
+        ONEDNN_MAX_CPU_ISA="DEFAULT",
+        TF_XLA_FLAGS=NOTEBOOK.variables["TF_XLA_FLAGS"],
+        TF_FUNCTION_JIT_COMPILE_DEFAULT="1",
     ),
-    "MLFLOW_LOGGING_LEVEL=nonsense": set_variables(("track",), MLFLOW_LOGGING_LEVEL="nonsense"),
-    "Great Expectations' cloud": set_variables(("validate",), GX_CLOUD_MODE="true", GX_CLOUD_ACCESS_TOKEN="x"),
-    "GX_ANALYTICS_*": set_variables(("validate",), GX_ANALYTICS_ENABLED="true", GX_ANALYTICS_DEBUG="x"),
-    "great_expectations.conf": Setting(
-        ("validate",), {"HOME": "{home}"}, {"home/.great_expectations/great_expectations.conf": b"[ge_cloud_config\n"}
+    "TensorFlow: nonsense and old ways": set_variables(
+        TENSORFLOW,
+        TF_XLA_FLAGS="--nonsense",
+        XLA_FLAGS="--nonsense",
+        TF_USE_LEGACY_KERAS="1",
+        TF2_BEHAVIOR="0",
+        AUTOGRAPH_VERBOSITY="10",
+        AUTOGRAPH_STRICT_CONVERSION="1",
+        PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python",
     ),
-    "GLIBC_TUNABLES": set_variables(UP_TO_EXPORT, GLIBC_TUNABLES="glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F"),
-    "MALLOC_PERTURB_": set_variables(UP_TO_EXPORT, MALLOC_PERTURB_="165"),
+    "NumPy without vector instructions": set_variables(
+        UP_TO_EXPORT, NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
+    ),
+    "NumPy with others": set_variables(("ingest",), NPY_ENABLE_CPU_FEATURES="AVX512_SPR"),
+    "other packages": set_variables(
+        UP_TO_EXPORT,
+        PILLOW_BLOCK_SIZE="x",
+        PILLOW_ALIGNMENT="3",
+        PANDAS_FUTURE_INFER_STRING="0",
+        PANDAS_COPY_ON_WRITE="0",
+        SCIPY_ARRAY_API="1",
+        SKLEARN_ASSUME_FINITE="x",
+        SKLEARN_WORKING_MEMORY="x",
+        HDF5_DRIVER="split",
+        ORT_DEBUG_NODE_IO_DUMP_SHAPE_DATA="1",
+        ONNX_ML="0",
+    ),
+    "time": set_variables(ALL, TZ="../../nonsense", SOURCE_DATE_EPOCH="x"),
+    "no home folder": Setting(ALL, unset=("HOME",)),
+    "a home folder that is a file": set_variables(ALL, HOME="/etc/passwd"),
+    "files for me alone": Setting(ALL, umask=0o077),
+    "files for everyone": Setting(("ingest", "normalize"), umask=0),
+    "DVC at work elsewhere": set_variables(ALL, DVC_ROOT="{folder}/another"),
+    "MLflow and Great Expectations": Setting(
+        ("validate", "track"),
+        {
+            "HOME": "{home}",
+            "MLFLOW_EXPERIMENT_NAME": "other",
+            "MLFLOW_REGISTRY_URI": "sqlite:///{folder}/x.db",
+            "MLFLOW_RUN_ID": "x",
+            "MLFLOW_LOGGING_LEVEL": "nonsense",
+            "GX_CLOUD_MODE": "true",
+            "GX_CLOUD_ACCESS_TOKEN": "x",
+            "GX_ANALYTICS_ENABLED": "true",
+            "GX_ANALYTICS_DEBUG": "x",
+        },
+        {"home/.great_expectations/great_expectations.conf": b"[ge_cloud_config\n"},
+    ),
+    "the C library": set_variables(
+        UP_TO_EXPORT, GLIBC_TUNABLES="glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F", MALLOC_PERTURB_="165"
+    ),
     "closed streams": Setting(ALL, redirection="<&- >&- 2>&-"),
 }
 
@@ -240,7 +259,9 @@ def read_tags(project):
     return run.data.tags
 
 
-@pytest.mark.parametrize("setting", [NOTEBOOK, CONTAINER], ids=["notebook", "container"])
+@pytest.mark.parametrize(
+    "setting", [NOTEBOOK, pytest.param(CONTAINER, marks=pytest.mark.slow)], ids=["notebook", "container"]
+)
 def test_settings_of_a_machine_change_no_byte(reproduced, tmp_path, setting):
     """All stages give the outputs of an undisturbed run, and no settings of other work are written to."""
     project = rehearse(reproduced, tmp_path, setting)
@@ -252,9 +273,9 @@ def test_settings_of_a_machine_change_no_byte(reproduced, tmp_path, setting):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_one_setting_changes_no_byte(reproduced, tmp_path, setting):
-    """The same for each setting by itself, in the stages that it concerns."""
+    """The same for settings of one kind by themselves, in the stages that they concern."""
     project = rehearse(reproduced, tmp_path, setting)
 
     assert list_outputs(project.root) == list_outputs(reproduced.root)
@@ -394,8 +415,8 @@ def test_code_of_another_folder_is_refused(probe):
 
     assert done.returncode == 1
     assert done.stderr == (
-        f"ingest: expected the code of this folder, got that of {ROOT / 'stages/__init__.py'}; "
-        "unset PYTHONSAFEPATH, and start Python without -P and -I\n"
+        f"ingest: the code of {ROOT / 'stages/__init__.py'} would run, not this folder's; "
+        "run `unset PYTHONSAFEPATH`, and start Python without -P and -I\n"
     )
 
 
@@ -406,8 +427,8 @@ def test_names_of_own_images_are_read_as_utf8_or_not_at_all(tmp_path):
     done = run_python("-c", code, cwd=tmp_path, **ascii_names)
 
     assert done.stderr.endswith(
-        "own: expected names of files read as UTF-8, got as ascii, which this locale has; "
-        "set LC_ALL=C.UTF-8 and run again\n"
+        "own: this locale reads names of files as ascii, not as UTF-8; "
+        "run `export LC_ALL=C.UTF-8`, then the same again\n"
     )
 
 
@@ -470,7 +491,7 @@ def test_archive_without_git_is_one_line(committed):
     assert refused.returncode != 0
     assert refused.stderr == f"ERROR: {committed.root} is not a git repository\n"
     assert report.returncode == 1
-    assert report.stderr == "report: this folder: expected a git repository, got none; run in a clone of the project\n"
+    assert report.stderr == "report: this folder: it is in no git repository; run in a clone of the project\n"
     assert committed.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 
@@ -488,7 +509,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_run_is_tagged_with_what_git_tells(repository):
     """A commit, and whether a tracked file is another than there."""
-    clean = (len(track.find_commit()), track.tell_dirty())
+    clean = (len(track.find_state_commit()), track.tell_dirty())
     (repository / "dvc.yaml").write_text("", encoding="utf-8")
 
     assert clean == (40, "false")
@@ -508,4 +529,4 @@ def test_run_is_tagged_unknown_where_git_does_not_tell(repository, monkeypatch, 
         (repository / "archive").mkdir()
         monkeypatch.chdir(repository / "archive")
 
-    assert (track.find_commit(), track.tell_dirty()) == ("unknown", "unknown")
+    assert (track.find_state_commit(), track.tell_dirty()) == ("unknown", "unknown")

@@ -33,11 +33,13 @@ def test_environment_does_not_choose_the_kernels():
     assert run(OURS + PRODUCT, **ONE_DNN) == run(OURS + PRODUCT)
 
 
+@pytest.mark.slow
 def test_tensorflow_itself_would_take_other_kernels():
     """Without the settings, oneDNN's kernels add up in another order: the rule is needed."""
     assert run(PLAIN + PRODUCT, **ONE_DNN) != run(PLAIN + PRODUCT, **NO_ONE_DNN)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core there is one order of summation")
 def test_threads_change_a_float32_product():
     """What `order_free` is for: TensorFlow's own sums depend on the number of threads."""

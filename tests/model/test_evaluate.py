@@ -91,7 +91,10 @@ def test_run_writes_the_four_reports(trained, tmp_path):
     """Metrics, predictions and both charts, and nothing else."""
     run(trained, tmp_path)
 
-    assert sorted(list_files(tmp_path)) == ["confusion.png", "metrics.json", "misclassified.png", "predictions.csv"]
+    assert sorted(list_files(tmp_path)) == [
+        *(f"evaluation/{name}" for name in ("confusion.png", "misclassified.png", "predictions.csv")),
+        "metrics.json",
+    ]
 
 
 def test_run_measures_the_networks_own_answers(trained, tmp_path):
@@ -105,7 +108,7 @@ def test_predictions_are_by_class_name(trained, tmp_path):
     """One row per test image, with its true and its predicted class's name."""
     run(trained, tmp_path)
     labels = load_split(trained / "data/normalized/test").labels
-    rows = read_csv(tmp_path / "predictions.csv")
+    rows = read_csv(tmp_path / "evaluation/predictions.csv")
 
     assert [row["actual"] for row in rows] == [CLASS_NAMES[label] for label in labels]
     assert [row["predicted"] for row in rows] == [CLASS_NAMES[label] for label in predict(trained).argmax(axis=1)]
@@ -144,6 +147,12 @@ def test_network_that_answers_nan_is_refused(trained, tmp_path):
     network.save(tmp_path / "model.keras")
     params = EvaluateParams(min_accuracy=0.5)
 
-    with pytest.raises(TrainingError, match=r"expected probabilities, got NaN; lower train\.learning_rate"):
+    with pytest.raises(TrainingError) as refusal:
         evaluate.run(params, trained / "data/normalized", tmp_path / "model.keras", tmp_path / "reports")
+
+    assert refusal.value.args == (
+        str(tmp_path / "model.keras"),
+        "its probabilities are not finite numbers",
+        "lower train.learning_rate",
+    )
     assert not (tmp_path / "reports").exists()

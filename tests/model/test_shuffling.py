@@ -90,7 +90,7 @@ def test_ten_times_mnist_is_several_groups():
 def test_seed_and_epoch_alone_decide_the_order():
     """Drawn again in another process it is the same; another seed or epoch gives other groups and another order."""
     code = "from test_shuffling import *; print(list_rows(draw()).tolist())"
-    again = run_python("-c", code, cwd=ROOT / "tests")
+    again = run_python("-c", code, cwd=ROOT / "tests/model")
     first = draw()
 
     assert again.stdout.strip() == str(list_rows(first).tolist())

@@ -134,8 +134,11 @@ def test_stage_without_room_for_its_reports_is_refused(project):
 
 def test_message_says_how_room_is_made():
     """Where something else than DVC's cache is in the way, the line says so."""
-    with pytest.raises(DataError, match=r"got [\d,]+; free some \(in this way\), then run the same again$"):
+    with pytest.raises(DataError) as refusal:
         require_space(ROOT, 10**18, "in this way")
+
+    assert refusal.value.expected == f"{10**18:,} bytes free on its disk"
+    assert refusal.value.hint == "free some (in this way), then run the same again"
 
 
 @pytest.mark.parametrize("hidden_units", [[], [24], [400, 400]])

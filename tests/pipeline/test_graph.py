@@ -1,15 +1,16 @@
 """dvc.yaml says what the code does: stages are modules, deps are imports and data, params are those that are read."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from imports import ROOT, find_dependencies, find_package, find_source, list_imports
+from imports import ROOT, STAGES, find_dependencies, find_package, find_source, list_imports, read_constant
 from ruamel.yaml import YAML
 
-from stages.lib.exports.lineage import MODEL_SECTIONS
+from stages.lib.exports.lineage import digest_params
 
 # What each package of stages/lib may import beside itself. Neither a stage nor a command: they import packages.
 ARROWS = {
@@ -25,7 +26,6 @@ ARROWS = {
     "sweeps": {"core", "tracking"},
     "verification": {"core"},
 }
-STAGES = ["ingest", "validate", "normalize", "train", "evaluate", "export", "track"]
 # Heavy packages, and the only modules that may import them.
 HOMES = {
     "tensorflow": {"stages.lib.model.deterministic_tensorflow"},
@@ -51,6 +51,68 @@ def load_yaml(name):
 
 
 GRAPH = load_yaml("dvc.yaml")["stages"]
+
+
+# The functions that read params.yaml, or give a part of what was read.
+READERS = {"load_params", "load_section", "take_section"}
+
+
+class RecordingParams(dict):
+    """All of params.yaml, and the names of the sections that were looked up in it."""
+
+    def __init__(self):
+        super().__init__(load_yaml("params.yaml"))
+        self.looked_up = set()
+
+    def __getitem__(self, section):
+        self.looked_up.add(section)
+        return super().__getitem__(section)
+
+
+def list_digested_sections():
+    """The sections that the digest of an export's upstream is made of."""
+    params = RecordingParams()
+    digest_params(params)
+    return params.looked_up
+
+
+def parse_main_call(stage):
+    """The call of `main` at the end of a stage."""
+    tree = ast.parse(MODULES[f"stages.{stage}"].read_text(encoding="utf-8"))
+    (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "main"]
+    return call
+
+
+def list_guarded_sections(stage):
+    """The sections that a stage names to the runner: its own, and those in `also_reads`."""
+    call = parse_main_call(stage)
+    also_reads = [word.value for word in call.keywords if word.arg == "also_reads"]
+    return {
+        ast.literal_eval(call.args[0]),
+        *(read_constant(MODULES[f"stages.{stage}"], *also_reads) if also_reads else ()),
+    }
+
+
+def list_read_sections(stage):
+    """The sections that a stage's code reads: its own, which `main` hands to `run`, and what it looks up itself.
+
+    Whatever takes all of params.yaml, but for the digest of an export's upstream, counts as a reader of every section.
+    """
+    tree = ast.parse(MODULES[f"stages.{stage}"].read_text(encoding="utf-8"))
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    sections = {ast.literal_eval(parse_main_call(stage).args[0])}
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Name) and node.id in {*READERS, "PARAMS_PATH"}):
+            continue
+        call = parents[node]
+        user = parents[call]
+        if ast.unparse(call) == "load_params()" and isinstance(user, ast.Subscript):
+            sections.add(ast.literal_eval(user.slice))
+        elif ast.unparse(user) == "digest_params(load_params())":
+            sections |= list_digested_sections()
+        else:
+            sections |= set(STAGES)
+    return sections
 
 
 def list_outputs(stage):
@@ -86,10 +148,25 @@ def test_data_deps_and_outputs_are_named_in_the_stage(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_declared_params_are_those_read(stage):
-    """A stage depends on its own section; exports carry the digest of their upstream's, `track` logs all."""
-    others = {"export": list(MODEL_SECTIONS), "track": STAGES}
+    """A stage depends on the sections that its code reads, and on no other."""
+    assert GRAPH[stage]["params"] == [section for section in STAGES if section in list_read_sections(stage)]
 
-    assert GRAPH[stage]["params"] == others.get(stage, [stage])
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sections_guarded_against_edits_are_those_read(stage):
+    """The runner refuses an edit, while the stage runs, of each section that the stage's code reads."""
+    assert list_guarded_sections(stage) == list_read_sections(stage)
+
+
+def test_library_reads_no_params():
+    """Of the packages, only the one that starts stages reads params.yaml: a stage's own source shows what it reads."""
+    readers = {
+        module
+        for module, path in MODULES.items()
+        if module.startswith("stages.lib.") and READERS & {name.split(".")[-1] for name in list_imports(path)}
+    }
+
+    assert readers == {"stages.lib.runner.stage"}
 
 
 def test_params_file_has_one_section_per_stage():

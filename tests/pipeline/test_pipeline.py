@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from imports import ROOT
-from project import Project
-from test_graph import STAGES
-from test_readme import README
+from imports import ROOT, STAGES
+from pages import read_blocks
 
-from stages.lib.core.files import read_csv
+from stages.lib.core.files import read_csv, read_json
 from stages.lib.core.params import load_section
 from stages.train import TrainParams
 
@@ -32,64 +30,41 @@ LOADED = {
         *("fastapi", "pandas", "pyarrow", "requests", "scipy", "sqlalchemy"),  # MLflow takes these along
     },
 }
-# Python runs a module of this name as it starts (https://docs.python.org/3/library/site.html#module-sitecustomize). It
-# has each stage write down, as it ends, what it has loaded.
-SITECUSTOMIZE = """
-import atexit, sys
-from pathlib import Path
-def write_modules():
-    spec = sys.modules["__main__"].__spec__
-    if spec and spec.name.startswith("stages."):
-        loaded = (name for name, module in sys.modules.items() if module)
-        Path(__file__).with_name(spec.name).write_text("\\n".join(loaded), encoding="utf-8")
-atexit.register(write_modules)
-"""
 
 
 @pytest.fixture(scope="module")
-def modules_dir(tmp_path_factory):
-    """A folder that gets a file for each stage that runs in `first_repro`, with the modules that it loaded."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def first_repro(tmp_path_factory, modules_dir):
-    """A fresh clone of this project in which `dvc repro` ran once, and the stages that ran."""
-    project = Project.clone(tmp_path_factory.mktemp("clone"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(modules_dir))
-        return project, project.repro()
+def first_repro(reproduced, tmp_path_factory):
+    """That clone with an MLflow store of its own, for the paths in a store are absolute."""
+    copy = reproduced.copy_to(tmp_path_factory.mktemp("copy") / "clone", without=("mlflow.db*", "mlartifacts"))
+    (copy.root / ".cache/stage_times/track.json").unlink()
+    copy.run("python", "-m", "stages.track")
+    return copy
 
 
 @pytest.fixture
 def project(first_repro):
     """That clone, its params as committed; every test leaves it reproduced."""
-    project = first_repro[0]
+    project = first_repro
     yield project
     project.run("git", "checkout", "--quiet", "--", "params.yaml")
     project.repro()
 
 
-def test_fresh_clone_runs_every_stage(first_repro):
+def test_fresh_clone_runs_every_stage(reproduced):
     """A fresh clone has no outputs, so all seven stages run, though dvc.lock is committed."""
-    assert first_repro[1] == STAGES
+    assert read_json(reproduced.root.parent / "stages.json")["ran"] == STAGES
 
 
-def test_fresh_clone_gives_the_committed_lock(first_repro):
+def test_fresh_clone_gives_the_committed_lock(reproduced):
     """Whoever runs the pipeline gets the committed dvc.lock and reports: git sees no change."""
-    project, _ = first_repro
-
-    assert project.read("dvc.lock") == (ROOT / "dvc.lock").read_text(encoding="utf-8")
-    assert project.run("git", "status", "--porcelain") == ""
+    assert reproduced.read("dvc.lock") == (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    assert reproduced.run("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.usefixtures("first_repro")
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_loads_what_it_uses_alone(modules_dir, stage):
+def test_stage_loads_what_it_uses_alone(reproduced, stage):
     """Of the large packages a stage's process has loaded none, at its end, that it has no use for."""
-    modules = (modules_dir / f"stages.{stage}").read_text(encoding="utf-8").split()
+    modules = (reproduced.root.parent / "modules" / f"stages.{stage}").read_text(encoding="utf-8").split()
     large = {package for packages in LOADED.values() for package in packages} | {"jax", "torch"}
     loaded = large.intersection(modules)
 
@@ -99,7 +74,7 @@ def test_stage_loads_what_it_uses_alone(modules_dir, stage):
 
 def test_first_run_is_tracked_and_promoted(first_repro):
     """The first run is in MLflow, and its model is the champion."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     champion = project.client.get_model_version_by_alias("digits", "champion")
 
@@ -112,7 +87,7 @@ def test_first_run_is_tracked_and_promoted(first_repro):
 
 def test_first_run_tells_what_it_was_made_with(first_repro):
     """The first run carries the seconds of every stage before it, and a manifest of the machine and the programs."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     manifest = json.loads(Path(project.client.download_artifacts(run.info.run_id, "manifest.json")).read_text("utf-8"))
 
@@ -124,7 +99,7 @@ def test_first_run_tells_what_it_was_made_with(first_repro):
 
 def test_first_run_has_what_people_compare_first(first_repro):
     """By the alphabet, as MLflow lists metrics, accuracies come first; each export has its largest |Δp|."""
-    project, _ = first_repro
+    project = first_repro
     (run,) = project.list_runs()
     metrics = sorted(run.data.metrics)
     exports = json.loads(project.read("reports/parity.json"))
@@ -174,7 +149,7 @@ class Repro(NamedTuple):
 @pytest.fixture(scope="module")
 def change_and_back(first_repro):
     """`train.learning_rate` lowered, put back, and lowered again: three `dvc repro`."""
-    project, _ = first_repro
+    project = first_repro
     usual_rate = load_section("train", TrainParams).learning_rate
     repros = []
     for rate in (TOO_LOW_RATE, usual_rate, TOO_LOW_RATE):
@@ -217,7 +192,7 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
         (
             "train.epochs",
             "30",
-            "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); correct it",
+            "train.epochs: expected a whole number of epochs, at least 1, got '30' (str); remove the quotes",
         ),
         (
             "train.epoch",
@@ -230,7 +205,7 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
         (
             "evaluate.min_accuracy",
             float("nan"),
-            "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); correct it",
+            "evaluate.min_accuracy: expected a number from 0 to 1, got nan (float); change this value",
         ),
     ],
 )
@@ -285,9 +260,9 @@ def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
 
 
 @pytest.mark.parametrize("opening", ["import json\nimport numpy", "import numpy as np\nfrom ai_edge_litert"])
-def test_readme_lines_use_the_exports(project, opening):
-    """The README's lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if block.startswith(opening)]
+def test_documented_lines_use_the_exports(project, opening):
+    """The documents' lines for ONNX Runtime and LiteRT run as they stand and give the measured classes."""
+    (lines,) = [block for block in read_blocks("python") if block.startswith(opening)]
     printed = project.run("python", "-c", lines)
     measured = [row["predicted"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")[:3]]
 
@@ -300,7 +275,7 @@ def test_deleted_store_is_rebuilt_by_one_command(project, tmp_path):
     bereft.run("python", "-m", "stages.track")
     bereft.run("python", "-m", "stages.track")
     (run,) = bereft.list_runs()
-    artifacts = {item.path for item in bereft.client.list_artifacts(run.info.run_id, "reports")}
+    artifacts = {item.path for item in bereft.client.list_artifacts(run.info.run_id, "reports/evaluation")}
 
     assert bereft.client.get_model_version_by_alias("digits", "champion").run_id == run.info.run_id
     assert "reports/evaluation/misclassified.png" in artifacts
@@ -320,7 +295,7 @@ def test_stage_with_an_unusable_store_loses_nothing_and_is_retried(project, tmp_
 
     assert done.returncode != 0
     assert line == (
-        f"track: the MLflow store sqlite:///{copy.root}/mlflow.db: expected a file, got a folder; move it away, "
+        f"track: the MLflow store sqlite:///{copy.root}/mlflow.db: it is a folder, not a file; move it away, "
         "then `python -m stages.track`; nothing is logged twice"
     )
     assert after == before
@@ -344,7 +319,7 @@ def test_lock_that_is_none_of_the_outputs_ends_tracking_in_one_line(project, tex
     (line,) = done.stderr.splitlines()
 
     assert done.returncode == 1
-    assert line.startswith("track: dvc.lock: expected ")
+    assert line.startswith("track: dvc.lock: it ")
 
 
 def test_champion_that_was_rolled_back_stays_so(project, tmp_path):

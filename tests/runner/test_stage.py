@@ -86,8 +86,7 @@ def test_edit_of_an_input_while_the_stage_runs_is_refused(project, edit, place):
 
     assert code == 1
     assert reported == (
-        f"tiny: {place.format(root=project)}: expected no edit while the stage runs, got an edit; "
-        "run `dvc repro` again\n"
+        f"tiny: {place.format(root=project)}: it was edited while the stage ran; run `dvc repro` again\n"
     )
 
 
@@ -119,7 +118,7 @@ def test_edit_of_a_section_that_the_stage_also_reads_is_refused(project, params,
 
     assert (code, reported) == (
         1,
-        f"tiny: {place}: expected no edit while the stage runs, got an edit; run `dvc repro` again\n",
+        f"tiny: {place}: it was edited while the stage ran; run `dvc repro` again\n",
     )
 
 
@@ -141,15 +140,23 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
     code, reported = run_stage(project, 'Path("params.yaml").write_text("tiny: {size: [3")')
 
     assert code == 1
-    assert reported.startswith("tiny: params.yaml: expected ")
+    assert reported.startswith("tiny: params.yaml: not valid YAML: ")
     assert reported.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('raise DataError("x", expected="a", got="b", do="c")', "tiny: x: expected a, got b; c"),
-        ('Path("none/x").write_text("")', "tiny: none/x: No such file or directory; fix it and run again"),
+        ('raise DataError("x", expected="a", got="b", hint="c")', "tiny: x: expected a, got b; c"),
+        ('raise DataError("x", "it is damaged", "run it again")', "tiny: x: it is damaged; run it again"),
+        (
+            'raise DataError.join([DataError(name, expected="a", got="b", hint="c") for name in "xyz"])',
+            "tiny: x: expected a, got b; c; also y: expected a, got b; c; also z: expected a, got b; c",
+        ),
+        (
+            'Path("none/x").write_text("")',
+            "tiny: none/x: No such file or directory; restore it (`dvc checkout` or `git checkout`) and run again",
+        ),
         (
             # As root may write anywhere, the stage becomes nobody.
             """
@@ -158,7 +165,7 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
                 os.seteuid(65534)
             Path("locked/x").write_text("")
             """,
-            "tiny: locked/x: Permission denied; fix it and run again",
+            "tiny: locked/x: Permission denied; allow it with `chmod` or `chown` and run again",
         ),
         (
             # A limit of this process is met like the end of a disk.
@@ -167,7 +174,7 @@ def test_params_broken_while_the_stage_runs_are_one_line(project):
             with atomic_write(Path("out")) as partial:
                 partial.write_bytes(bytes(100))
             """,
-            "tiny: out: File too large; fix it and run again",
+            "tiny: out: File too large; allow larger files (`ulimit -f unlimited`) and run again",
         ),
     ],
 )
@@ -314,8 +321,8 @@ def test_second_stage_in_a_folder_is_refused_with_the_name_of_the_first(project)
     first.communicate("\n", timeout=30)
 
     assert done.stderr == (
-        f"tiny: {project}: expected one stage at a time, got tiny, process {first.pid}, at work there; "
-        f"let it end or `kill {first.pid}`, then run again\n"
+        f"tiny: {project}: the stage tiny is running here (process {first.pid}); "
+        f"wait until it ends, or stop it with `kill {first.pid}`, then run again\n"
     )
     assert (done.returncode, first.returncode) == (1, 0)
 
@@ -326,4 +333,4 @@ def test_stage_without_params_file_says_where_to_run(project):
     code, reported = run_stage(project, "pass")
 
     assert code == 1
-    assert re.fullmatch("tiny: params.yaml: expected a file, got none; run from the project's root folder\n", reported)
+    assert re.fullmatch("tiny: params.yaml: no such file; run in the project's root folder\n", reported)

@@ -4,9 +4,9 @@ import platform
 
 import pytest
 from samples import write_normalized
-from test_training import PARAMS
 
 from stages import train
+from stages.lib.core.params import load_section
 from stages.lib.runner.tested_machines import find_untested
 
 
@@ -25,12 +25,14 @@ def test_machines_that_were_tried_are_told_from_others(machine, untested):
     assert find_untested(*machine) == untested
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("system", "lines"), [("Linux", 0), ("Plan 9", 1)])
 def test_training_says_so_once_and_goes_on(tmp_path, monkeypatch, capsys, system, lines):
     """One line on standard error, where the bytes were not tried; the network is trained all the same."""
     data_dir = write_normalized(tmp_path)
     monkeypatch.setattr(platform, "system", lambda: system)
-    train.run(PARAMS, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    params = load_section("train", train.TrainParams).model_copy(update={"epochs": 1})
+    train.run(params, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
 
     assert capsys.readouterr().err.count("dvc.lock may get other bytes here") == lines
     assert (tmp_path / "model.keras").exists()

@@ -87,8 +87,8 @@ def remove(path):
 @pytest.mark.parametrize(
     ("spoil", "got"),
     [
-        (become_folder, "expected a file, got a folder; move it away, then"),
-        (become_nonsense, "expected an SQLite database that can be written to, got file is not a database; put"),
+        (become_folder, "it is a folder, not a file; move it away, then"),
+        (become_nonsense, "SQLite cannot use it: file is not a database; move it away, then"),
         (become_another_programs, "got those of another program; move it away, then"),
         (become_newer, "got those of a newer one (ffffffffffff); install the MLflow that wrote it, then"),
     ],
@@ -170,7 +170,7 @@ def test_held_store_is_waited_for_then_told_with_its_holder(root, monkeypatch, c
     notice = capfd.readouterr().err
     store, *_ = track(root)
 
-    assert f"expected it to be free within 1 s, got {name} held by process {holder.pid} (" in line
+    assert f"{name} has been held for 1 s by process {holder.pid} (" in line
     assert notice.startswith(
         f"waiting up to 1 s for the MLflow store sqlite:///{root}/mlflow.db: process {holder.pid} ("
     )
@@ -240,7 +240,8 @@ def test_read_only_store_is_told(root, environment, name):
 
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert "expected an SQLite database that can be written to, got " in line
+    assert "SQLite cannot use it: " in line
+    assert "let it and its folder be written to (`chmod u+w`, `df`), then " in line
     require_one(store)
 
 
@@ -382,7 +383,7 @@ def test_artifact_that_a_proxy_refuses_is_told(root, monkeypatch, server):
         line = explain(root)
         proxy.shutdown()
 
-    assert "got 413 Client Error" in line
+    assert "it failed: 413 Client Error" in line
     assert "sEcret77" not in line
 
 

@@ -1,4 +1,4 @@
-"""Two clones, one MLflow server, one DVC remote: what .github/TEAM.md says, as it is typed."""
+"""Two clones, one MLflow server, one DVC remote: what docs/how-to/team-server.md says, as it is typed."""
 
 import os
 import re
@@ -14,11 +14,12 @@ from typing import ClassVar, NamedTuple
 import pytest
 from imports import ROOT
 from mlflow import MlflowClient
+from pages import PAGES
 from project import Project
 from servers import TEAM_PAGE, Server, read_commands, serve
 from stores import track
 
-from stages.lib.core.dvc_lock import read_state
+from stages.lib.core.dvc_lock import parse_lock
 from stages.lib.core.errors import TrackingError
 from stages.lib.core.files import read_csv
 
@@ -100,12 +101,12 @@ def test_second_clone_finds_the_run_and_logs_nothing(team):
 
 
 def read_digest(project):
-    return read_state(project.read("dvc.lock")).digest
+    return parse_lock(project.read("dvc.lock")).state.digest
 
 
 def test_champion_answers_in_the_second_clone(team):
     """The page's lines load the champion from the server's artifacts, and it gives the measured classes."""
-    (lines,) = re.findall(r"```python\n(.*?)```", TEAM_PAGE, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(.*?)```", PAGES[TEAM_PAGE], re.DOTALL)
     printed = team.run(team.second, f"python - <<'END'\n{lines}END\n")
     measured = [row["predicted"] for row in read_csv(team.second.root / "reports/evaluation/predictions.csv")[:3]]
 
@@ -202,7 +203,7 @@ def test_credentials_reach_the_server_untouched(root, monkeypatch, variables, he
         recorder.shutdown()
 
     assert Recorder.asked[-1] == header
-    assert "403" in str(refusal.value)
+    assert "403" in refusal.value.problem
     assert "sEcret" not in str(refusal.value)
 
 

@@ -1,6 +1,6 @@
-"""MLflow's pages, in a real browser, over the runs that the README makes: what a person changes can be compared.
+"""MLflow's pages, in a real browser, over the runs that the documents make: what a person changes can be compared.
 
-UI_SCREENSHOTS=.github/images makes the README's charts anew.
+UI_SCREENSHOTS=.github/images makes the documents' images of them anew.
 """
 
 import os
@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-# As in the README, beside the committed 20.
+# As in docs/how-to/compare-runs.md, beside the committed 20.
 UNITS = (8, 64)
 # What is measured at each epoch.
 CURVES = ["accuracy/train", "accuracy/validation", "loss/train", "loss/validation"]

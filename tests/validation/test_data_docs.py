@@ -161,7 +161,7 @@ def test_pages_are_the_same_bytes_in_another_process(tmp_path, docs):
     environment = {
         "PYTHONHASHSEED": "7",
         "TZ": "Asia/Tokyo",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/validation")]),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "tests/validation"])),
     }
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | environment, check=True)
 

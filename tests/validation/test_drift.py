@@ -58,8 +58,13 @@ def test_what_is_no_profile_is_refused(tmp_path, value):
     path = tmp_path / "accepted.json"
     write_json(path, {"one": value})
 
-    with pytest.raises(DataError, match="`pipeline accept` writes it anew"):
+    with pytest.raises(DataError) as refusal:
         load_accepted("one", path)
+
+    assert (refusal.value.where, refusal.value.hint) == (
+        f"{path}: one",
+        "run `pipeline accept`, which writes it anew",
+    )
 
 
 def test_profile_does_not_depend_on_the_chunks(monkeypatch):

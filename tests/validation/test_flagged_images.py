@@ -10,17 +10,17 @@ from stages.lib.core.files import read_csv, write_csv
 from stages.lib.validation import flagged_images
 from stages.lib.validation.flagged_images import (
     STRUCTURE,
-    Bounds,
     Offender,
+    Rule,
     load_source,
     name_flagged_images,
     note_offenders,
     write_flagged_images,
 )
 
-FAINT = Bounds("min_contrast", "contrast", least=32)
-WRONG = Bounds(STRUCTURE, "label", 0, 2)
-CONFLICT = Bounds("max_label_conflict_fraction", "label_conflicts", most=0)
+FAINT = Rule("min_contrast", "contrast", least=32)
+WRONG = Rule(STRUCTURE, "label", 0, 2)
+CONFLICT = Rule("max_label_conflict_fraction", "label_conflicts", most=0)
 NO_TWINS = np.full(90, -1)
 
 
@@ -73,14 +73,14 @@ def test_copy_is_told_with_the_image_that_it_is_like(source):
     """Of two images with the same pixels each names the other, and its class."""
     duplicate_of = NO_TWINS.copy()
     duplicate_of[4] = 60
-    (flagged_image,) = name_flagged_images({CONFLICT: [Offender(4, 1)]}, source, duplicate_of, fail_on=[CONFLICT.rule])
+    (flagged_image,) = name_flagged_images({CONFLICT: [Offender(4, 1)]}, source, duplicate_of, fail_on=[CONFLICT.name])
 
     assert flagged_image == (4, True, ["same pixels as test[0] test 0.png, a left"])
 
 
 def test_list_says_where_each_suspect_is(tmp_path, source):
     """flagged_images.csv has split, index, class, file and reasons of each."""
-    named = name_flagged_images({FAINT: [Offender(3, 7), Offender(61, 9)]}, source, NO_TWINS, fail_on=[FAINT.rule])
+    named = name_flagged_images({FAINT: [Offender(3, 7), Offender(61, 9)]}, source, NO_TWINS, fail_on=[FAINT.name])
     rows = write(tmp_path / "flagged_images", named, source)
 
     assert rows == [
@@ -137,7 +137,7 @@ def test_sheet_shows_grey_levels_as_they_are(tmp_path):
     write_flagged_images(
         [flagged_images.FlaggedImage(0, stops=True, reasons=["contrast 0"])], source, tmp_path / "flagged_images"
     )
-    sheet = np.asarray(Image.open(tmp_path / "flagged images/contact_sheet.png").convert("L"))
+    sheet = np.asarray(Image.open(tmp_path / "flagged_images/contact_sheet.png").convert("L"))
 
     assert (sheet == 200).sum() > 10_000
 

@@ -58,9 +58,9 @@ def load_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(str(path), expected="a file", got="none", hint="run `dvc repro`") from None
+        raise DataError(str(path), "no such file", "run `dvc repro`") from None
     except (ValueError, EOFError) as error:
-        raise DataError(str(path), expected="a whole .npy array", got=str(error), hint="run `dvc repro`") from None
+        raise DataError(str(path), f"not a whole .npy array: {error}", "run `dvc repro`") from None
     if array.ndim == 0:
         raise DataError(str(path), expected="one row per image", got="a single value", hint="run `dvc repro`")
     return array

@@ -1,28 +1,21 @@
-"""What dvc.lock says of the pipeline: the state that a run stands for."""
+"""What dvc.lock and dvc.yaml say: outputs, and the pipeline state that a run stands for."""
 
 import hashlib
 import json
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from stages.lib.core.errors import DataError, TrackingError
+from stages.lib.core.errors import DataError, ParamsError
 from stages.lib.core.hashing import hash_output
-from stages.lib.core.params import load_mapping
+from stages.lib.core.params import PARAMS_PATH, load_mapping, parse_yaml
 
 LOCK_PATH = Path("dvc.lock")
-_GRAPH_PATH = Path("dvc.yaml")
+GRAPH_PATH = Path("dvc.yaml")
 # DVC's own, unless its config says otherwise.
-_CACHE_DIR = Path(".dvc/cache/files/md5")
-
-# A stage's deps as DVC writes them: four fifths of a dvc.lock that would be parsed for nothing. Nothing else in a stage
-# stands this far to the left.
-_DEPS = re.compile(r"^    deps:\n(?:    - .*\n|      .*\n)*", re.MULTILINE)
+CACHE_DIR = Path(".dvc/cache")
 
 # The stage that tells the world of a state is no part of it.
 _TELLING_STAGE = "track"
@@ -36,83 +29,133 @@ class State(NamedTuple):
     digest: str  # SHA-256 of the two, hexadecimal
 
 
+class Output(NamedTuple):
+    """A file or a folder that a stage wrote."""
+
+    stage: str
+    path: str
+    md5: str  # of a folder, of its listing, with `.dir` behind it
+
+
 class _Part(BaseModel):
     """Part of a dvc.lock: what is read is typed, the rest is DVC's business."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class _Output(_Part):
+class _Entry(_Part):
     path: str
     md5: str
 
 
-class _Stage(_Part):
+class LockedStage(_Part):
+    """A stage as it last ran."""
+
+    cmd: str = ""
+    deps: list[_Entry] = []
     params: dict[str, dict[str, dict[str, Any]]] = {}  # by file, by section
-    outs: list[_Output] = []
+    outs: list[_Entry] = []
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The params by section, of all files."""
+        return {section: value for file in self.params.values() for section, value in file.items()}
 
 
-class _Lock(_Part):
-    stages: dict[str, _Stage] = {}
+class Lock(_Part):
+    """All that dvc.lock says."""
+
+    stages: dict[str, LockedStage] = {}
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs of all stages."""
+        return [Output(name, out.path, out.md5) for name, stage in self.stages.items() for out in stage.outs]
+
+    @property
+    def state(self) -> State:
+        """The pipeline state that the lock describes."""
+        stages = [stage for name, stage in self.stages.items() if name != _TELLING_STAGE]
+        params = {section: value for stage in stages for section, value in stage.sections.items()}
+        outputs = {out.path: out.md5 for stage in stages for out in stage.outs}
+        canonical = json.dumps({"outputs": outputs, "params": params}, sort_keys=True)
+        return State(params, outputs, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def drop_deps(lock_text: str) -> str:
-    """The text of a dvc.lock without what the stages depend on."""
-    return _DEPS.sub("", lock_text)
+def parse_lock(text: str, where: str = str(LOCK_PATH), hint: str = f"run `git checkout {LOCK_PATH}`") -> Lock:
+    """The text of a dvc.lock, be it the file's or that of a commit.
 
-
-def read_listing(md5: str, root: Path = Path()) -> dict[str, str] | None:
-    """The files of a folder as the cache of the DVC in `root` lists them: MD5 by relative path.
-
-    None if the listing is not there or damaged.
-    """
-    path = root / _CACHE_DIR / md5[:2] / md5[2:]
-    if not path.is_file() or f"{hash_output(path)}.dir" != md5:
-        return None
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
-
-
-def read_state(lock_text: str) -> State:
-    """The state in the text of a dvc.lock, be it the file's or that of `git show REV:dvc.lock`.
+    where, hint: what an error names, and what to do about it.
 
     Raises:
-        ValueError: it is not what DVC writes.
+        DataError: it is not what DVC writes.
     """
     try:
-        lock = _Lock.model_validate(YAML(typ="safe", pure=True).load(drop_deps(lock_text)) or {})
-    except YAMLError as error:
-        raise ValueError(str(error)) from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        what = problem["msg"].partition(" or instance of")[0]
-        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {what}".removeprefix(": ")) from None
-    params: dict[str, dict[str, Any]] = {}
-    outputs: dict[str, str] = {}
-    for name, stage in lock.stages.items():
-        if name != _TELLING_STAGE:
-            params |= {section: value for file in stage.params.values() for section, value in file.items()}
-            outputs |= {out.path: out.md5 for out in stage.outs}
-    try:
-        canonical = json.dumps({"outputs": outputs, "params": params}, sort_keys=True)
-    except TypeError as error:  # YAML has dates, and more that no params.yaml of ours has
-        raise ValueError(str(error)) from None
-    return State(params, outputs, hashlib.sha256(canonical.encode()).hexdigest())
+        lock = Lock.model_validate(parse_yaml(text) or {})
+        _ = lock.state  # YAML has dates, and more that no params.yaml of ours has
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            problem = error.errors(include_url=False, include_context=False)[0]
+            what = problem["msg"].partition(" or instance of")[0]
+            reason = f"{'.'.join(map(str, problem['loc']))}: {what}".removeprefix(": ")
+        raise DataError(where, f"it is damaged: {reason}", hint) from None
+    return lock
 
 
-def load_state() -> State:
-    """The state in the dvc.lock of the current folder.
+def load_lock() -> Lock:
+    """The dvc.lock of the current folder.
 
     Raises:
         DataError: there is none, or it is damaged.
     """
     try:
-        return read_state(LOCK_PATH.read_text(encoding="utf-8"))
+        return parse_lock(LOCK_PATH.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
-        raise DataError(str(LOCK_PATH), expected="a file", got="none", hint="run `dvc repro`") from None
-    except ValueError as error:  # not UTF-8, or not what DVC writes
-        raise DataError(
-            str(LOCK_PATH), expected="what DVC writes", got=str(error), hint=f"`git checkout {LOCK_PATH}`"
-        ) from None
+        hint = "run `dvc repro` in the project's root folder"
+        raise DataError(str(LOCK_PATH), "no such file", hint) from None
+
+
+def load_graph(root: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The stages in dvc.yaml by name.
+
+    Raises:
+        ParamsError: there is no such file, or it is damaged.
+    """
+    path = root / GRAPH_PATH
+    stages = load_mapping(path, "stages").get("stages")
+    if not isinstance(stages, dict):
+        raise ParamsError(str(path), "it has no stages", f"run `git checkout {path}`")
+    return stages
+
+
+def locate_object(cache_dir: Path, md5: str) -> Path:
+    """The file in DVC's cache that has, or had, this MD5."""
+    return cache_dir / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def read_listing(md5: str, cache_dir: Path = CACHE_DIR) -> dict[str, str] | None:
+    """The files of a folder as DVC's cache lists them: MD5 by relative path; none if the listing is gone or damaged."""
+    path = locate_object(cache_dir, md5)
+    if not path.is_file() or f"{hash_output(path)}.dir" != md5:
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+
+
+def list_stale(
+    locked: Mapping[str, Any], params: Mapping[str, Any], files: Mapping[str, str], hint: str
+) -> Iterator[DataError]:
+    """What is not as dvc.lock has it, section by section and file by file.
+
+    locked, params: sections, as dvc.lock and as params.yaml has them. files: MD5 by path, as dvc.lock has it. hint:
+    what to do about it.
+    """
+    for section, value in locked.items():
+        if params.get(section) != value:
+            yield DataError(f"{PARAMS_PATH}: {section}", "it differs from dvc.lock", hint)
+    for path, md5 in files.items():
+        if (got := hash_output(Path(path))) != md5:
+            yield DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint=hint)
 
 
 def require_current(
@@ -124,22 +167,15 @@ def require_current(
     of the outputs that are hashed again.
 
     Raises:
-        TrackingError: a section or an output is another than dvc.lock says, or dvc.lock says nothing of it.
+        DataError: a section or an output is another than dvc.lock says, or dvc.lock says nothing of it.
     """
+    hint = "run `dvc repro`"
     for path in needed_paths:
         if path not in state.outputs:
-            raise TrackingError(str(LOCK_PATH), expected=f"the output {path}", got="none", hint="run `dvc repro`")
-    for section, value in state.params.items():
-        if params.get(section) != value:
-            raise TrackingError(
-                f"params.yaml: {section}",
-                expected="what dvc.lock has",
-                got="another value",
-                hint="run `dvc repro`",
-            )
-    for path, md5 in state.outputs.items():
-        if path.startswith(hashed_paths) and (got := hash_output(Path(path))) != md5:
-            raise TrackingError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint="run `dvc repro`")
+            raise DataError(str(LOCK_PATH), f"it has no output {path}", hint)
+    hashed = {path: md5 for path, md5 in state.outputs.items() if path.startswith(hashed_paths)}
+    for problem in list_stale(state.params, params, hashed, hint):
+        raise problem
 
 
 def require_valid_inputs(stage: str) -> None:
@@ -151,23 +187,19 @@ def require_valid_inputs(stage: str) -> None:
     Raises:
         DataError: an output that dvc.yaml has as a dep of the stage was damaged.
     """
-    deps = [Path(dep) for dep in load_mapping(_GRAPH_PATH, "what DVC reads")["stages"][stage].get("deps", [])]
-    outputs = load_state().outputs if LOCK_PATH.exists() else {}
-    for path, md5 in outputs.items():
+    deps = [Path(dep) for dep in load_graph()[stage].get("deps", [])]
+    files: dict[str, str] = {}
+    for _, path, md5 in load_lock().outputs if LOCK_PATH.exists() else ():
         parts = [dep for dep in deps if dep.is_relative_to(path)]
-        expected = {path: md5} if parts else {}
         # Of a folder, what the stage reads of it, where DVC's cache lists the files.
         if parts and Path(path) not in parts and (listing := read_listing(md5)):
-            files = {f"{path}/{name}": digest for name, digest in listing.items()}
-            expected = {name: digest for name, digest in files.items() if any(map(Path(name).is_relative_to, parts))}
-        for name, digest in expected.items():
-            if (got := hash_output(Path(name))) != digest:
-                raise DataError(
-                    name,
-                    expected=f"MD5 {digest} as in dvc.lock",
-                    got=got,
-                    hint="`pipeline verify --quick` names what is damaged and what heals it",
-                )
+            inside = {f"{path}/{name}": digest for name, digest in listing.items()}
+            files |= {name: digest for name, digest in inside.items() if any(map(Path(name).is_relative_to, parts))}
+        elif parts:
+            files[path] = md5
+    hint = "run `pipeline verify --quick`: it names each damaged file and the command that heals it"
+    for problem in list_stale({}, {}, files, hint):
+        raise problem
 
 
 def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
@@ -179,20 +211,14 @@ def require_reproduced(stages: Sequence[str], params: Mapping[str, Any]) -> dict
         DataError: a source, a section or an output is another than dvc.lock says.
     """
     hint = f"run `dvc repro {stages[-1]}` first"
-    recorded = load_mapping(LOCK_PATH, "what DVC writes") if LOCK_PATH.exists() else {}
+    locked = load_lock().stages if LOCK_PATH.exists() else {}
     outputs: dict[str, str] = {}
     for name in stages:
-        try:
-            stage = recorded["stages"][name]
-            sections = {section: value for file in stage["params"].values() for section, value in file.items()}
-            files = {str(file["path"]): str(file["md5"]) for file in [*stage["deps"], *stage["outs"]]}
-            outputs |= {str(file["path"]): str(file["md5"]) for file in stage["outs"]}
-        except (AttributeError, KeyError, TypeError):
-            raise DataError(str(LOCK_PATH), expected=f"the stage {name}", got="none", hint=hint) from None
-        for section, value in sections.items():
-            if params.get(section) != value:
-                raise DataError(f"params.yaml: {section}", expected="what dvc.lock has", got="another value", hint=hint)
-        for path, md5 in files.items():
-            if (got := hash_output(Path(path))) != md5:
-                raise DataError(path, expected=f"MD5 {md5} as in dvc.lock", got=got, hint=hint)
+        if name not in locked:
+            raise DataError(str(LOCK_PATH), f"it has no stage {name}", hint)
+        made = {out.path: out.md5 for out in locked[name].outs}
+        files = {dep.path: dep.md5 for dep in locked[name].deps} | made
+        for problem in list_stale(locked[name].sections, params, files, hint):
+            raise problem
+        outputs |= made
     return outputs

@@ -3,7 +3,7 @@
 import errno
 import re
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import Self
 
 # As many errors as one line has room for.
 _FEW = 5
@@ -14,41 +14,65 @@ _FEW = 5
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _FREE_SPACE = "free some (`dvc gc --workspace` empties DVC's cache of what is not in use) and run again"
+_ALLOW = "allow it with `chmod` or `chown` and run again"
+_MOVE_AWAY = "something else has this name: move that away and run again"
 _WAYS_OUT = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
-    errno.EROFS: "let it be written to and run again",
+    errno.EFBIG: "allow larger files (`ulimit -f unlimited`) and run again",
+    errno.EROFS: "make its disk writable (`mount` shows how it is mounted) and run again",
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.ENOENT: "restore it (`dvc checkout` or `git checkout`) and run again",
+    errno.EISDIR: _MOVE_AWAY,
+    errno.ENOTDIR: _MOVE_AWAY,
+    errno.EEXIST: _MOVE_AWAY,
+    errno.ELOOP: "remove the link that leads back to itself and run again",
+    errno.ENAMETOOLONG: "use shorter names of files and folders and run again",
+    errno.EMFILE: "allow more open files (`ulimit -n 4096`) and run again",
 }
 
 
 class PipelineError(Exception):
-    """An error a person can act on, told in one line: where, expected, got, what to do."""
+    """An error a person can act on, told in one line: where it is, what is wrong, what to do.
 
-    def __init__(self, where: str, *, expected: str, got: str, hint: str) -> None:
-        # Texts of other libraries may have several lines.
-        super().__init__(show_controls(" ".join(f"{where}: expected {expected}, got {got}; {hint}".split())))
+    where, problem, hint: these three. expected, got: of a wrong value, in place of a problem.
+    """
+
+    def __init__(self, where: str, problem: str = "", hint: str = "", *, expected: str = "", got: str = "") -> None:
+        if expected:
+            problem = f"expected {expected}, got {got}"
+        super().__init__(where, problem, hint)  # with these Python unpickles it, and the attributes after that
+        self.where, self.problem, self.hint = where, problem, hint
+        self.expected, self.got = expected, got
+        self._joined: tuple[Self, ...] = ()
 
     @classmethod
-    def join(cls, problems: Sequence["PipelineError"]) -> Self:
-        """Several errors as one error: in one line if they are few, else a line for each."""
-        reported = [str(problem) for problem in problems]
-        is_few = len(reported) <= _FEW
-        return _restore(
-            cls, "; also ".join(reported) if is_few else "\n  ".join([f"{len(reported):,} errors:", *reported])
-        )
+    def join(cls, causes: Sequence[Self]) -> Self:
+        """Several errors as one error, told in one line if they are few, else in a line for each; one stays itself."""
+        if len(causes) == 1:
+            return causes[0]
+        joined = cls("")
+        joined._joined = tuple(causes)
+        return joined
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """How the error gets from a process to another."""
-        return _restore, (type(self), *self.args)
+    @property
+    def causes(self) -> tuple[Self, ...]:
+        """The single errors of a joined one, which has no parts of its own; else the error itself."""
+        return self._joined or (self,)
 
+    @classmethod
+    def unreadable(cls, where: str, error: OSError) -> Self:
+        """A file or folder that the system refused to read."""
+        return cls(where, f"cannot be read: {error.strerror or error}", _suggest_way_out(error))
 
-E = TypeVar("E", bound=PipelineError)
-
-
-def _restore(kind: type[E], text: str) -> E:
-    error = kind.__new__(kind)
-    error.args = (text,)
-    return error
+    def __str__(self) -> str:
+        """The line, or the lines of a joined error."""
+        if self._joined:
+            lines = [str(cause) for cause in self._joined]
+            return "; also ".join(lines) if len(lines) <= _FEW else "\n  ".join([f"{len(lines):,} errors:", *lines])
+        line = "; ".join(filter(None, [f"{self.where}: {self.problem}", self.hint]))
+        return show_controls(" ".join(line.split()))  # texts of other libraries may have several lines
 
 
 class ParamsError(PipelineError):
@@ -78,5 +102,9 @@ def show_controls(text: str) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """What the system refused, in one line: where, why, what to do."""
-    hint = _WAYS_OUT.get(error.errno or 0, "fix it and run again")
-    return show_controls(f"{error.filename or 'input or output'}: {error.strerror or error}; {hint}")
+    where = error.filename or "input or output"
+    return str(PipelineError(str(where), error.strerror or str(error), _suggest_way_out(error)))
+
+
+def _suggest_way_out(error: OSError) -> str:
+    return _WAYS_OUT.get(error.errno or 0, "run again; if it comes back, check the disk (`df`, `dmesg`)")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.core.errors import DataError
+
+# A text that a spreadsheet would compute, by what it begins with, or such a text with the quotes that `write_csv` puts
+# before it (https://owasp.org/www-community/attacks/CSV_Injection). A sign alone or before a number computes nothing.
+_FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff20\uff0d-](?![\d.,]*$)")
 
 
 @contextmanager
@@ -83,28 +88,33 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(str(path), expected="a file", got="none", hint="run `dvc repro`") from None
+        raise DataError(str(path), "no such file", "run `dvc repro`") from None
     except ValueError as error:
-        raise DataError(str(path), expected="JSON", got=str(error), hint="run `dvc repro`") from None
+        raise DataError(str(path), f"not JSON: {error}", "run `dvc repro`") from None
     if not isinstance(value, dict):
         raise DataError(str(path), expected="a JSON object", got=type(value).__name__, hint="run `dvc repro`")
     return value
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table with a header line."""
+    """Write a table with a header line; a single quote keeps a spreadsheet from computing a text."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table with a header line, every value as text."""
+    """The rows of a table with a header line, every value as the text that was written."""
     return list(iterate_csv(path))
 
 
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
     """The same, one row at a time."""
     with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+        for row in csv.DictReader(file):
+            yield {key: cell[1:] if _is_formula(cell) and cell[0] == "'" else cell for key, cell in row.items()}
+
+
+def _is_formula(cell: object) -> bool:
+    return isinstance(cell, str) and _FORMULA.match(cell) is not None

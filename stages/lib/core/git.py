@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 from stages.lib.core.errors import PipelineError
 
@@ -15,23 +16,34 @@ def run_git(*arguments: str) -> str | None:
     return done.stdout.rstrip("\n") if done and done.returncode == 0 else None
 
 
-def require_repository(expected: str, hint: str) -> None:
+def find_commit(revision: str) -> str | None:
+    """The SHA of the commit that a revision names; none if there is no such commit."""
+    return run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def read_at(commit: str, path: Path) -> str | None:
+    """The text of the project's file as a commit has it; none if it has none."""
+    # A path that begins with a dot is relative to this folder, which need not be the repository's root.
+    return run_git("show", f"{commit}:./{path.as_posix()}")
+
+
+def require_repository(hint: str) -> None:
     """Refuse a folder in which git shows no repository.
 
-    expected, do: what is expected of the folder, and what to do where there is none at all.
+    hint: what to do where there is none at all.
 
     Raises:
         PipelineError: there is none, or git is not there, or it does not open it.
     """
     done = _start_git("rev-parse", "--git-dir")
     if done is None:
-        raise PipelineError("this folder", expected=expected, got="no `git` on PATH", hint="install git and run again")
-    require_no_refusal(expected)
+        raise PipelineError("git", "it is not on PATH", "install git and run again")
+    require_no_refusal()
     if done.returncode:
-        raise PipelineError("this folder", expected=expected, got="none", hint=hint)
+        raise PipelineError("this folder", "it is in no git repository", hint)
 
 
-def require_no_refusal(expected: str) -> None:
+def require_no_refusal() -> None:
     """Let a folder pass that has a repository, or has none, but not one that git does not open.
 
     Raises:
@@ -39,8 +51,8 @@ def require_no_refusal(expected: str) -> None:
     """
     done = _start_git("rev-parse", "--git-dir")
     if done and done.returncode and not done.stderr.startswith(_NO_REPOSITORY):
-        got = f"git's refusal: {done.stderr.strip() or f'exit code {done.returncode}'}"
-        raise PipelineError("this folder", expected=expected, got=got, hint="do what it says and run again")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise PipelineError("this folder", f"git refuses it: {reason}", "run again once `git status` works here")
 
 
 def _start_git(*arguments: str) -> subprocess.CompletedProcess[str] | None:

@@ -68,15 +68,14 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
         # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
         except (OSError, HTTPError, ValueError) as error:
             shown = hide_password(mirror)
-            got = str(error).replace(mirror, shown)
-            problems.append(DataError(shown, expected="the whole file", got=got, hint="use another mirror"))
+            reason = str(error).replace(mirror, shown)
+            problems.append(DataError(shown, f"download failed: {reason}"))
         else:
             return content
     raise DataError(
         file.name,
-        expected="a good copy in the cache or on a mirror",
-        got=" | ".join(map(str, problems)),
-        hint="set MNIST_MIRROR to a folder or an URL that has the file",
+        f"no good copy in the cache or on a mirror: {' | '.join(map(str, problems))}",
+        "set MNIST_MIRROR to a folder or a URL that has the file",
     )
 
 
@@ -95,13 +94,13 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
     """The decompressed content, if it is what was published; at most one byte more than that is unpacked.
 
     Raises:
-        DataError: it is not gzip, is cut off, or has another content.
+        DataError: it is not gzip, is cut off, or has another content; without a hint, for `fetch` tries the next.
     """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
             content = unpacked.read(file.size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(source, expected="a whole gzip file", got=str(error), hint="fetch it again") from None
+        raise DataError(source, f"not a whole gzip file: {error}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:
         size = f"{len(content)}" if len(content) <= file.size else f"more than {file.size}"
@@ -109,7 +108,6 @@ def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
             source,
             expected=f"{file.size} bytes with SHA-256 {file.sha256}",
             got=f"{size} bytes with {digest}",
-            hint="fetch it again",
         )
     return content
 
@@ -130,12 +128,7 @@ def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
         thread.start()
         thread.join(_MAX_SECONDS)
         if thread.is_alive():
-            raise DataError(
-                hide_password(url),
-                expected=f"the whole file within {_MAX_SECONDS} seconds",
-                got="no end of it",
-                hint="use another mirror",
-            )
+            raise DataError(hide_password(url), f"it did not send the whole file within {_MAX_SECONDS} seconds")
     if problems:
         raise problems[0]
 
@@ -154,24 +147,17 @@ def _download(url: str, target: BinaryIO, max_bytes: int) -> None:
             for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
                 received += len(piece)
                 if received > max_bytes:
-                    raise DataError(
-                        hide_password(url),
-                        expected=f"at most {max_bytes} bytes",
-                        got="more",
-                        hint="use another mirror",
-                    )
+                    raise DataError(hide_password(url), expected=f"at most {max_bytes} bytes", got="more")
                 target.write(piece)
             return
-    raise DataError(
-        hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more", hint="use another mirror"
-    )
+    raise DataError(hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more")
 
 
 def _require_safe(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         return
-    raise DataError(hide_password(url), expected="an https address", got=parts.scheme, hint="use another mirror")
+    raise DataError(hide_password(url), expected="an https address", got=parts.scheme)
 
 
 def _is_loopback(host: str) -> bool:

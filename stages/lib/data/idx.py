@@ -22,6 +22,7 @@ _GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _CHUNK_BYTES = 1 << 20
 # DEFLATE makes at most this many bytes out of one (zlib's technical details, "Maximum Compression Factor").
 MAX_EXPANSION = 1032
+_AGAIN = "download or copy the file again"
 
 
 def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
@@ -51,8 +52,7 @@ def open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         return _open_idx(path, dimensions)
     except OSError as error:
-        got = error.strerror or str(error)
-        raise DataError(str(path), expected="a file that can be read", got=got, hint="fix it") from None
+        raise DataError.unreadable(str(path), error) from None
 
 
 def _open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def _open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                     _require_size(size * MAX_EXPANSION, shape, name, "at most ")
                 return _unpack(unpacked, shape, name)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(name, expected="a whole gzip file", got=str(error), hint="fetch the file again") from None
+            raise DataError(name, f"not a whole gzip file: {error}", _AGAIN) from None
 
 
 def _unpack(unpacked: gzip.GzipFile, shape: tuple[int, ...], name: str) -> NDArray[np.uint8]:
@@ -99,7 +99,7 @@ def _parse_header(header: bytes, dimensions: int, name: str) -> tuple[int, ...]:
             name,
             expected=f"an IDX header that starts with {magic.hex()}",
             got=header[:4].hex() or "nothing",
-            hint="fetch the file again",
+            hint=f"{_AGAIN}, and see that images and labels are not swapped",
         )
     return struct.unpack(f">{dimensions}I", header[4:])
 
@@ -110,5 +110,5 @@ def _require_size(size: int, shape: tuple[int, ...], name: str, about: str = "")
             name,
             expected=f"{math.prod(shape)} bytes of values for the shape {shape}",
             got=f"{about}{size}",
-            hint="fetch the file again",
+            hint=_AGAIN,
         )

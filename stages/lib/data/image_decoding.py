@@ -66,11 +66,11 @@ def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -
     except DataError:
         raise
     except UnidentifiedImageError:
-        got = f"cannot identify it as {', '.join(kinds) if kinds else 'a kind that is known'}"
+        reason = f"it is none of {', '.join(kinds)}" if kinds else "its kind is unknown"
     except Exception as error:  # noqa: BLE001  (Pillow's readers raise any kind on damaged files)
         reported = isinstance(error, (OSError, ValueError, SyntaxError))
-        got = str(error) if reported else f"{type(error).__name__} {error}".strip()
-    raise _refuse(name, "a whole image", got, "name another")
+        reason = str(error) if reported else f"{type(error).__name__} {error}".strip()
+    raise _refuse(name, reason)
 
 
 def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Image.Image:
@@ -80,7 +80,7 @@ def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Imag
         image = Image.open(CountedBytes(content), formats=kinds)
         require_bounded(image, name)
         if not _is_alone(image):
-            raise _refuse(name, "one image", "several in one file", "name one that has one")
+            raise DataError(name, "it holds several images", "save each as a file of its own")
         if isinstance(image, TiffImageFile):
             _load_tiff(image, name)
         image.load()
@@ -109,15 +109,15 @@ def _load_tiff(image: TiffImageFile, name: str) -> None:
             failure = error
         diary = read_diary()
     if diary:
-        raise _refuse(name, "a whole image", diary, "name another")
+        raise _refuse(name, diary)
     if failure:
         raise failure
 
 
-def _refuse(name: str, expected: str, got: str, hint: str) -> DataError:
+def _refuse(name: str, reason: str) -> DataError:
     # Texts of decoders may hold bytes of the file.
-    shown = "".join(letter if letter.isprintable() else " " for letter in got)[:_MAX_REPORTED]
-    return DataError(name, expected=expected, got=shown, hint=hint)
+    shown = "".join(letter if letter.isprintable() else " " for letter in reason)[:_MAX_REPORTED]
+    return DataError(name, f"not a valid image: {shown}", "replace it, or leave it out")
 
 
 def fit_image(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -139,7 +139,9 @@ def _to_grey(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("F", "I"):
-        raise DataError(name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", hint="convert the image")
+        raise DataError(
+            name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", hint="save it with 8 bits"
+        )
     if not image.has_transparency_data:
         return image.convert("L")
     grey = Image.new("L", image.size)

@@ -27,9 +27,6 @@ _SPLITS = ("train", "test")
 # Subfolders that are all called so are splits, not classes.
 _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
 _PROGRESS_SECONDS = 5
-# A cell that begins so and is no number is computed, and may run a program (https://owasp.org/www-community/attacks/
-# CSV_Injection). A sign alone, or before a number, is the name of a class of signs.
-_FORMULA = re.compile(r"[=+@-](?![\d.,]*$)")
 _TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
@@ -83,8 +80,7 @@ def read_image_folder(
             images[row], sizes[row] = fit_image(grey, image_size), (grey.height, grey.width)
             valid.append(row)
         except OSError as error:
-            got = str(error.strerror)
-            problems.append(_tell(image_file.path, folder, shown, "a file that can be read", got, "allow it"))
+            problems.append(DataError.unreadable(_show(image_file.path, folder, shown), error))
         except DataError as problem:
             problems.append(problem)
         if time.monotonic() - reported > _PROGRESS_SECONDS:
@@ -92,8 +88,8 @@ def read_image_folder(
             print(f"{heading}: {row + 1:,} of {len(listed):,} images", flush=True)
     class_names = tuple(sorted({listed[row].class_name for row in valid}))
     if len(class_names) < 2:
-        expected, hint = "a subfolder for each of two or more classes", "sort the images into one folder a class"
-        problems.append(DataError(shown, expected=expected, got=", ".join(class_names) or "none", hint=hint))
+        expected, got = "a subfolder for each of two or more classes", ", ".join(class_names) or "none"
+        problems.append(DataError(shown, expected=expected, got=got, hint="sort the images into such subfolders"))
         return None, sorted(problems, key=str)
     image_files, rows = [listed[row] for row in valid], np.array(valid)
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -159,7 +155,7 @@ def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[Da
     class_dirs = _list_classes(folder, shown, problems)
     for class_dir, split in class_dirs:
         if not _is_utf8(class_dir.name):
-            problems.append(_tell(class_dir, folder, shown, "a name in UTF-8", "other bytes", "rename the folder"))
+            problems.append(DataError(_show(class_dir, folder, shown), "its name is not UTF-8", "rename the folder"))
             continue
         count = len(image_files) + len(problems)
         for path in _iterate_files(class_dir, folder, shown, problems):
@@ -170,7 +166,8 @@ def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[Da
                 name = path.relative_to(folder).as_posix()
                 image_files.append(ImageFile(path, name, split, _normalize(class_dir.name)))
         if len(image_files) + len(problems) == count:
-            problems.append(_tell(class_dir, folder, shown, "an image in it", "none", "remove the folder"))
+            hint = "put images into the folder, or remove it"
+            problems.append(DataError(_show(class_dir, folder, shown), "there is no image in it", hint))
     problems += _find_name_problems([class_dir for class_dir, _ in class_dirs], folder, shown)
     return sorted(image_files, key=lambda image_file: (image_file.path.name, image_file.name)), problems
 
@@ -182,8 +179,8 @@ def _list_classes(folder: Path, shown: str, problems: list[DataError]) -> list[t
     if names == set(_SPLITS):
         return [(path, split.name) for split in subfolders for path in _list_subfolders(split, folder, shown, problems)]
     if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
-        got, hint = ", ".join(sorted(names)), "name the two so and move what else there is away"
-        problems.append(DataError(shown, expected="classes, or train and test alone", got=got, hint=hint))
+        got, hint = ", ".join(sorted(names)), "name two of them train and test, and move the others away"
+        problems.append(DataError(shown, expected="a folder for each class, or train and test", got=got, hint=hint))
     return [(subfolder, "") for subfolder in subfolders]
 
 
@@ -194,10 +191,11 @@ def _list_subfolders(parent: Path, folder: Path, shown: str, problems: list[Data
         if entry.is_dir(follow_symlinks=False):
             subfolders.append(path)
         elif entry.is_symlink() and not path.is_file():
-            hint = "copy the folder, or remove the link"
-            problems.append(_tell(path, folder, shown, "a folder of a class", "a link", hint))
+            hint = "copy the folder here, or remove the link"
+            problems.append(DataError(_show(path, folder, shown), "it is a link to a folder or to nothing", hint))
         elif path.suffix.lower() in _SUFFIXES:
-            problems.append(_tell(path, folder, shown, "a folder of its class around it", "none", "move it into one"))
+            hint = "move it into the folder of its class"
+            problems.append(DataError(_show(path, folder, shown), "it is in no folder of a class", hint))
     return subfolders
 
 
@@ -218,8 +216,7 @@ def _scan(parent: Path, folder: Path, shown: str, problems: list[DataError]) -> 
         with os.scandir(parent) as entries:
             kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
     except OSError as error:
-        got = str(error.strerror)
-        problems.append(_tell(parent, folder, shown, "a folder that can be read", got, "allow it"))
+        problems.append(DataError.unreadable(_show(parent, folder, shown), error))
         return []
     return sorted(kept, key=lambda entry: entry.name)
 
@@ -230,21 +227,23 @@ def _is_left_by_systems(name: str) -> bool:
 
 def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
     """Find what is wrong with a file before it is opened: a FIFO would wait forever for its other end."""
-    name = str(path.relative_to(class_dir))
-    if not _is_utf8(name):
-        return _tell(path, folder, shown, "a name in UTF-8", "other bytes", "rename it")
-    if not _is_printable(name):
-        return _tell(path, folder, shown, "a name that can be printed", "control characters", "rename it")
+    name, where = str(path.relative_to(class_dir)), _show(path, folder, shown)
+    if not _is_printable(name):  # bytes that are no UTF-8 are not either
+        kind = "has control characters" if _is_utf8(name) else "is not UTF-8"
+        return DataError(where, f"its name {kind}", "rename it")
     try:
         mode = path.stat().st_mode
         # A loop of links fails above; `resolve` has another error for it in each version of Python.
         is_astray = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
     except OSError as error:
-        return _tell(path, folder, shown, "a file that can be read", str(error.strerror), "remove it")
+        problem = DataError(where, f"it is a link that leads to no file: {error.strerror}", "remove the link")
+        return problem if path.is_symlink() else DataError.unreadable(where, error)
     if is_astray:
-        return _tell(path, folder, shown, "a file of the folder", "a link out of it", "copy the file")
+        return DataError(where, "it is a link to a file outside this folder", "copy the file here")
     if not stat.S_ISREG(mode):
-        return _tell(path, folder, shown, "a file", "a link to a folder" if stat.S_ISDIR(mode) else "none", "remove it")
+        return DataError(
+            where, "it is a link to a folder" if stat.S_ISDIR(mode) else "it is no ordinary file", "remove it"
+        )
     return None
 
 
@@ -252,22 +251,18 @@ def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) ->
     """Find class names that reports could not show, and those that other systems would take for one."""
     first: dict[str, Path] = {}
     for class_dir in class_dirs:
-        name = _normalize(class_dir.name)
+        name, where = _normalize(class_dir.name), _show(class_dir, folder, shown)
         if not _is_utf8(name):
             continue  # told above
         if not _is_printable(name) or not _is_visible(name) or name != name.strip():
             expected = "a class name that can be read, without blanks around it"
-            yield _tell(class_dir, folder, shown, expected, ascii(name), "rename the folder")
-        elif _FORMULA.match(name):
-            expected = "a class name that no spreadsheet takes for a formula"
-            yield _tell(class_dir, folder, shown, expected, f"one that begins with {name[0]}", "rename the folder")
+            yield DataError(where, expected=expected, got=ascii(name), hint="rename the folder")
         elif _TAG.search(name):
-            yield _tell(class_dir, folder, shown, "a class name that is text", "a tag of HTML", "rename the folder")
+            yield DataError(where, "this class name holds a tag of HTML", "rename the folder")
         other = first.setdefault(_normalize(name.lower()), class_dir)
         if _normalize(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
-            expected = "a class name that is not another's but for upper case or the form of its accents"
-            got = f"that of {_show(other, folder, shown)}"
-            yield _tell(class_dir, folder, shown, expected, got, "rename one of the folders")
+            problem = "this class name differs in upper case or the form of accents alone from that of "
+            yield DataError(where, problem + _show(other, folder, shown), "rename one of the folders")
 
 
 def _normalize(name: str) -> str:
@@ -285,10 +280,6 @@ def _is_printable(name: str) -> bool:
 
 def _is_visible(name: str) -> bool:
     return any(unicodedata.category(letter)[0] not in "CZ" for letter in name)
-
-
-def _tell(path: Path, folder: Path, shown: str, expected: str, got: str, hint: str) -> DataError:
-    return DataError(_show(path, folder, shown), expected=expected, got=got, hint=hint)
 
 
 def _show(path: Path, folder: Path, shown: str) -> str:

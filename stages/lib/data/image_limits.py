@@ -39,6 +39,7 @@ _PLAIN_TYPES = (1, 2, 7)
 _MAX_DIRECTORIES = 16
 
 _BOMB = "more: a decompression bomb?"
+_SAVE_AGAIN = "save it again as PNG, or leave it out"
 
 
 class CountedBytes(BytesIO):
@@ -84,7 +85,7 @@ def require_bounded(image: Image.Image, name: str) -> None:
     if max(image.size) > MAX_SIDE:
         raise _refuse(name, f"at most {MAX_SIDE:,} pixels a side", shown)
     if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
-        raise _refuse(name, f"at most {_MAX_EXIF_BYTES:,} bytes of EXIF data", "more")
+        raise _refuse(name, f"at most {_MAX_EXIF_BYTES:,} bytes of EXIF data", "more", "save it without EXIF data")
 
 
 def _require_few_scans(content: bytes, name: str) -> None:
@@ -96,10 +97,10 @@ def _require_few_scans(content: bytes, name: str) -> None:
         place = found.end()
         scans += found[1] == _START_OF_SCAN
         if scans > _MAX_SCANS:
-            raise _refuse(name, f"a JPEG of at most {_MAX_SCANS} scans", _BOMB)
+            raise _refuse(name, f"a JPEG of at most {_MAX_SCANS} scans", _BOMB, _SAVE_AGAIN)
         if found[1] not in (_START_OF_IMAGE, _START_OF_SCAN):
             place += int.from_bytes(content[place : place + 2], "big")
-    raise _refuse(name, f"a JPEG of at most {_MAX_PIECES:,} segments", "more")
+    raise _refuse(name, f"a JPEG of at most {_MAX_PIECES:,} segments", "more", _SAVE_AGAIN)
 
 
 class _Tag(NamedTuple):
@@ -115,17 +116,17 @@ def _require_bounded_tiff(content: bytes, name: str) -> None:
         numbers = [tag.number for tag in tags]
         if len(set(numbers)) < len(numbers):
             # Pillow would take the one for the size, libtiff the other.
-            raise _refuse(name, "each TIFF tag once", "one twice", "write it anew")
+            raise DataError(name, "a TIFF tag stands in it twice", _SAVE_AGAIN)
         values += sum(tag.length for tag in tags if tag.kind not in _PLAIN_TYPES)
         if values > _MAX_PIECES:
-            raise _refuse(name, f"at most {_MAX_PIECES:,} values of TIFF tags", "more")
+            raise _refuse(name, f"at most {_MAX_PIECES:,} values of TIFF tags", "more", _SAVE_AGAIN)
         tile = math.prod(tag.value for tag in tags if tag.number in (_TILE_WIDTH, _TILE_LENGTH))
         if tile > MAX_PIXELS:
             raise _refuse(name, f"tiles of at most {MAX_PIXELS:,} pixels", _BOMB)
         # "TIFF Technical Note 2" (1995) has baseline JPEG alone, which a decoder goes through once.
         is_jpeg = any(tag.number == _COMPRESSION and tag.value in _JPEG_IN_TIFF for tag in tags)
         if is_jpeg and _PROGRESSIVE_FRAME in content:
-            raise _refuse(name, "baseline JPEG in a TIFF", "a progressive one", "write it anew")
+            raise _refuse(name, "baseline JPEG in a TIFF", "a progressive one", _SAVE_AGAIN)
 
 
 def _iterate_directories(content: bytes) -> Iterator[list[_Tag]]:

@@ -19,6 +19,7 @@ _CHUNK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 10_000 + 12
 # What numpy.savez and numpy.savez_compressed write.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_SAVE_AGAIN = "save it again with numpy.savez"
 
 
 def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -34,14 +35,20 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         raise
     # Of a damaged archive, a password and more than Python can unpack, zipfile tells by whatever comes about.
     except Exception as error:  # noqa: BLE001
-        got = str(error) or type(error).__name__
-        raise DataError(str(path), expected="a whole .npz file", got=got, hint="write it again") from None
+        reason = str(error) or type(error).__name__
+        raise DataError(str(path), f"not a whole .npz file: {reason}", _SAVE_AGAIN) from None
 
 
 def _unpack_all(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     problems: list[DataError] = []
+    members = sorted(archive.namelist())
     for name in names:
+        if f"{name}.npy" not in members:
+            got = ", ".join(member.removesuffix(".npy") for member in members) or "none"
+            hint = f"name the arrays {', '.join(names)}"
+            problems.append(DataError(str(path), expected=f"an array {name}", got=got, hint=hint))
+            continue
         try:
             arrays[name] = _unpack(archive, name, path)
         except DataError as problem:
@@ -52,22 +59,18 @@ def _unpack_all(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> d
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        got = ", ".join(sorted(member.removesuffix(".npy") for member in archive.namelist())) or "none"
-        raise DataError(str(path), expected=f"an array {name}", got=got, hint="name the arrays so") from None
+    info = archive.getinfo(f"{name}.npy")
     where = f"{path}: {name}"
     if info.compress_type not in _COMPRESSIONS:
-        raise DataError(where, expected="a member as numpy.savez packs it", got="another", hint="write it again")
+        raise DataError(where, "it is compressed by another method than numpy.savez has", _SAVE_AGAIN)
     most = path.stat().st_size * (MAX_EXPANSION if info.compress_type == zipfile.ZIP_DEFLATED else 1)
     if info.file_size > most:
-        got = f"one said to have {info.file_size:,}"
-        raise DataError(where, expected=f"at most {most:,} bytes in so short a file", got=got, hint="write it again")
+        expected, got = f"at most {most:,} bytes in so short a file", f"{info.file_size:,}"
+        raise DataError(where, expected=expected, got=got, hint=_SAVE_AGAIN)
     with archive.open(info) as member:
         shape, is_fortran, dtype = _read_header(member, where)
         if min(shape, default=0) < 0:
-            raise DataError(where, expected="a shape of no negative sizes", got=str(shape), hint="write it again")
+            raise DataError(where, expected="a shape of no negative sizes", got=str(shape), hint=_SAVE_AGAIN)
         size = math.prod(shape) * dtype.itemsize
         _require_plain(info.file_size - member.tell(), size, dtype, is_fortran, where)
         values = allocate((size,), np.uint8)
@@ -81,14 +84,14 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
 
 
 def _require_plain(found: int, size: int, dtype: np.dtype[Any], is_fortran: bool, where: str) -> None:
-    if dtype.hasobject or is_fortran or found != size or not dtype.itemsize:
-        kind = "objects" if dtype.hasobject else "values in Fortran's order" if is_fortran else f"{found} bytes"
-        raise DataError(
-            where,
-            expected=f"{size} bytes of plain values in C order",
-            got=kind,
-            hint="write numpy.ascontiguousarray of it",
-        )
+    expected = f"{size} bytes of plain values in C order"
+    if dtype.hasobject:
+        raise DataError(where, expected=expected, got="objects", hint="save it with a type of numbers, such as uint8")
+    if is_fortran:
+        hint = "save numpy.ascontiguousarray of it"
+        raise DataError(where, expected=expected, got="values in Fortran's order", hint=hint)
+    if found != size or not dtype.itemsize:
+        raise DataError(where, expected=expected, got=f"{found} bytes", hint=_SAVE_AGAIN)
 
 
 def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -99,7 +102,7 @@ def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(header)
     except Exception as error:  # noqa: BLE001  (it is evaluated as Python's literals are, and fails in as many ways)
-        got = str(error) or type(error).__name__
-        raise DataError(where, expected="the header of a .npy array", got=got, hint="write it again") from None
+        reason = str(error) or type(error).__name__
+        raise DataError(where, f"no header of a .npy array: {reason}", _SAVE_AGAIN) from None
     member.seek(header.tell())
     return shape, is_fortran, dtype

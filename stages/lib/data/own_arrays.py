@@ -78,21 +78,22 @@ def _find_problems(split: Split, where: str) -> Iterator[DataError]:
             f"{where}: images",
             expected="uint8 (N, H, W), grey levels 0..255",
             got=f"{images.dtype} {images.shape}",
-            hint="convert them",
+            hint="convert them to 8-bit grey and save them again",
         )
-    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min(initial=0)) < 0:
+    is_integer = np.issubdtype(labels.dtype, np.integer)
+    if not is_integer or labels.min(initial=0) < 0:
         yield DataError(
             f"{where}: labels",
             expected="whole numbers from 0 on",
-            got=f"{labels.dtype}",
-            hint="number the classes from 0",
+            got=str(labels.min() if is_integer else labels.dtype),
+            hint="save them as integers that number the classes from 0",
         )
     if images.shape[:1] != labels.shape[:1]:
         yield DataError(
             where,
             expected="as many labels as images",
             got=f"{len(images) if images.ndim else 'no'} images and {len(labels)} labels",
-            hint="fetch the files again",
+            hint="save the images and labels of this split again, a label for each image",
         )
 
 
@@ -119,7 +120,7 @@ def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
             expected="a subfolder of images for each class, or one .npz file, or one IDX file of the "
             f"{split} split's {kind}, such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
             got=", ".join(file.name for file in found) or "none of them",
-            hint="put it there, or name another folder",
+            hint="keep one of these" if found else "put it there, or name another folder",
         )
     return found[0]
 

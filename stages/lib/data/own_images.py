@@ -36,11 +36,12 @@ def read_folder(
     """
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8":  # "größer" would be a class of another name
-        got, hint = f"as {encoding}, which this locale has", "set LC_ALL=C.UTF-8 and run again"
-        return None, [DataError(path, expected="names of files read as UTF-8", got=got, hint=hint)]
+        problem = f"this locale reads names of files as {encoding}, not as UTF-8"
+        return None, [DataError(path, problem, "run `export LC_ALL=C.UTF-8`, then the same again")]
     folder = resolve(path)
     if not folder.exists():
-        return None, [DataError(path, expected="a folder, or an .npz file", got="nothing", hint="correct ingest.path")]
+        hint = "set ingest.path, or the argument of `pipeline check`, to where your images are"
+        return None, [DataError(path, "no such folder or .npz file", hint)]
     if not folder.is_dir() or not has_images(folder):
         try:
             return load_arrays(folder, path), []

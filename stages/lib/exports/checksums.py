@@ -24,17 +24,16 @@ def read_whole(path: Path) -> bytes:
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise ExportError(str(path), expected="a file", got="none", hint="name another") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise ExportError(str(path), "no such file", "name a model, such as models/export/model.onnx") from None
     except OSError as error:
-        raise ExportError(str(path), expected="a file", got=error.strerror or str(error), hint="name another") from None
+        raise ExportError.unreadable(str(path), error) from None
     digests = _read_digests(path.parent / CHECKSUMS_NAME)
     if path.name not in digests:
         raise ExportError(
             str(path),
-            expected=f"its SHA-256 in {CHECKSUMS_NAME} beside it",
-            got="none",
-            hint="copy that file, too, from where the model came from: it tells whether the model is whole",
+            f"there is no SHA-256 of it in {CHECKSUMS_NAME} beside it, which tells whether it is whole",
+            "copy that file, too, from where the model came from",
         )
     if (got := hashlib.sha256(content).hexdigest()) != digests[path.name]:
         raise ExportError(
@@ -53,7 +52,5 @@ def _read_digests(path: Path) -> dict[str, str]:
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
     except OSError as error:
-        raise ExportError(
-            str(path), expected="a file", got=error.strerror or str(error), hint="copy it again"
-        ) from None
+        raise ExportError.unreadable(str(path), error) from None
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -47,7 +47,8 @@ def digest_params(params: Mapping[str, Any]) -> str:
     """
     for section in MODEL_SECTIONS:
         if section not in params:
-            raise ParamsError(f"{PARAMS_PATH}: {section}", expected="a section", got="none", hint="add it")
+            hint = f"copy it from `git show HEAD:./{PARAMS_PATH}`"
+            raise ParamsError(f"{PARAMS_PATH}: {section}", "no such section", hint)
     canonical = json.dumps({section: params[section] for section in MODEL_SECTIONS}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

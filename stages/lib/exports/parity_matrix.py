@@ -30,8 +30,8 @@ _SHOWN_IMAGES = 25
 _RED = 0.05
 
 
-class Trial(NamedTuple):
-    """One export in one runtime for its kind."""
+class Comparison(NamedTuple):
+    """One export in one runtime for its kind, compared with Keras."""
 
     export: str  # the file's name
     runtime: str
@@ -41,25 +41,25 @@ class Trial(NamedTuple):
     parity: Parity | None  # with Keras; none if it was not run
 
 
-def try_exports(
+def compare_exports(
     contents: Mapping[str, bytes], budgets: Mapping[str, Budget], reference: NDArray[np.float32], test: Split
-) -> list[Trial]:
+) -> list[Comparison]:
     """Each export's bytes in each runtime for its kind, on raw test images.
 
     reference: the network's exact probabilities for the same images, float32 (N, classes); Keras's own differ from them
     by float32's rounding.
     """
-    trials = []
+    comparisons = []
     for name, content in contents.items():
         for runtime in find_runtimes(Path(name)):
             unsupported_reason = find_unsupported_reason(name, runtime)
             if unsupported_reason:
-                trials.append(Trial(name, runtime, budgets[name], unsupported_reason, reference[:0], None))
+                comparisons.append(Comparison(name, runtime, budgets[name], unsupported_reason, reference[:0], None))
                 continue
             probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
             parity = compare(reference, probabilities, test.labels, budgets[name])
-            trials.append(Trial(name, runtime, budgets[name], "", probabilities, parity))
-    return trials
+            comparisons.append(Comparison(name, runtime, budgets[name], "", probabilities, parity))
+    return comparisons
 
 
 def find_unsupported_reason(name: str, runtime: str) -> str:
@@ -69,12 +69,12 @@ def find_unsupported_reason(name: str, runtime: str) -> str:
     return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else MISSING_MICRO)
 
 
-def list_portable(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials in runtimes that every machine has: what is hashed must not depend on the machine."""
-    return [trial for trial in trials if RUNTIMES[trial.runtime].is_everywhere]
+def list_portable(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons in runtimes that every machine has: what is hashed must not depend on the machine."""
+    return [comparison for comparison in comparisons if RUNTIMES[comparison.runtime].is_everywhere]
 
 
-def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def describe_exports(comparisons: Sequence[Comparison], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Counts and verdicts by export, the worst runtime's at the top: the same on every machine for `list_portable`.
 
     sizes: bytes of each file by its name.
@@ -87,42 +87,42 @@ def describe_exports(trials: Sequence[Trial], sizes: Mapping[str, int]) -> dict[
             "runtimes": _describe_runtimes(group),
             "within_budget": all(parity.within_budget for _, parity in _list_run(group)),
         }
-        for name, group in _iterate_exports(trials)
+        for name, group in _iterate_exports(comparisons)
     }
 
 
-def describe_others(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+def describe_others(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
     """Counts and verdicts by export and runtime, of runtimes that only some machines have."""
-    others = [trial for trial in trials if not RUNTIMES[trial.runtime].is_everywhere]
+    others = [comparison for comparison in comparisons if not RUNTIMES[comparison.runtime].is_everywhere]
     return {name: _describe_runtimes(group) for name, group in _iterate_exports(others)}
 
 
-def measure_errors(trials: Sequence[Trial]) -> dict[str, dict[str, float | None]]:
+def measure_errors(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float | None]]:
     """The largest |Δp| by export and runtime, none if it is no number: it differs between machines in its last bits."""
     return {
         name: {
-            trial.runtime: parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
-            for trial, parity in _list_run(group)
+            comparison.runtime: parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
+            for comparison, parity in _list_run(group)
         }
-        for name, group in _iterate_exports(trials)
+        for name, group in _iterate_exports(comparisons)
     }
 
 
-def tabulate(trials: Sequence[Trial], *, is_measured: bool) -> list[str]:
+def tabulate(comparisons: Sequence[Comparison], *, is_measured: bool) -> list[str]:
     """The matrix as a table and notes below it; what differs between machines is in it only if `is_measured`."""
     rows, notes = [], []
-    for trial in trials:
-        parity = trial.parity
-        verdict, title = f"≤ {trial.budget.max_abs_error:g}", RUNTIMES[trial.runtime].title
+    for comparison in comparisons:
+        parity = comparison.parity
+        verdict, title = f"≤ {comparison.budget.max_abs_error:g}", RUNTIMES[comparison.runtime].title
         if parity is None:
-            rows.append([trial.export, title, "not run", "", "", ""])
-            notes.append(f"{trial.export} is not run by {title}: {trial.unsupported_reason}.")
+            rows.append([comparison.export, title, "not run", "", "", ""])
+            notes.append(f"{comparison.export} is not run by {title}: {comparison.unsupported_reason}.")
             continue
         if is_measured:
             verdict = f"{parity.max_abs_error:.1e} {verdict}"
         rows.append(
             [
-                trial.export,
+                comparison.export,
                 title,
                 f"{parity.same_class} of {parity.images}",
                 f"{parity.ties} of {len(parity.different)}",
@@ -134,19 +134,19 @@ def tabulate(trials: Sequence[Trial], *, is_measured: bool) -> list[str]:
     return [*format_table(header, rows), "", *notes]
 
 
-def draw_matrix(path: Path, trials: Sequence[Trial]) -> None:
+def draw_matrix(path: Path, comparisons: Sequence[Comparison]) -> None:
     """Draw the matrix as a heat map: the more test images get another class than from Keras, the redder."""
-    runtimes = [runtime for runtime in RUNTIMES if any(trial.runtime == runtime for trial in trials)]
+    runtimes = [runtime for runtime in RUNTIMES if any(comparison.runtime == runtime for comparison in comparisons)]
     cells = {}
-    for trial in trials:
-        if trial.parity is None:
-            cells[trial.export, trial.runtime] = Cell(None, "not run")
+    for comparison in comparisons:
+        if comparison.parity is None:
+            cells[comparison.export, comparison.runtime] = Cell(None, "not run")
             continue
-        verdict = f"|Δp| ≤ {trial.budget.max_abs_error:g}" if trial.parity.within_budget else "BEYOND BUDGET"
-        counts = f"{trial.parity.same_class} of {trial.parity.images}"
-        heat = len(trial.parity.different) / trial.parity.images / _RED
-        cells[trial.export, trial.runtime] = Cell(min(heat, 1), f"{counts}\n{verdict}")
-    exports = [name for name, _ in _iterate_exports(trials)]
+        verdict = f"|Δp| ≤ {comparison.budget.max_abs_error:g}" if comparison.parity.within_budget else "BEYOND BUDGET"
+        counts = f"{comparison.parity.same_class} of {comparison.parity.images}"
+        heat = len(comparison.parity.different) / comparison.parity.images / _RED
+        cells[comparison.export, comparison.runtime] = Cell(min(heat, 1), f"{counts}\n{verdict}")
+    exports = [name for name, _ in _iterate_exports(comparisons)]
     draw_heat_map(
         path,
         "Test images that get Keras's class",
@@ -157,17 +157,21 @@ def draw_matrix(path: Path, trials: Sequence[Trial]) -> None:
 
 
 def draw_disagreements(
-    path: Path, trials: Sequence[Trial], reference: NDArray[np.float32], test: Split, class_names: Sequence[str]
+    path: Path,
+    comparisons: Sequence[Comparison],
+    reference: NDArray[np.float32],
+    test: Split,
+    class_names: Sequence[str],
 ) -> None:
     """Draw the test images to which an export gives another class than Keras, with both answers."""
 
     def describe(answer: NDArray[np.float32]) -> str:
         return f"{class_names[int(answer.argmax())]} ({answer.max():.2f})"
 
-    first: dict[int, Trial] = {}  # the first trial that differs, by row
-    for trial, parity in _list_run(trials):
+    first: dict[int, Comparison] = {}  # the first comparison that differs, by row
+    for comparison, parity in _list_run(comparisons):
         for row in parity.different:
-            first.setdefault(row, trial)
+            first.setdefault(row, comparison)
     shown = sorted(first)[:_SHOWN_IMAGES]
     captions = [
         f"test[{row}], a {class_names[test.labels[row]]}\nKeras: {describe(reference[row])}\n"
@@ -179,7 +183,7 @@ def draw_disagreements(
     draw_images(path, title + more, test.images[shown], captions)
 
 
-def require_parity(trials: Sequence[Trial]) -> None:
+def require_parity(comparisons: Sequence[Comparison]) -> None:
     """Refuse exports that do not answer as Keras does.
 
     Raises:
@@ -187,40 +191,43 @@ def require_parity(trials: Sequence[Trial]) -> None:
     """
     problems = [
         ExportError(
-            f"{trial.export} in {RUNTIMES[trial.runtime].title}",
+            f"{comparison.export} in {RUNTIMES[comparison.runtime].title}",
             expected=(
-                f"|Δp| of at most {trial.budget.max_abs_error:g} against Keras, its class for at least "
-                f"{trial.budget.min_same_class:.2%}, at most {trial.budget.max_accuracy_drop:g} points of accuracy lost"
+                f"|Δp| of at most {comparison.budget.max_abs_error:g} against Keras, its class for at least "
+                f"{comparison.budget.min_same_class:.2%}, at most {comparison.budget.max_accuracy_drop:g} "
+                "points of accuracy lost"
             ),
             got=(
                 f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
                 f"{parity.accuracy_drop:.2f} points"
             ),
-            hint="train longer if Keras itself is unsure, else find the cause, or enlarge export.budgets for a reason",
+            hint="raise train.epochs, so that Keras is surer of its answers, or raise the limits in export.budgets",
         )
-        for trial, parity in _list_run(trials)
+        for comparison, parity in _list_run(comparisons)
         if not parity.within_budget
     ]
     if problems:
         raise ExportError.join(problems)
 
 
-def _list_run(trials: Sequence[Trial]) -> list[tuple[Trial, Parity]]:
-    """The trials that were run, with their parity."""
-    return [(trial, trial.parity) for trial in trials if trial.parity]
+def _list_run(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Parity]]:
+    """The comparisons that were run, with their parity."""
+    return [(comparison, comparison.parity) for comparison in comparisons if comparison.parity]
 
 
-def _iterate_exports(trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]]]:
-    """Each export's name with its trials."""
-    for name, group in groupby(trials, key=lambda trial: trial.export):
+def _iterate_exports(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    """Each export's name with its comparisons."""
+    for name, group in groupby(comparisons, key=lambda comparison: comparison.export):
         yield name, list(group)
 
 
-def _describe_runtimes(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+def _describe_runtimes(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
     """The counts of each runtime, or why it was not run."""
     return {
-        trial.runtime: _describe_parity(trial.parity) if trial.parity else {"not_run": trial.unsupported_reason}
-        for trial in trials
+        comparison.runtime: _describe_parity(comparison.parity)
+        if comparison.parity
+        else {"not_run": comparison.unsupported_reason}
+        for comparison in comparisons
     }
 
 

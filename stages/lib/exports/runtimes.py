@@ -66,7 +66,10 @@ def find_runtimes(path: Path) -> list[str]:
     fitting = [name for name, runtime in RUNTIMES.items() if runtime.suffix == path.suffix]
     if not fitting:
         raise ExportError(
-            str(path), expected="a .onnx or .tflite file", got=path.suffix or "no ending", hint="name one"
+            str(path),
+            expected="a .onnx or .tflite file",
+            got=path.suffix or "no ending",
+            hint="name a model of models/export",
         )
     return fitting
 
@@ -83,10 +86,7 @@ def load_content(content: bytes, runtime: str, name: str) -> Predictor:
         loaded = RUNTIMES[runtime].load(content)
     except _PROBLEMS as error:
         raise ExportError(
-            name,
-            expected=f"a model that {RUNTIMES[runtime].title} runs",
-            got=str(error),
-            hint="take another runtime or file",
+            name, f"{RUNTIMES[runtime].title} cannot run it: {error}", "choose another runtime or file"
         ) from None
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -103,7 +103,7 @@ def _require_raw_images(images: NDArray[np.uint8], image_size: tuple[int, ...], 
             f"images for {name}",
             expected=f"uint8 of shape (N, {', '.join(map(str, image_size))}), N at least 1",
             got=f"{images.dtype} of shape {images.shape}",
-            hint="give grey levels 0..255 as they are, not normalized, of that size",
+            hint="give grey levels 0..255 of that size, not normalized",
         )
 
 

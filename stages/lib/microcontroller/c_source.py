@@ -210,8 +210,8 @@ def _read_port(graph: Any, indices: Sequence[int]) -> _Port:  # noqa: ANN401  (t
         raise ExportError(
             _WHERE,
             expected="quantized uint8 as the model's input and output",
-            got=f"another tensor, {tensor.name.decode()}",
-            hint="render the int8 export",
+            got=f"another type, in the tensor {tensor.name.decode()}",
+            hint="give it model_int8.tflite",
         )
     # Every float32 is a double, too, and Python writes a double such that it reads back the same, always with a
     # point or an exponent, as C asks for before an `f`.
@@ -228,7 +228,7 @@ def _quote(name: str) -> str:
     """A string literal of C that holds the name's UTF-8."""
     encoded = name.encode(errors="surrogateescape")
     if 0 in encoded:
-        raise ExportError(_WHERE, expected="class names without NUL", got=repr(name), hint="rename the class")
+        raise ExportError(_WHERE, f"the class name {name!r} holds a NUL", "rename the class")
     # An octal escape ends after three digits at the latest; a hexadecimal one would take in the letters that follow.
     return '"' + "".join(f"\\{byte:03o}" if _needs_escape(byte) else chr(byte) for byte in encoded) + '"'
 

@@ -103,7 +103,7 @@ def require_fit(firmware: Firmware, budget: MicrocontrollerBudget) -> None:
                 f"no operators but {', '.join(budget.operators)}"
             ),
             got=f"{firmware.arena_bytes}, {len(firmware.content)}, {', '.join(firmware.operators)}",
-            hint="lower train.hidden_units, or raise export.microcontroller",
+            hint="lower train.hidden_units, or raise the limits in export.microcontroller",
         )
 
 
@@ -118,7 +118,7 @@ def require_arena(firmware: Firmware) -> None:
             "the int8 export on a microcontroller",
             expected=f"at most the {firmware.arena_bytes} bytes of arena that were computed for it",
             got=f"{firmware.measured_arena_bytes} measured",
-            hint="correct stages/lib/microcontroller/arena.py: TensorFlow Lite Micro's records have grown",
+            hint="raise the sizes of TensorFlow Lite Micro's records in stages/lib/microcontroller/arena.py",
         )
 
 
@@ -138,7 +138,7 @@ def require_golden(firmware: Firmware, golden: Golden, probabilities: Mapping[st
                 f"the int8 export in {RUNTIMES[runtime].title}",
                 expected=f"the golden answers within {firmware.tolerance} steps",
                 got=f"{steps} steps",
-                hint="find the cause: a kernel computes something else than the file says",
+                hint="install the tested version of this runtime: `python -m pip install -r requirements.txt`",
             )
 
 

@@ -65,7 +65,7 @@ class IntegerReference:
                 "the integer reference",
                 expected="a fully quantized dense network",
                 got=f"an operator or a type of number {min(strange)}",
-                hint="give it the int8 export",
+                hint="give it model_int8.tflite",
             )
         self._tensors = [_Tensor(tensor, model.buffers) for tensor in self._graph.tensors]
         self._steps = [(_OPERATORS[code], step) for code, step in zip(codes, self._graph.operators, strict=True)]

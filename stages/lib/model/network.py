@@ -44,10 +44,10 @@ def load_network(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001  # whatever a damaged archive of archives makes of itself
         reason = str(error).partition("\n")[0]
-        got = f"{type(error).__name__}: {reason[:_LONGEST_REASON]}" if path.exists() else "none"
-        raise DataError(
-            str(path), expected="a whole .keras file without code", got=got, hint="remove it, then `dvc repro`"
-        ) from None
+        if not path.exists():
+            raise DataError(str(path), "no such file", "run `dvc repro`") from None
+        problem = f"not a whole .keras file without code: {type(error).__name__}: {reason[:_LONGEST_REASON]}"
+        raise DataError(str(path), problem, "remove it, then run `dvc repro`") from None
 
 
 def count_weights(image_size: Sequence[int], hidden_units: Sequence[int], class_count: int) -> int:

@@ -145,10 +145,17 @@ def sum_exactly(values: Floats) -> float:
 
 
 def compute_probabilities(logits: Floats) -> Floats:
-    """The softmax of logits float64 (N, classes), off by at most 2e-9."""
-    powers = exponentiate(np.maximum(logits - logits.max(axis=1, keepdims=True), _SMALLEST_EXPONENT))
+    """The softmax of logits float64 (N, classes), off by at most 2e-9; NaN where a logit is not finite."""
+    powers = exponentiate(np.maximum(_shift(logits), _SMALLEST_EXPONENT))
     probabilities: Floats = powers / _add_powers(powers)
     return probabilities
+
+
+def _shift(logits: Floats) -> Floats:
+    """Logits (N, classes) less the largest of each row; NaN where that is infinite."""
+    with np.errstate(invalid="ignore"):  # the caller refuses NaN, in words of its own
+        shifted: Floats = logits - logits.max(axis=1, keepdims=True)
+    return shifted
 
 
 def _add_powers(powers: Floats) -> Floats:
@@ -165,7 +172,7 @@ def measure_cross_entropy(logits: Floats, labels: NDArray[np.integer]) -> tuple[
     """
     losses, correct = np.empty(len(labels)), 0
     for chunk in iterate_chunks(len(labels)):
-        shifted = logits[chunk] - logits[chunk].max(axis=1, keepdims=True)
+        shifted = _shift(logits[chunk])
         powers = exponentiate(np.maximum(shifted, _SMALLEST_EXPONENT))
         of_labels = np.take_along_axis(shifted, labels[chunk, np.newaxis].astype(np.int64), axis=1)
         losses[chunk] = (take_logarithm(_add_powers(powers)) - of_labels)[:, 0]

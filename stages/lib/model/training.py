@@ -97,9 +97,8 @@ def _require_finite(epoch: Epoch, network: keras.Model) -> None:
     if not all(np.isfinite(values).all() for values in (measured, *network.get_weights())):
         raise TrainingError(
             f"epoch {epoch.number}",
-            expected="a finite loss and finite weights",
-            got=f"a loss of {' and '.join(map(str, measured))}",
-            hint="lower train.learning_rate",
+            f"the loss or a weight is no longer a finite number (loss {' and '.join(map(str, measured))})",
+            "lower train.learning_rate",
         )
 
 

@@ -63,6 +63,4 @@ def _require_unchanged(sections: set[str], before: dict[str, object]) -> None:
     for source, was in before.items():
         is_now = params_now[source] if source in params_now else Path(source).read_bytes()
         if is_now != was:
-            raise PipelineError(
-                source, expected="no edit while the stage runs", got="an edit", hint="run `dvc repro` again"
-            )
+            raise PipelineError(source, "it was edited while the stage ran", "run `dvc repro` again")

@@ -55,12 +55,9 @@ def hold_stage_lock(stage: str) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         name, _, pid = _LOCK_PATH.read_text(encoding="utf-8").partition(" ")
-        raise PipelineError(
-            str(Path.cwd()),
-            expected="one stage at a time",
-            got=f"{name or 'another'}, process {pid or 'unknown'}, at work there",
-            hint=f"let it end or `kill {pid or '…'}`, then run again",
-        ) from None
+        running = f"the stage {name} is running here (process {pid})" if pid else "another stage is running here"
+        stop = f", or stop it with `kill {pid}`" if pid else ""
+        raise PipelineError(str(Path.cwd()), running, f"wait until it ends{stop}, then run again") from None
     with lock:
         _LOCK_PATH.write_text(f"{stage} {os.getpid()}", encoding="utf-8")
         yield

@@ -68,8 +68,8 @@ def _require_own_code(package_file: str) -> None:
     """PYTHONSAFEPATH has Python leave out the current folder: another clone's code would make this one's outputs."""
     if os.path.exists(_PACKAGE_FILE) and not os.path.samefile(_PACKAGE_FILE, package_file):  # noqa: PTH110, PTH121
         sys.exit(
-            f"{_name_stage()}: expected the code of this folder, got that of {package_file}; "
-            "unset PYTHONSAFEPATH, and start Python without -P and -I"
+            f"{_name_stage()}: the code of {package_file} would run, not this folder's; "
+            "run `unset PYTHONSAFEPATH`, and start Python without -P and -I"
         )
 
 

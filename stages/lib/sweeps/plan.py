@@ -160,14 +160,17 @@ def format_value(value: object) -> str:
 def _read_goal(path: Path, given: _Common, metrics: Sequence[str]) -> Goal:
     wanted = [name for name in (given.minimize, given.maximize) if name is not None]
     if len(wanted) != 1:
-        got = "both" if wanted else "neither"
-        raise ParamsError(str(path), expected="minimize or maximize", got=got, hint="say what makes a trial the best")
+        if wanted:
+            raise ParamsError(str(path), "it has both minimize and maximize", "remove one of them")
+        hint = f"add `maximize: {metrics[0]}`, or another metric, to say which trial is the best"
+        raise ParamsError(str(path), "it has neither minimize nor maximize", hint)
     bounds = {}
     for metric, value in given.where.items():
         where = f"{path}: where.{metric}"
         bounds[metric] = validate_section(value, Bounds, f"{where}.")
         if not value or bounds[metric].min > bounds[metric].max:
-            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), hint="correct it")
+            hint = "write {min: …}, {max: …} or {min: …, max: …}, the smaller number as min"
+            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), hint=hint)
     for metric in (*wanted, *bounds):
         if metric not in metrics:
             hint = suggest(metric, metrics, "choose one of these")
@@ -183,24 +186,24 @@ def _read_choices(
     if key not in known:
         raise ParamsError(
             where,
-            expected=f"a key of {', '.join(sections)} in params.yaml, with dots, for the sections before them make "
-            "the data that all trials share",
+            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)",
             got=repr(key),
-            hint=suggest(key, known, "choose one of those"),
+            hint=suggest(key, known, "choose a key of these sections"),
         )
     if isinstance(value, list) and value:
         return value
     kind = _find_type(key, sections)
     if not isinstance(value, dict) or kind not in (int, float):
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
-        hint = "write what to try in [ ]" if value != [] else "name a value to try, or remove the key"
+        hint = "write the values to try in [ ]" if value != [] else "name a value to try, or remove the key"
         raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), hint=hint)
     found = validate_section(value, _Range, f"{where}.")
     if found.min > found.max or (found.log and found.min <= 0):
         expected = "min at most max, and above 0 with log"
-        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint="correct it")
+        hint = "swap the two" if found.min > found.max else "raise min above 0, or leave log out"
+        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint=hint)
     if kind is int and not (found.min.is_integer() and found.max.is_integer()):
-        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", hint="correct them")
+        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", hint="round both")
     return Span(kind(found.min), kind(found.max), found.log)
 
 

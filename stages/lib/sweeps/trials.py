@@ -119,12 +119,8 @@ class Workers:
                     raise problem.cause from None
                 yield Answer(item, None, _describe(problem.cause), retries)
             except RayError as problem:
-                raise PipelineError(
-                    "Ray",
-                    expected="it to go on",
-                    got=_describe(problem),
-                    hint="run the same again; what is done is kept",
-                ) from None
+                hint = "run the same command again; what is done is kept"
+                raise PipelineError("Ray", f"it stopped: {_describe(problem)}", hint) from None
 
     def _submit(self, function: Callable[[T, Path, Path], R], item: T, retries: int) -> None:
         self._waiting[_call.remote(function, item, self._shared)] = (item, retries)
@@ -213,13 +209,13 @@ def _start(address: str | None, count: int, source_dir: Path, data_bytes: int, s
         except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
             problem = _describe(error)
     if problem and address is None:
-        raise PipelineError("Ray", expected="it to start on this machine", got=problem, hint="put that right")
+        hint = "free memory (`free -h`) and disk space (`df /tmp /dev/shm`), or lower --workers, then run again"
+        raise PipelineError("Ray", f"it does not start on this machine: {problem}", hint)
     if problem:
         raise PipelineError(
             f"--address {address}",
-            expected="a Ray cluster that this machine is part of",
-            got=problem,
-            hint=f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
+            f"this machine is in no Ray cluster there: {problem}",
+            f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
             "token, as `ray start` says, set RAY_AUTH_MODE=token",
         )
 
@@ -235,16 +231,19 @@ def require_cluster(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise PipelineError("--address", expected="HOST:PORT", got=repr(address), hint="see `ray status` for it")
+        raise PipelineError(
+            "--address", expected="HOST:PORT", got=repr(address), hint="copy it from what `ray start --head` says"
+        )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
             connection.sendall(_HTTP2_PREFACE)
-            got = "" if connection.recv(_FRAME_HEAD, socket.MSG_WAITALL)[3:4] == _SETTINGS else "something else"
+            answer = connection.recv(_FRAME_HEAD, socket.MSG_WAITALL)
+            problem = "" if answer[3:4] == _SETTINGS else "something else does"
     except (OSError, OverflowError) as error:
-        got = str(error)
-    if got:
-        hint = "correct it, start one with `ray start --head`, or leave --address out"
-        raise PipelineError(f"--address {address}", expected="a Ray cluster to answer", got=got, hint=hint)
+        problem = str(error)
+    if problem:
+        hint = "give the address of a head node, start one with `ray start --head`, or leave --address out"
+        raise PipelineError(f"--address {address}", f"no Ray cluster answers there: {problem}", hint)
 
 
 def _put(path: Path) -> Any:  # noqa: ANN401  # Ray's reference

@@ -161,9 +161,9 @@ def read_predictions(path: Path) -> Predictions:
         predictions = [known.setdefault(pair, pair) for pair in pairs]
     except (KeyError, ValueError, csv.Error) as error:
         raise DataError(
-            str(path), expected="columns actual, predicted", got=repr(error), hint="run `dvc repro`"
+            str(path), f"no table with the columns actual and predicted: {error!r}", "run `dvc repro`"
         ) from None
     # csv gives None for a cell that is not there, as at the end of a file that was cut off.
     if any(cell is None for pair in known for cell in pair):
-        raise DataError(str(path), expected="two cells in each row", got="one", hint="run `dvc repro`")
+        raise DataError(str(path), "a row ends before its second cell", "run `dvc repro`")
     return predictions

@@ -113,9 +113,8 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
     """
     where = f"registered model {name}"
     if not store.client.search_registered_models(f"name = '{name}'"):
-        raise TrackingError(
-            where, expected="it in the store", got="none", hint="run `dvc repro`, or correct track.registered_model"
-        )
+        hint = "run `dvc repro`, or set track.registered_model to the name of one that is there"
+        raise TrackingError(where, "it is not in the store", hint)
     versions = _list_versions(store, name)
     left = _find_champion_number(store, name)
     history = _list_champions(versions.values())
@@ -124,9 +123,8 @@ def roll_back(store: Store, name: str, target: int | None = None) -> Rollback:
         if not earlier:
             raise TrackingError(
                 where,
-                expected="a champion before the present one",
-                got="none",
-                hint=f"keep version {left}, or train another" if left else "run `dvc repro`",
+                "there is no champion before the present one" if left else "it never had a champion",
+                f"keep version {left}, or train another" if left else "run `dvc repro`",
             )
         target = earlier[-1]
     _require_former_champion(store, name, target, left, versions)
@@ -163,12 +161,13 @@ def _require_former_champion(
             got = f"one that never was: {versions[target].tags.get(DECISION_TAG, 'no decision is recorded')}"
         else:
             got = "no such version"
-        known = f"a former champion ({', '.join(map(str, former)) or 'there is none'})"
-        raise TrackingError(where, expected=known, got=got, hint="name another with --to")
+        if not former:
+            problem = f"{got}, and there is no former champion to go back to"
+            raise TrackingError(where, problem, "train another model with `dvc repro`")
+        expected = f"a former champion ({', '.join(map(str, former))})"
+        raise TrackingError(where, expected=expected, got=got, hint="name one of these with --to")
     if not _has_files(store, name, target):
-        raise TrackingError(
-            where, expected="its files", got="none where the store looks for them", hint="name another with --to"
-        )
+        raise TrackingError(where, "its files are not where the store looks for them", "name another with --to")
 
 
 def _list_versions(store: Store, name: str) -> dict[int, ModelVersion]:

@@ -22,6 +22,7 @@ NOTICE_AFTER = 5.0
 PATIENCE = 300.0
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # Locks as Linux lists them (https://man7.org/linux/man-pages/man5/proc_locks.5.html).
 _LOCKS_PATH = Path("/proc/locks")
 
@@ -60,7 +61,7 @@ def require_usable(path: Path, where: str, again: str, revisions: Collection[str
         TrackingError: it is no database, read-only, locked for `PATIENCE` seconds, or of another MLflow.
     """
     if path.is_dir():
-        raise TrackingError(where, expected="a file", got="a folder", hint=f"move it away, then {again}")
+        raise TrackingError(where, "it is a folder, not a file", f"move it away, then {again}")
     found = ""
 
     def look(seconds: float) -> bool:
@@ -76,12 +77,9 @@ def require_usable(path: Path, where: str, again: str, revisions: Collection[str
     try:
         _wait(look, path, where, again)
     except sqlite3.DatabaseError as error:
-        raise TrackingError(
-            where,
-            expected="an SQLite database that can be written to",
-            got=str(error),
-            hint=f"put that right, then {again}",
-        ) from None
+        is_damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+        hint = "move it away" if is_damaged else "let it and its folder be written to (`chmod u+w`, `df`)"
+        raise TrackingError(where, f"SQLite cannot use it: {error}", f"{hint}, then {again}") from None
     if found == newest:
         return
     expected = f"tables of the MLflow that is installed ({newest})"
@@ -144,9 +142,5 @@ def _wait(attempt: Callable[[float], bool], path: Path, where: str, again: str) 
         flush=True,
     )
     if not attempt(PATIENCE):
-        raise TrackingError(
-            where,
-            expected=f"it to be free within {PATIENCE:.0f} s",
-            got=f"{path.name} held by {name_holders(path)}",
-            hint=f"let that end or end it, then {again}",
-        )
+        problem = f"{path.name} has been held for {PATIENCE:.0f} s by {name_holders(path)}"
+        raise TrackingError(where, problem, f"wait until that ends, or stop it, then {again}")

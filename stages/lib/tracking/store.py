@@ -102,9 +102,8 @@ def open_store(
     uri = f"sqlite:///{path}" if path else str(given_uri)
     where = f"the MLflow store {hide_password(uri)}"
     if path and not create and not path.exists():
-        raise TrackingError(
-            where, expected="a file", got="none", hint="run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
-        )
+        hint = "run `dvc repro` first, or name another in MLFLOW_TRACKING_URI"
+        raise TrackingError(where, "no such file", hint)
     mlflow.set_tracking_uri(uri)
     try:
         with hold(Path(f"{path}.lock") if path else resolve(_SERVER_LOCK), where, again):
@@ -116,12 +115,9 @@ def open_store(
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of a file here; one without a number is the server's answer to an artifact, as `requests` raises it
-        raise TrackingError(
-            where,
-            expected="it to answer",
-            got=hide_password(uri, str(_find_cause(error)).splitlines()[0]),
-            hint=f"put that right, then {again}",
-        ) from error
+        reason = hide_password(uri, str(_find_cause(error)).splitlines()[0])
+        check = "free disk space (`df`)" if path else "check MLFLOW_TRACKING_URI and the log of its server"
+        raise TrackingError(where, f"it failed: {reason}", f"{check}, then {again}") from error
     finally:
         # MLflow has put the address into the environment: it must not pass for one that was given.
         mlflow.set_tracking_uri(given_uri)  # type: ignore[arg-type]  # None takes it out again

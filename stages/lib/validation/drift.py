@@ -78,7 +78,7 @@ def load_accepted(name: str, path: Path = ACCEPTED_PATH) -> Profile | None:
             f"{path}: {name}",
             expected=f"counts of images by class and of pixels in {_BINS} parts of the range",
             got=str(value)[:80],
-            hint="`pipeline accept` writes it anew",
+            hint="run `pipeline accept`, which writes it anew",
         )
     return Profile(**value)
 

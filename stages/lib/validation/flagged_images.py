@@ -40,10 +40,10 @@ _REASONS = {
 }
 
 
-class Bounds(NamedTuple):
+class Rule(NamedTuple):
     """Between which values a column of a table should be."""
 
-    rule: str  # of params.yaml, or STRUCTURE
+    name: str  # of params.yaml, or STRUCTURE
     column: str
     least: float | None = None
     most: float | None = None
@@ -51,7 +51,7 @@ class Bounds(NamedTuple):
 
 
 class Offender(NamedTuple):
-    """An image beyond the bounds."""
+    """An image that breaks a rule."""
 
     row: int
     value: Any
@@ -110,16 +110,14 @@ def load_source(raw_dir: Path, class_names: Sequence[str]) -> Source:
     return Source(Rows.of(splits), class_names, files, np.array(sizes, np.int32).reshape(-1, 2))
 
 
-def note_offenders(
-    tables: Iterable[pd.DataFrame], offenders: Mapping[Bounds, list[Offender]]
-) -> Iterator[pd.DataFrame]:
-    """The parts of the image table as they come; the first rows beyond each of the bounds are noted on the way."""
+def note_offenders(tables: Iterable[pd.DataFrame], offenders: Mapping[Rule, list[Offender]]) -> Iterator[pd.DataFrame]:
+    """The parts of the image table as they come; the first rows beyond each rule are noted on the way."""
     first = 0
     for table in tables:
-        for bounds, noted in offenders.items():
-            values = table[bounds.column].to_numpy()
-            low = values < bounds.least if bounds.least is not None else np.zeros(len(values), np.bool_)
-            high = values > bounds.most if bounds.most is not None else np.zeros(len(values), np.bool_)
+        for rule, noted in offenders.items():
+            values = table[rule.column].to_numpy()
+            low = values < rule.least if rule.least is not None else np.zeros(len(values), np.bool_)
+            high = values > rule.most if rule.most is not None else np.zeros(len(values), np.bool_)
             places = np.flatnonzero(low | high)[: _NAMED - len(noted)]
             noted += [Offender(first + place, values[place].item()) for place in places.tolist()]
         first += len(table)
@@ -127,7 +125,7 @@ def note_offenders(
 
 
 def name_flagged_images(
-    offenders: Mapping[Bounds, Sequence[Offender]],
+    offenders: Mapping[Rule, Sequence[Offender]],
     source: Source,
     duplicate_of: NDArray[np.int64],
     fail_on: Sequence[str],
@@ -137,10 +135,10 @@ def name_flagged_images(
     duplicates: the row of the image that each is like, -1 for none. stops: the rules that stop the pipeline.
     """
     flagged_images: dict[int, FlaggedImage] = {}
-    for bounds, of_rule in offenders.items():
-        does_stop = bounds.rule in (STRUCTURE, *fail_on)
+    for rule, of_rule in offenders.items():
+        does_stop = rule.name in (STRUCTURE, *fail_on)
         for row, value in of_rule:
-            reason = _give_reason(bounds.column, row, value, source, int(duplicate_of[row]))
+            reason = _give_reason(rule.column, row, value, source, int(duplicate_of[row]))
             known = flagged_images.get(row, FlaggedImage(row, stops=False, reasons=[]))
             # An image may break two rules for one reason: copies under two labels are repetitions, too.
             is_new = not any(reported.startswith(reason) for reported in known.reasons)

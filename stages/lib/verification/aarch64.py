@@ -31,6 +31,7 @@ _PYTHON = Path("usr/bin/python")
 _PACKAGES = ("python3", "libstdc++6")
 # Of wheels, by the C library that they need: no newer one than Debian 12 has, the oldest system with Python 3.11.
 _PLATFORMS = [*(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37)), "manylinux2014_aarch64", "any"]
+_CHECK_APT = "check the network and apt's sources (/etc/apt/sources.list*), then run again"
 _NEEDED_BYTES = 4 << 30  # 2.2 GB, and what is downloaded for it
 # The system's apt, with folders of its own and nothing to be done afterwards.
 _APT_CONFIG = """\
@@ -100,15 +101,16 @@ def require_programs() -> None:
         PipelineError: this machine is an AArch64 itself, or a program is missing, and how to get it.
     """
     if platform.machine() in (ARCHITECTURE, "arm64"):
-        hint = "leave it out: every rebuild here is on AArch64"
-        raise PipelineError(_WHERE, expected="another processor to emulate it on", got=platform.machine(), hint=hint)
+        raise PipelineError(
+            _WHERE, "this machine is an AArch64 itself", "leave it out: every rebuild here is on AArch64"
+        )
     if shutil.which(EMULATOR) is None:
         hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError(_WHERE, expected=f"{EMULATOR} on PATH", got="none", hint=hint)
+        raise PipelineError(_WHERE, f"{EMULATOR} is not on PATH", hint)
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            hint = "run it on Debian, or in a container of it"
-            raise PipelineError(_WHERE, expected=f"{program} on PATH, for a Python to emulate", got="none", hint=hint)
+            hint = "run this on Debian or Ubuntu, or in a container of one"
+            raise PipelineError(_WHERE, f"it needs {program}, which is not on PATH", hint)
 
 
 def select_pins(requirements: str, project: str) -> str:
@@ -152,11 +154,12 @@ def _lay_system(root: Path) -> None:
     config = _APT_CONFIG.format(state=private / "state", cache=private / "cache")
     write_text(private / "apt.conf", config)
     apt = ["apt-get", "--quiet", "--config-file", str(private / "apt.conf")]
-    _run([*apt, "update"], "apt-get to know packages for arm64")
+    _run([*apt, "update"], "apt-get cannot list the packages for arm64", _CHECK_APT)
     install = [*apt, "install", "--yes", "--no-install-recommends", "--download-only", *_PACKAGES]
-    _run(install, "apt-get to have packages for arm64")
+    _run(install, "apt-get cannot download the packages for arm64", _CHECK_APT)
     for archive in sorted((private / "cache/archives").glob("*.deb")):
-        _run(["dpkg-deb", "--extract", str(archive), str(root)], "dpkg-deb to unpack a package")
+        extract = ["dpkg-deb", "--extract", str(archive), str(root)]
+        _run(extract, f"dpkg-deb cannot unpack {archive.name}", "free disk space (`df .cache`) and run again")
     shutil.rmtree(private)
     version = _find_version(root)
     write_text(root / "proc/cpuinfo", "".join(_CPUINFO.format(number=number) for number in range(2)))
@@ -182,7 +185,8 @@ def _lay_wheels(root: Path, pins: str) -> None:
     # Where this Python looks by itself.
     options |= {"--target": [str(root / f"usr/local/lib/python{version}/dist-packages")]}
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
-    _run([*pip, *_list_options(options.items())], "pip to have wheels for AArch64")
+    hint = "check the network and the index (`python -m pip config list`), then run again"
+    _run([*pip, *_list_options(options.items())], "pip cannot download the wheels for AArch64", hint)
     _compile(root / f"usr/local/lib/python{version}/dist-packages", version)
 
 
@@ -199,8 +203,10 @@ def _compile(folder: Path, version: str) -> None:
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
 
 
-def _run(command: Sequence[str], expected: str) -> None:
+def _run(command: Sequence[str], problem: str, hint: str) -> None:
     """Run a program that must succeed.
+
+    problem, hint: what it means if it does not, and what to do then.
 
     Raises:
         PipelineError: with the last that it said.
@@ -208,4 +214,4 @@ def _run(command: Sequence[str], expected: str) -> None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise PipelineError(_WHERE, expected=expected, got=said[-1], hint="put that right and run again")
+        raise PipelineError(_WHERE, f"{problem}: {said[-1]}", hint)

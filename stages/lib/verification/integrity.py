@@ -5,23 +5,13 @@ DVC itself takes a read-only cache object for sound, and a file for unchanged wh
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-
+from stages.lib.core.dvc_lock import Output, locate_object
 from stages.lib.core.errors import DataError
 from stages.lib.core.hashing import hash_output
-
-
-class Output(NamedTuple):
-    """An output as dvc.lock has it."""
-
-    stage: str
-    path: str
-    md5: str  # of a folder, of its listing, with `.dir` behind it
-    is_cached: bool  # in DVC's cache, too
 
 
 class ExpectedFile(NamedTuple):
@@ -40,65 +30,32 @@ class Audit(NamedTuple):
     object_count: int  # of DVC's cache
 
 
-class _Finding(NamedTuple):
-    """What hashing one output found."""
-
-    problems: list[DataError]
-    files: dict[str, ExpectedFile]
-
-
-def read_outputs(lock_text: str, graph_text: str) -> list[Output]:
-    """The outputs in the texts of a dvc.lock and of its dvc.yaml, which alone says what is not cached.
-
-    Raises:
-        DataError: one of them is damaged.
-    """
-    uncached = {
-        path
-        for stage in _read_stages(graph_text, "dvc.yaml").values()
-        for kind in ("outs", "metrics", "plots")
-        for entry in stage.get(kind, [])
-        if isinstance(entry, dict)
-        for path, options in entry.items()
-        if options.get("cache") is False
-    }
-    return [
-        Output(name, str(out["path"]), str(out["md5"]), out["path"] not in uncached)
-        for name, stage in _read_stages(lock_text, "dvc.lock").items()
-        for out in stage.get("outs", [])
+def find_uncached(graph: Mapping[str, Any]) -> set[str]:
+    """The outputs that DVC's cache does not have, as the stages in dvc.yaml say, and dvc.lock does not."""
+    entries = [
+        entry for stage in graph.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
     ]
+    given = [entry for entry in entries if isinstance(entry, dict)]
+    return {path for entry in given for path, options in entry.items() if options.get("cache") is False}
 
 
-def read_stage_names(graph_text: str) -> list[str]:
-    """The names of the stages in the text of a dvc.yaml, in its order.
+def audit(outputs: Sequence[Output], uncached: Collection[str], cache_dir: Path) -> Audit:
+    """Hash every output on disk, relative to the current folder, and its objects in DVC's cache.
 
-    Raises:
-        DataError: it is damaged.
+    uncached: paths of the outputs that are not in the cache.
     """
-    return list(_read_stages(graph_text, "dvc.yaml"))
-
-
-def _read_stages(text: str, name: str) -> Mapping[str, Any]:
-    try:
-        stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
-        _ = [out["md5"] for stage in stages.values() for out in stage.get("outs", []) if name == "dvc.lock"]
-    except Exception as error:  # noqa: BLE001  # whatever a damaged file holds in place of what DVC writes
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(name, expected="what DVC writes", got=got, hint=f"`git checkout {name}`") from None
-    return stages
-
-
-def audit(outputs: Sequence[Output], cache_dir: Path) -> Audit:
-    """Hash every output on disk, relative to the current folder, and its objects in DVC's cache."""
-    cached = [output for output in outputs if output.is_cached]  # git may hold the others
-    if cached and not any(Path(output.path).exists() or _locate(cache_dir, output.md5).exists() for output in cached):
-        got = "none, nor any in DVC's cache"
-        problem = DataError("dvc.lock", expected="its outputs on disk", got=got, hint="run `dvc repro` or `dvc pull`")
+    cached = [output for output in outputs if output.path not in uncached]  # git may hold the others
+    places = [path for output in cached for path in (Path(output.path), locate_object(cache_dir, output.md5))]
+    if cached and not any(place.exists() for place in places):
+        missing = "none of its outputs is on disk or in DVC's cache"
+        problem = DataError("dvc.lock", missing, "run `dvc pull` if there is a remote, else `dvc repro`")
         return Audit([problem], {output.path: {} for output in outputs}, 0, 0)
     objects: dict[Path, str] = {}  # what their hash is, so that what several outputs share is hashed and told of once
-    findings = {output.path: _examine(output, cache_dir, objects) for output in outputs}
-    files = {path: finding.files for path, finding in findings.items()}
-    problems = [problem for finding in findings.values() for problem in finding.problems]
+    problems: list[DataError] = []
+    files = {}
+    for output in outputs:
+        found, files[output.path] = _examine(output, output in cached, cache_dir, objects)
+        problems += found
     return Audit(problems, files, sum(map(len, files.values())), len(objects))
 
 
@@ -111,8 +68,10 @@ def list_files(output: Output, root: Path) -> dict[str, ExpectedFile]:
     }
 
 
-def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Finding:
-    """Hash one output; `objects` is added to."""
+def _examine(
+    output: Output, is_cached: bool, cache_dir: Path, objects: dict[Path, str]
+) -> tuple[list[DataError], dict[str, ExpectedFile]]:
+    """The errors of one output and its files, all hashed; `objects` is added to."""
     on_disk = list_files(output, Path())
     is_valid = hash_output(Path(output.path)) == output.md5
     is_folder = output.md5.endswith(".dir")
@@ -120,7 +79,7 @@ def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Find
 
     def check(md5: str, name: str) -> Path | None:
         """The object if it is valid; else an error, the first time."""
-        path = _locate(cache_dir, md5)
+        path = locate_object(cache_dir, md5)
         is_known = path in objects
         got = objects.setdefault(path, hash_output(path))
         if got == md5.removesuffix(".dir"):
@@ -129,7 +88,7 @@ def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Find
             problems.append(_describe_object(path, name, md5, got, output.path if is_valid else None))
         return None
 
-    listing = check(output.md5, output.path) if output.is_cached else None
+    listing = check(output.md5, output.path) if is_cached else None
     if not is_folder:
         expected = {output.path: output.md5}
     elif listing:
@@ -138,23 +97,17 @@ def _examine(output: Output, cache_dir: Path, objects: dict[Path, str]) -> _Find
     else:
         expected = {path: file.md5 for path, file in on_disk.items()} if is_valid else {}
     cached = {}
-    if output.is_cached:
+    if is_cached:
         cached = {path: check(md5, path) if is_folder else listing for path, md5 in expected.items()}
     if not is_valid:
         can_checkout = bool(cached) and None not in cached.values() and listing is not None
         # After the cache's: DVC would fill the disk from there.
         problems += _describe_disk(output, expected, on_disk, can_checkout=can_checkout)
-    return _Finding(
-        problems,
-        {
-            path: ExpectedFile(md5, Path(path) if is_valid or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
-            for path, md5 in expected.items()
-        },
-    )
-
-
-def _locate(cache_dir: Path, md5: str) -> Path:
-    return cache_dir / "files" / "md5" / md5[:2] / md5[2:]
+    files = {
+        path: ExpectedFile(md5, Path(path) if is_valid or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
+        for path, md5 in expected.items()
+    }
+    return problems, files
 
 
 def _describe_object(path: Path, name: str, md5: str, got: str, valid_output: str | None) -> DataError:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.lib.core.dvc_lock import load_graph
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.git import require_repository, run_git
 from stages.lib.core.paths import resolve
 from stages.lib.verification import aarch64
-from stages.lib.verification.integrity import read_stage_names
 
 EMULATOR = "qemu-x86_64"
 # On which to rebuild where nothing else is asked for, and what they have: TensorFlow's own sums follow the size of the
@@ -122,14 +122,13 @@ def emulate_cpu(cpu: str) -> Emulation:
         )
     except FileNotFoundError:
         hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError("--cpu", expected=f"{EMULATOR} on PATH", got="none", hint=hint) from None
+        raise PipelineError("--cpu", f"{EMULATOR} is not on PATH", hint) from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if not _NOISE.match(line)]
         raise PipelineError(
             "--cpu",
-            expected=f"a processor that Python runs on, of `{EMULATOR} -cpu help`",
-            got=f"{cpu!r}: {said[-1] if said else f'exit code {done.returncode}'}",
-            hint="choose another, Haswell for one",
+            f"Python does not run on {cpu!r}: {said[-1] if said else f'exit code {done.returncode}'}",
+            f"choose another, such as Haswell; `{EMULATOR} -cpu help` lists them",
         )
     return Emulation(cpu, [EMULATOR, "-cpu", cpu, sys.executable])
 
@@ -149,20 +148,19 @@ def find_revision() -> Revision:
     Raises:
         PipelineError: there is no commit here, git does not open the repository, or a tracked file is changed.
     """
-    expected, hint = "a git repository with a commit", "commit what is to be rebuilt, or add --quick"
-    require_repository(expected, hint)
+    hint = "commit what is to be rebuilt, or add --quick"
+    require_repository(hint)
     top, commit = run_git("rev-parse", "--show-toplevel"), run_git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = run_git("status", "--porcelain", "--untracked-files=no")
     if top is None or commit is None or changed is None:
-        raise PipelineError("this folder", expected=expected, got="none", hint=hint)
+        raise PipelineError("this folder", "its git repository has no commit", hint)
     if changed:
         names = [line[3:] for line in changed.splitlines()]
         others = f" and {len(names) - 1} more" if names[1:] else ""
         raise PipelineError(
             "this work tree",
-            expected="every tracked file as HEAD has it, for HEAD is what is rebuilt",
-            got=f"changes in {names[0]}{others}",
-            hint="commit or stash them, or add --quick",
+            f"HEAD is what is rebuilt, without the changes in {names[0]}{others}",
+            "commit or stash the changes, or add --quick",
         )
     return Revision(Path(top), commit, run_git("rev-parse", "--show-prefix") or "")
 
@@ -179,8 +177,7 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     (root / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     command = [sys.executable, "-u", "-m", "dvc", "repro", "--force", "--no-run-cache"]
     if left_out:
-        names = read_stage_names((root / "dvc.yaml").read_text(encoding="utf-8"))
-        command += [name for name in names if name not in left_out]
+        command += [name for name in load_graph(root) if name not in left_out]
     started = time.monotonic()
     stages: dict[str, float] = {}  # start by name
     said: list[str] = []  # by the stage that runs
@@ -257,6 +254,7 @@ def _clone(revision: Revision, target: Path, environment: Mapping[str, str], uma
             command, env=environment, umask=umask, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
         if done.returncode:
-            got = done.stderr.strip() or f"exit code {done.returncode}"
-            raise PipelineError(source, expected="git to clone it", got=got, hint="put that right and run again")
+            reason = done.stderr.strip() or f"exit code {done.returncode}"
+            hint = "run again once `git clone` of it works, or add --quick"
+            raise PipelineError(source, f"git cannot clone it: {reason}", hint)
     return target
