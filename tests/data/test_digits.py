@@ -66,8 +66,12 @@ def test_other_embedded_digits_are_refused(monkeypatch):
     """Where scikit-learn embeds something else, nothing is made of it."""
     monkeypatch.setattr(digits_module, "_SHA256", "0" * 64)
 
-    with pytest.raises(DataError, match=r"expected SHA-256 0{64}, got 87ff.+; install the locked requirements"):
+    with pytest.raises(DataError) as refusal:
         load_digits(0.2, 0)
+
+    assert refusal.value.expected == f"SHA-256 {'0' * 64}"
+    assert refusal.value.got.startswith("87ff")
+    assert refusal.value.hint == "run `python -m pip install -r requirements.txt`"
 
 
 def test_enlarge_keeps_upright_and_scales_grey_levels():

@@ -39,5 +39,9 @@ def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(mnist_module, "_MIRRORS", ())
 
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .+No such file.+set MNIST_MIRROR to a folder"):
+    with pytest.raises(DataError) as refusal:
         load_mnist()
+
+    assert refusal.value.where == "train-images-idx3-ubyte.gz"
+    assert "No such file" in refusal.value.problem
+    assert refusal.value.hint.startswith("set MNIST_MIRROR to a folder")
