@@ -51,7 +51,7 @@ test-fast: setup
 test-slow: setup
 	pytest --numprocesses 2 --dist loadfile -m slow
 
-# Apart from `make test`, for it takes a third longer.
+# Apart from `make test`, for it takes up to a third longer.
 coverage: setup
 	pytest --numprocesses 2 --dist loadfile -m "not slow" --cov
 
