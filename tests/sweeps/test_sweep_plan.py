@@ -101,7 +101,7 @@ def refuse(read, text):
 
 
 EPOCHS = "expected a whole number of epochs, 1 to 100, got "
-KEYS = "expected a key of net in params.yaml, with dots"
+KEYS = "expected a dotted key of net in params.yaml"
 LIST = "expected a list of values to try"
 CHANGE = "change this value"
 
@@ -110,8 +110,8 @@ CHANGE = "change this value"
     ("text", "where", "problem", "hint"),
     [
         ("params: {net.epoch: [1]}", ": params.net.epoch", KEYS, "did you mean net.epochs?"),
-        ("params: {data.seed: [1]}", ": params.data.seed", KEYS, "choose one of those"),
-        ("params: {net: {epochs: [1]}}", ": params.net", KEYS, "choose one of those"),
+        ("params: {data.seed: [1]}", ": params.data.seed", KEYS, "choose a key of these sections"),
+        ("params: {net: {epochs: [1]}}", ": params.net", KEYS, "choose a key of these sections"),
         ("params: {net.epochs: []}", ": params.net.epochs", LIST, "name a value to try, or remove the key"),
         ("params: {net.epochs: 5}", ": params.net.epochs", f"{LIST} or a range", "write the values to try in [ ]"),
         ("params: {net.name: {min: 1, max: 2}}", ": params.net.name", LIST, "write the values to try in [ ]"),

@@ -67,7 +67,7 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
             "scikit-learn's digits",
             expected=f"SHA-256 {_DIGITS_SHA256}",
             got=digest,
-            hint="install the locked requirements",
+            hint="run `python -m pip install -r requirements.txt`",
         )
     images = enlarge(small, _DIGITS_MAX)
     train_rows, test_rows = split_stratified(labels, test_fraction, seed)

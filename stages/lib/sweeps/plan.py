@@ -186,10 +186,9 @@ def _read_choices(
     if key not in known:
         raise ParamsError(
             where,
-            expected=f"a key of {', '.join(sections)} in params.yaml, with dots, for the sections before them make "
-            "the data that all trials share",
+            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data that is made before)",
             got=repr(key),
-            hint=suggest(key, known, "choose one of those"),
+            hint=suggest(key, known, "choose a key of these sections"),
         )
     if isinstance(value, list) and value:
         return value
