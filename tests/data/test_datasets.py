@@ -75,8 +75,12 @@ def test_other_embedded_digits_are_refused(monkeypatch):
     """Where scikit-learn embeds something else, nothing is made of it."""
     monkeypatch.setattr(datasets, "_DIGITS_SHA256", "0" * 64)
 
-    with pytest.raises(DataError, match=r"expected SHA-256 0{64}, got 87ff.+; install the locked requirements"):
+    with pytest.raises(DataError) as refusal:
         load_digits(0.2, 0)
+
+    assert refusal.value.expected == f"SHA-256 {'0' * 64}"
+    assert refusal.value.got.startswith("87ff")
+    assert refusal.value.hint == "run `python -m pip install -r requirements.txt`"
 
 
 def test_enlarge_keeps_upright_and_scales_grey_levels():
@@ -137,8 +141,12 @@ def test_mnist_without_a_good_mirror_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(datasets, "_MNIST_MIRRORS", ())
 
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .+No such file.+set MNIST_MIRROR to a folder"):
+    with pytest.raises(DataError) as refusal:
         load_mnist()
+
+    assert refusal.value.where == "train-images-idx3-ubyte.gz"
+    assert "No such file" in refusal.value.problem
+    assert refusal.value.hint.startswith("set MNIST_MIRROR to a folder")
 
 
 @pytest.fixture

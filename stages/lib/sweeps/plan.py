@@ -186,7 +186,7 @@ def _read_choices(
     if key not in known:
         raise ParamsError(
             where,
-            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data that is made before)",
+            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)",
             got=repr(key),
             hint=suggest(key, known, "choose a key of these sections"),
         )
