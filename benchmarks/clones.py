@@ -30,7 +30,7 @@ def clone_head(folder: Path, environment: Mapping[str, str], change: Callable[[d
     command = ["git", "clone", "--quiet", str(find_root()), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise PipelineError(f"`{' '.join(command)}`", expected="a clone", got=done.stderr, hint="see to that first")
+        raise PipelineError(f"`{' '.join(command)}`", f"it failed: {done.stderr}", "run again once it works when typed")
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
     change(params)

@@ -106,7 +106,7 @@ def run_apart(command: Sequence[str], folder: Path, environment: Mapping[str, st
     if process.returncode:
         said = " ".join("".join(lines[-3:]).split())
         raise PipelineError(
-            f"`{' '.join(command)}` in {folder}", expected="it to end well", got=said, hint="see to that first"
+            f"`{' '.join(command)}` in {folder}", f"it failed: {said}", "run again once it works when typed"
         )
     return Finished(perf_counter() - begin, read_processor_seconds() - processor_begin, lines, times)
 
@@ -202,7 +202,7 @@ def run_no_op(project: Path, environment: Mapping[str, str]) -> Finished:
     done = run_apart([*DVC, "repro"], project, environment)
     if ran := [line for line in done.lines if line.startswith("Running stage")]:
         raise PipelineError(
-            str(project), expected="nothing to do", got=ran[0], hint="see why `dvc status` is not clean"
+            str(project), f"nothing was to do, yet it ran: {ran[0]}", "see what `dvc status` says there"
         )
     return done
 

@@ -88,7 +88,7 @@ def list_contenders() -> tuple[dict[Challenger, float], list[str]]:
     """
     for path in (MODEL_PATH, EXPORT_DIR):  # told at once, not after TensorFlow's import
         if not path.exists():
-            raise DataError(str(path), expected="the pipeline's output", got="none", hint="run `dvc repro`")
+            raise DataError(str(path), "it is not there", "run `dvc repro`")
     from stages.export import FILES, ExportParams
     from stages.lib.core.params import load_section
     from stages.lib.exports.parity_matrix import find_unsupported_reason
@@ -243,9 +243,8 @@ def measure_memory_apart(challenger: Challenger) -> int | None:
         last_line = "".join(done.stderr.splitlines()[-1:])
         raise ExportError(
             f"memory of {challenger.path.name} in {get_title(challenger)}",
-            expected="a process that answers",
-            got=f"exit code {done.returncode} {last_line}",
-            hint="see to that first",
+            f"its process ended with exit code {done.returncode}: {last_line}",
+            "run again once `pipeline predict` answers with it",
         )
     measured: int | None = json.loads(done.stdout)
     return measured

@@ -135,9 +135,8 @@ def watch(command: Sequence[str], root: Path, environment: Mapping[str, str]) ->
     if process.returncode:
         raise PipelineError(
             " ".join(command),
-            expected="exit code 0",
-            got=f"{process.returncode}: {log_path.read_text(encoding='utf-8')[-1000:]}",
-            hint="fix it, run again",
+            f"it ended with exit code {process.returncode}: {log_path.read_text(encoding='utf-8')[-1000:]}",
+            "run again once it works when typed",
         )
     return Watched(processor_seconds, disk_seconds or 0.0, memory)
 

@@ -156,9 +156,8 @@ def run_apart(command: Sequence[str], environment: Mapping[str, str]) -> str:
     if done.returncode != 0:
         raise TrainingError(
             " ".join(command[:3]),
-            expected="exit code 0",
-            got=f"{done.returncode} {''.join(done.stderr.splitlines()[-1:])}",
-            hint="see to that first",
+            f"it ended with exit code {done.returncode}: {''.join(done.stderr.splitlines()[-1:])}",
+            "run again once it works when typed",
         )
     return done.stdout
 
@@ -196,7 +195,7 @@ def require_same_arithmetic(turns: Mapping[str, Turn]) -> None:
                 name,
                 expected=f"the pipeline's mean loss of the first epoch, {expected:.6f}",
                 got=f"{turn.losses[0]:.6f}",
-                hint="find out which of the two is wrong",
+                hint="make the two compute the same: one of them was changed alone",
             )
 
 

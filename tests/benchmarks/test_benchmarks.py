@@ -131,7 +131,7 @@ def test_missing_export_ends_in_one_line(project, tmp_path):
     done = run_python("-m", "benchmarks.predictions", "--quick", "--output", "result.json", cwd=tmp_path / "copy")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "bench: models/export: expected the pipeline's output, got none; run `dvc repro`\n"
+    assert done.stderr == "bench: models/export: it is not there; run `dvc repro`\n"
     assert not (tmp_path / "copy/result.json").exists()
 
 
@@ -139,9 +139,11 @@ def test_failed_memory_process_is_told_in_one_line(project, tmp_path, monkeypatc
     """What went wrong in the process that measures memory is the error here."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with pytest.raises(ExportError, match=r"^memory of missing\.onnx in ONNX Runtime: .+ no such file") as refusal:
+    with pytest.raises(ExportError) as refusal:
         measure_memory_apart(Challenger(tmp_path / "missing.onnx", "onnx_runtime"))
 
+    assert refusal.value.where == "memory of missing.onnx in ONNX Runtime"
+    assert "no such file" in refusal.value.problem
     assert "\n" not in str(refusal.value)
 
 
@@ -160,8 +162,10 @@ REFERENCE = np.array([[0.75, 0.25], [0.25, 0.75], [0.125, 0.875], [0.5625, 0.437
 def test_wrong_answers_are_not_measured(answer, got):
     """Answers of another class, NaN, and too few of them are refused: what they cost is of no interest."""
     answers = {KERAS_PREDICT: REFERENCE, EXPORTED: answer}
-    with pytest.raises(ExportError, match=f"^model.onnx in ONNX Runtime: expected Keras's class .+ got {got};"):
+    with pytest.raises(ExportError) as refusal:
         count_same_class(answers, {KERAS_PREDICT: 1.0, EXPORTED: 0.75})
+
+    assert (refusal.value.where, refusal.value.got) == ("model.onnx in ONNX Runtime", got)
 
 
 def test_answers_within_their_budget_are_counted():

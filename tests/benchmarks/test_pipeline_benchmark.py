@@ -1,6 +1,7 @@
 """`python -m benchmarks.pipeline` measures what it says, and leaves nothing behind. The whole of it takes minutes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,8 +109,10 @@ def test_stage_that_runs_is_not_nothing_to_do(project):
     folder, _ = project
     write_text(folder / "source", "another source\n")
 
-    with pytest.raises(PipelineError, match=r"expected nothing to do, got Running stage 'first'"):
+    with pytest.raises(PipelineError) as refusal:
         run_no_op(folder, os.environ)
+
+    assert refusal.value.problem.startswith("nothing was to do, yet it ran: Running stage 'first'")
 
 
 def test_clone_is_head_with_other_params(tmp_path):
@@ -129,14 +132,20 @@ def test_clone_is_head_with_other_params(tmp_path):
 def test_clone_that_fails_is_told_in_one_line(tmp_path):
     """What git says of it is in the error."""
     write_text(tmp_path / "clone/in the way", "")
-    with pytest.raises(PipelineError, match=r"^`git clone .+: expected a clone, got fatal: .+ already exists"):
+    with pytest.raises(PipelineError) as refusal:
         clone_head(tmp_path / "clone", os.environ, lambda params: params)
+
+    assert refusal.value.where.startswith("`git clone ")
+    assert re.match("it failed: fatal: .+ already exists", refusal.value.problem)
 
 
 def test_failed_command_is_told_in_one_line(tmp_path):
     """What is measured must have worked."""
-    with pytest.raises(PipelineError, match=r"^`sh -c echo why; exit 3` in .+: expected it to end well, got why;"):
+    with pytest.raises(PipelineError) as refusal:
         run_apart(["sh", "-c", "echo why; exit 3"], tmp_path, os.environ)
+
+    assert refusal.value.where == f"`sh -c echo why; exit 3` in {tmp_path}"
+    assert refusal.value.problem == "it failed: why"
 
 
 @pytest.mark.parametrize(("module", "start"), [("pipeline", "run_apart"), ("scale", "watch")])
