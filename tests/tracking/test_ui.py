@@ -175,16 +175,17 @@ def test_charts_draw_the_learning_curves(browser, runs_page, pages):
     browser.resize(1400, 1000)
 
 
-@pytest.mark.parametrize("picture", ["confusion.png", "parity.png"])
-def test_run_shows_its_pictures(browser, runs_page, pages, picture):
+@pytest.mark.parametrize(("folder", "chart"), [("evaluation", "confusion.png"), ("parity", "parity.png")])
+def test_run_shows_its_charts(browser, runs_page, pages, folder, chart):
     """A run's page shows the charts among its artifacts, loaded whole."""
     browser.open(runs_page)
     browser.press(pages.names[0])
     browser.press("Artifacts")
     browser.press_text("reports")
-    browser.press_text(picture)
-    browser.see_text(f"reports/{picture}")
-    width = browser.wait(lambda: int(browser.see("//img").get_property("naturalWidth")), picture)
+    browser.press_text(folder)
+    browser.press_text(chart)
+    browser.see_text(f"reports/{folder}/{chart}")
+    width = browser.wait(lambda: int(browser.see("//img").get_property("naturalWidth")), chart)
 
     assert width > 100
 
