@@ -14,6 +14,7 @@ _SUBCOMMANDS = {
     "accept": "Take the ingested data as the version that later ones are compared with.",
     "check": "List everything that is wrong with images, without DVC and training.",
     "predict": "Classify images with an exported model.",
+    "promote": "Make a version of the registered model the champion, if the criteria allow it.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier champion the champion again.",
     "sweep": "Try many settings, on this machine or on many.",

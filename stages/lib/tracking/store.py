@@ -31,7 +31,9 @@ with import_lean():
     import mlflow
     import mlflow.data.code_dataset_source
     import mlflow.data.meta_dataset
-    import mlflow.onnx
+    import mlflow.models
+    import mlflow.pyfunc
+    import mlflow.types
     from alembic.script import ScriptDirectory
     from mlflow import MlflowClient
     from mlflow.entities import Run
