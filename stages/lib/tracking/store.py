@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # A run's address on a server, which may have a password in it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-# Neither bars nor the diary of the store's tables: a stage says in a line what it did.
+# Neither bars nor, below, the diary of MLflow: a stage says in a line what it did.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
@@ -55,6 +55,7 @@ __all__ = [
     "to_path",
 ]
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 # MLflow prints what goes wrong in a store with its whole stack; here it is reported in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
