@@ -116,7 +116,7 @@ def test_champion_that_was_registered_by_hand_stays(root):
     _, _, _, decision = track(root, "s2")
 
     assert get_champion(store) == "2"
-    assert decision.reason.startswith("champion version 2 answers another task (none that is recorded)")
+    assert decision.reason.startswith("champion version 2 has no tag 'task'")
 
 
 def test_old_decision_is_not_taken_again(root):

@@ -46,7 +46,7 @@ class Champion(NamedTuple):
     """The model that a candidate would replace."""
 
     version: int  # in the model registry
-    task: str
+    task: str | None  # none of one that was registered by hand
     accuracy: float  # on its test split, 0..1
     test_data: str  # digest of that split
     predictions: Predictions | str  # or what became of them: "are gone"
@@ -89,6 +89,9 @@ def decide(
         return Decision(False, problem)
     if champion is None:
         return Decision(True, f"first champion, test accuracy {candidate.accuracy:.4f}")
+    if champion.task is None:
+        problem = f"champion version {champion.version} has no tag 'task'"
+        return Decision(False, f"{problem}: if it answers the same question, set it to {candidate.task!r} in MLflow")
     if champion.task != candidate.task:
         return Decision(
             False,

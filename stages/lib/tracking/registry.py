@@ -387,7 +387,7 @@ def _has_files(store: Store, name: str, number: int) -> bool:
 
 def _describe_champion(store: Store, champion: ModelVersion) -> Champion:
     """The champion as it stands for comparison; one that was registered by hand names no test data."""
-    task, test_data = champion.tags.get(_TASK_TAG, "none that is recorded"), champion.tags.get(_TEST_DATA_TAG, "none")
+    task, test_data = champion.tags.get(_TASK_TAG), champion.tags.get(_TEST_DATA_TAG, "none")
     accuracy = _get_accuracy(champion)
     rivals = [
         version
