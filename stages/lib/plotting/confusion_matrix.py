@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.plotting.class_labels import label_classes
 from stages.lib.plotting.png import draw_png, shorten
 
 # Of a class's name, that there is room for.
@@ -15,7 +16,7 @@ _MAX_LETTERS = 30
 def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequence[str]) -> None:
     """Draw the confusion matrix (true class in rows, predicted in columns): colour is the share of the row."""
     count = len(class_names)
-    names = [shorten(name, _MAX_LETTERS) for name in class_names]
+    names = [shorten(name, _MAX_LETTERS) for name in label_classes(class_names)]
     longest = max(map(len, names))
     room = 0.5 * count + 0.08 * max(longest - 10, 0)  # inches; 10 letters fit beside a matrix without more
     with draw_png(path, 2 + room, 1.5 + room) as figure:
