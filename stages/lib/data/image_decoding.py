@@ -122,8 +122,10 @@ def _load_tiff(image: TiffImageFile, name: str) -> None:
 
 def _refuse_kind(content: bytes, name: str, kinds: tuple[str, ...] | None) -> DataError:
     if _HEIF_MAGIC.match(content):
-        arguments = shlex.join([name, str(Path(name).with_suffix(".png"))])
-        hint = f"make a PNG of it with `heif-convert {arguments}` (Debian: libheif-examples, Homebrew: libheif)"
+        path = Path(name)
+        converted = path.with_suffix(".jpg" if path.suffix.lower() == ".png" else ".png")
+        command = shlex.join(["heif-convert", name, str(converted)])
+        hint = f"convert it with `{command}` (Debian: libheif-examples, Homebrew: libheif)"
         return DataError(name, "a HEIC or AVIF image, which is not taken", hint)
     return _refuse(name, f"it is none of {', '.join(kinds)}" if kinds else "its kind is unknown")
 

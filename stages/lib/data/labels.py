@@ -51,7 +51,7 @@ def _number_texts(arrays: Mapping[str, NDArray[Any]], path: str) -> tuple[list[N
         texts, places[name] = np.unique(labels.reshape(-1), return_inverse=True)
         try:
             distinct[name] = [normalize_name(text) for text in texts.tolist()]
-        except ValueError:
+        except (ValueError, SystemError):  # of Python and of NumPy
             hint = "save the names again"
             raise DataError(f"{path}: {name}", "a name holds what is no character of Unicode", hint) from None
     class_names = tuple(sorted({text for texts in distinct.values() for text in texts}))
@@ -75,7 +75,7 @@ def _number_numbers(
     present = set(range(columns)).union(*(np.unique(values).tolist() for values in numbers))
     if not present:
         return numbers, ()
-    first, last = min(*present, 1), max(present)
+    first, last = int(min(present) == 1), max(present)
     absent = list(islice((number for number in range(first, last) if number not in present), _NAMED + 1))
     if absent:
         shown = ", ".join(map(str, absent[:_NAMED])) + (", …" if len(absent) > _NAMED else "")
@@ -89,7 +89,8 @@ def _number_numbers(
             hint=f"add some, or make names of the numbers in an .npz file: `{lines}`",
         )
     if first:
-        print(f"{heading}: labels {first} to {last} are taken as names of classes, whose ids are 0 to {last - first}")
+        taken = f"labels {first} to {last} are taken as names of classes, whose ids are 0 to {last - first}"
+        print(f"{heading}: {path}: {taken}")
     return [values - first for values in numbers], tuple(map(str, range(first, last + 1)))
 
 

@@ -42,7 +42,7 @@ def describe_splits(splits: Mapping[str, Split], expected: Mapping[str, int]) ->
 
 
 def describe_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> pd.DataFrame:
-    """One row per split and class: its name, its number of images, and the ratio of that to the largest class's (0..1)."""
+    """One row per split and class: its name, its number of images, and their ratio to those of the largest class."""
     rows = []
     for split_name, split in splits.items():
         counts = dict(zip(*map(np.ndarray.tolist, np.unique(split.labels, return_counts=True)), strict=True))
