@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from charts import CONFUSIONS, draw, read_pixels, read_size
+from charts import CONFUSIONS, draw, read_pixels
 from samples import CLASS_NAMES
 
 from stages.lib.plotting.confusion_matrix import draw_confusions
@@ -50,17 +50,10 @@ def test_class_name_that_the_font_lacks_is_drawn_by_number(tmp_path, name):
 
 
 def test_many_classes_share_the_room_of_some(tmp_path):
-    """The matrix of 500 classes is as large as that of 100: each class by itself would take gigabytes."""
-    sizes = []
-    for count in (100, 500):
-        draw_confusions(tmp_path / "confusions.png", np.eye(count, dtype=np.int64), list(map(str, range(count))))
-        sizes.append(read_size(tmp_path / "confusions.png"))
+    """Each of 500 classes has its square in a chart of bounded size: half an inch for each would take gigabytes.
 
-    assert sizes == [(2600, 2550)] * 2
-
-
-def test_every_one_of_many_classes_has_its_square(tmp_path):
-    """Of 500 classes the diagonal is dark from end to end, and so is one confusion far from it."""
+    The diagonal is dark from end to end, and so is one confusion far from it.
+    """
     confusions = np.eye(500, dtype=np.int64)
     confusions[400] = np.eye(500, dtype=np.int64)[20]
     draw_confusions(tmp_path / "confusions.png", confusions, list(map(str, range(500))))
@@ -68,5 +61,6 @@ def test_every_one_of_many_classes_has_its_square(tmp_path):
     rows, columns = dark.nonzero()
     at_confusion = columns[rows == rows.min() + round(400.5 / 500 * (np.ptp(rows) + 1))]
 
+    assert dark.shape == (2550, 2600)
     assert np.unique(rows).size > 2300
     assert at_confusion.max() < columns.min() + 0.05 * np.ptp(columns)
