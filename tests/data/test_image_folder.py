@@ -239,13 +239,12 @@ def write_avif(path):
     Image.fromarray(draw(0)).save(path, format="AVIF")
 
 
-HEIF = "a HEIC or AVIF image, which is not taken"
 CONVERT = (
     "convert it with `heif-convert own/cross/odd.png own/cross/odd.jpg` (Debian: libheif-examples, Homebrew: libheif)"
 )
 BROKEN = {
-    "HEIC": (write_heic, HEIF, CONVERT),
-    "AVIF": (write_avif, HEIF, CONVERT),
+    "HEIC": (write_heic, "a HEIC image, which is not taken", CONVERT),
+    "AVIF": (write_avif, "an AVIF image, which is not taken", CONVERT),
     "text": (write_text, f"not a valid image: it is none of {', '.join(KINDS)}", "replace it, or leave it out"),
     "empty": (write_nothing, "not a valid image: it is none of PNG, ", "replace it, or leave it out"),
     "cut off": (cut_off, "not a valid image: .*truncated", "replace it, or leave it out"),
