@@ -425,8 +425,8 @@ def test_splits_of_other_names_are_no_classes(folder):
     with pytest.raises(DataError) as refusal:
         load(folder.parent / "sorted")
 
-    assert refusal.value.causes[0].expected == "a folder for each class, or train and test"
-    assert refusal.value.causes[0].got == "test, train, val"
+    assert refusal.value.expected == "a folder for each class, or train and test"
+    assert refusal.value.got == "test, train, val"
 
 
 def test_class_without_an_image_in_a_split_is_said(folder, capsys):
