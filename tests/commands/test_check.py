@@ -85,7 +85,8 @@ def test_sound_folder_has_nothing_to_say(project, shapes):
 
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "check: 120 images in 3 classes; 0 errors stop the pipeline, 0 warn, 0 flagged images; see reports/check\n"
+        "check: 120 images in 3 classes; "
+        "errors that stop the pipeline: 0, warnings: 0, flagged images: 0; see reports/check\n"
     )
     assert read_csv(project / "reports/check/flagged_images/flagged_images.csv") == []
 
@@ -108,7 +109,9 @@ def test_all_problems_are_listed_at_once(spoilt):
     assert "circle/wide.png aspect_robust_z=" in reported
     assert "circle/02.png other_polarity=1" in reported
     assert "repeats=1" in reported
-    assert result.stdout.splitlines()[-1].startswith("check: 124 images in 3 classes; 4 errors stop the pipeline, ")
+    assert result.stdout.splitlines()[-1].startswith(
+        "check: 124 images in 3 classes; errors that stop the pipeline: 4, "
+    )
 
 
 def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
@@ -144,7 +147,7 @@ def test_folder_without_a_sound_picture_is_told(tmp_path):
 
     assert result.exit_code == 1
     assert result.stdout.count("not a valid image") == 2
-    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 errors stop the pipeline"
+    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; errors that stop the pipeline: 3"
 
 
 @pytest.mark.usefixtures("project")
@@ -153,7 +156,7 @@ def test_arrays_are_checked_as_pictures_are(tmp_path):
     result = run("check", write_idx(tmp_path / "arrays"))
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 90 images in 3 classes; 0 errors stop")
+    assert result.stdout.startswith("check: 90 images in 3 classes; errors that stop the pipeline: 0")
 
 
 @pytest.mark.usefixtures("project")
@@ -162,7 +165,7 @@ def test_without_a_folder_the_params_data_set_is_checked():
     result = run("check")
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 1,797 images in 10 classes; 0 errors stop")
+    assert result.stdout.startswith("check: 1,797 images in 10 classes; errors that stop the pipeline: 0")
 
 
 def put_nothing(_):
@@ -240,7 +243,7 @@ def test_what_holds_no_images_with_classes_is_told_in_one_sentence(name, put, pr
     assert result.exit_code == 1
     assert told.startswith(f"stops: {name}: ")
     assert f"{problem}; {hint}" in told
-    assert summary == "check: no data set can be made of it; 1 errors stop the pipeline"
+    assert summary == "check: no data set can be made of it; errors that stop the pipeline: 1"
 
 
 def test_home_folder_in_params_is_refused_as_in_the_argument(project):
@@ -267,7 +270,7 @@ def test_problems_of_arrays_have_a_line_each(tmp_path):
     lines = run("check", tmp_path / "shares.npz").stdout.splitlines()
 
     assert [line.split(": ")[2] for line in lines[:2]] == ["x_train", "x_test"]
-    assert lines[-1] == "check: no data set can be made of it; 2 errors stop the pipeline"
+    assert lines[-1] == "check: no data set can be made of it; errors that stop the pipeline: 2"
 
 
 @pytest.mark.usefixtures("project")

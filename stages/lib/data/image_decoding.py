@@ -121,12 +121,14 @@ def _load_tiff(image: TiffImageFile, name: str) -> None:
 
 
 def _refuse_kind(content: bytes, name: str, kinds: tuple[str, ...] | None) -> DataError:
-    if _HEIF_MAGIC.match(content):
+    if magic := _HEIF_MAGIC.match(content):
         path = Path(name)
         converted = path.with_suffix(".jpg" if path.suffix.lower() == ".png" else ".png")
         command = shlex.join(["heif-convert", name, str(converted)])
         hint = f"convert it with `{command}` (Debian: libheif-examples, Homebrew: libheif)"
-        return DataError(name, "a HEIC or AVIF image, which is not taken", hint)
+        return DataError(
+            name, f"{'an AVIF' if magic[1].startswith(b'avi') else 'a HEIC'} image, which is not taken", hint
+        )
     return _refuse(name, f"it is none of {', '.join(kinds)}" if kinds else "its kind is unknown")
 
 

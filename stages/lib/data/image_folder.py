@@ -93,9 +93,10 @@ def read_image_folder(
             print(f"{heading}: {row + 1:,} of {len(listed):,} images", flush=True)
     class_names = tuple(sorted({listed[row].class_name for row in valid}))
     if len(class_names) < 2:
-        expected, got = "a subfolder for each of two or more classes", ", ".join(class_names) or "none"
-        hint = _suggest_classes(folder, shown, class_names)
-        problems.append(DataError(shown, expected=expected, got=got, hint=hint))
+        if listed or not problems:  # else what is wrong with the folder is said
+            expected, got = "a subfolder for each of two or more classes", ", ".join(class_names) or "none"
+            hint = _suggest_classes(folder, shown, class_names)
+            problems.append(DataError(shown, expected=expected, got=got, hint=hint))
         return None, sorted(problems, key=str)
     image_files, rows = [listed[row] for row in valid], np.array(valid)
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -194,6 +195,7 @@ def _list_classes(folder: Path, shown: str, problems: list[DataError]) -> list[t
     if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
         got, hint = ", ".join(sorted(names)), "name two of them train and test, and move the others away"
         problems.append(DataError(shown, expected="a folder for each class, or train and test", got=got, hint=hint))
+        return []
     return [(subfolder, "") for subfolder in subfolders]
 
 

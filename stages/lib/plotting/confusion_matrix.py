@@ -37,8 +37,8 @@ def draw_confusions(path: Path, confusions: NDArray[np.int64], class_names: Sequ
             axes.text(column, row, text, ha="center", va="center", fontsize=min(8, points * 0.45), color=color)
         named = range(0, count, -(-count // _MAX_NAMED))
         shown = [names[label] for label in named]
-        font = {"fontsize": min(10, _POINTS * size / len(named) * 0.9)}
         # A class may be called "$5": no formulas.
-        axes.set_xticks(named, shown, rotation=90 if longest > 3 else 0, parse_math=False, **font)
-        axes.set_yticks(named, shown, parse_math=False, **font)
+        axes.set_xticks(named, shown, rotation=90 if longest > 3 else 0, parse_math=False)
+        axes.set_yticks(named, shown, parse_math=False)
+        axes.tick_params(labelsize=min(10, _POINTS * size / len(named) * 0.9))
         axes.set(xlabel="predicted class", ylabel="true class", title="Test images by class")
