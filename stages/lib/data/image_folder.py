@@ -52,7 +52,7 @@ class ImageFolder(NamedTuple):
 def has_images(folder: Path) -> bool:
     """Whether the folder has subfolders, as one with classes does, or cannot be looked into."""
     try:
-        return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
+        return any(entry.is_dir() and not is_left_by_systems(entry.name) for entry in folder.iterdir())
     except OSError:
         return True  # `read_image_folder` says why
 
@@ -214,14 +214,15 @@ def _iterate_files(class_dir: Path, folder: Path, shown: str, problems: list[Dat
 def _scan(parent: Path, folder: Path, shown: str, problems: list[DataError]) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(parent) as entries:
-            kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
+            kept = [entry for entry in entries if not is_left_by_systems(entry.name)]
     except OSError as error:
         problems.append(DataError.unreadable(_show(parent, folder, shown), error))
         return []
     return sorted(kept, key=lambda entry: entry.name)
 
 
-def _is_left_by_systems(name: str) -> bool:
+def is_left_by_systems(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: it is hidden, or a system's own."""
     return name.startswith(".") or name in _LEFT_BY_SYSTEMS
 
 
