@@ -774,7 +774,7 @@ def test_truncated_copy_is_not_found(project, tmp_path, name):
 def test_command_line_gives_the_same_and_changes_nothing(project):
     """The `pipeline` command in a process of its own prints no more than the answer, and git sees no change."""
     program = "from stages.commands.main import main; main()"
-    printed = project.run("python", "-c", program, "whatis", "models/model.keras")
+    printed = project.run("python", "-c", program, "whatis", "--params", "models/model.keras")
     again = run_whatis("models/model.keras").stdout
 
     assert printed == again

@@ -331,7 +331,7 @@ def test_missing_or_damaged_graph_is_one_line(small, name, problem, hint):
     assert damaged.exit_code == missing.exit_code == 1
     assert re.fullmatch(rf"verify: {name}: {problem}.+; {hint}\n", damaged.stderr)
     assert missing.stderr.startswith(f"verify: {name}: no such file; run ")
-    assert missing.stderr.endswith(" the project's root folder\n")
+    assert " the project's root folder" in missing.stderr
 
 
 def test_changed_work_tree_is_not_rebuilt(small):
@@ -381,7 +381,7 @@ def test_conditions_differ_in_every_respect(small, tmp_path):
     small.commit()
     reported = []
     for number, conditions in enumerate(vary(2)):
-        done = rebuild(find_revision(), tmp_path / str(number), conditions, lambda _: None)
+        done = rebuild(find_revision(), tmp_path / str(number), conditions)
         reported.append(read_json(done.root / "metrics.json"))
 
     assert reported[0].keys() == reported[1].keys()
@@ -577,11 +577,11 @@ def test_stage_that_is_left_out_is_neither_run_nor_judged(tmp_path):
     outputs = load_lock().outputs
     promise = Promise(outputs, audit(outputs, find_uncached(load_graph()), Path(".dvc/cache")).files)
     (conditions,) = vary(0, [Emulation("other", [sys.executable], left_out=["report"])])
-    done = rebuild(find_revision(), tmp_path / "other", conditions, lambda _: None)
+    done = rebuild(find_revision(), tmp_path / "other", conditions)
 
     assert done.stages == ["data"]
     assert not (done.root / "report.csv").exists()
-    assert judge(promise, done, conditions)[0].result == "identical"
+    assert judge(promise, done)[0] == "identical"
 
 
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs QEMU: apt-get install qemu-user")

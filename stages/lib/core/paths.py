@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-# What DVC runs and what it ran: either may be lost.
-_GRAPH_NAMES = ("dvc.yaml", "dvc.lock")
+# What only a project's root has. Any of them may be lost, and `pipeline check` needs none but params.yaml.
+_ROOT_FILES = ("dvc.yaml", "dvc.lock", "params.yaml")
 
 
 def find_root() -> Path:
@@ -13,9 +13,9 @@ def find_root() -> Path:
 
 
 def find_project(start: Path) -> Path | None:
-    """The nearest folder, `start` itself or one around it, that holds a pipeline of DVC; none if there is none."""
+    """The nearest folder, `start` itself or one around it, that is a project's root; none if there is none."""
     around = (start, *start.parents)
-    return next((folder for folder in around if any((folder / name).is_file() for name in _GRAPH_NAMES)), None)
+    return next((folder for name in _ROOT_FILES for folder in around if (folder / name).is_file()), None)
 
 
 def resolve(path: str) -> Path:
