@@ -18,13 +18,13 @@ from stages.lib.runner.environment import isolate
 # A subcommand, its module in stages.commands and its function in there have one name. What it does is said here, too,
 # because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.
 _SUBCOMMANDS = {
-    "accept": "Take the ingested data as the version that later ones are compared with.",
-    "check": "List everything that is wrong with images, without DVC and training.",
-    "predict": "Classify images with an exported model.",
+    "accept": "Accept the ingested data: later versions are compared with it.",
+    "check": "List all errors in a folder of images, without DVC and training.",
+    "predict": "Classify images, or folders of images, with an exported model.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
-    "rollback": "Make an earlier champion the champion again.",
+    "rollback": "Make an earlier version of the model the champion again.",
     "sweep": "Try many settings, on this machine or on many.",
-    "verify": "Prove that the committed dvc.lock holds: hash everything anew, rebuild it.",
+    "verify": "Prove that the outputs are those in dvc.lock: hash all of them again, then rebuild them.",
     "whatis": "Find the run, the commits and the params that a file or a commit belongs to.",
 }
 # It needs a model and images alone, and names the images as they were typed.

@@ -135,7 +135,7 @@ def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
     """Rebuild under all conditions, telling of progress; whether every one gave what is expected."""
     revision = find_revision()
     rows: list[tuple[str, ...]] = []
-    differing: dict[int, Rebuild] = {}  # by number
+    differing: list[Rebuild] = []
     with TemporaryDirectory(prefix="verify-") as folder:
         for number, conditions in enumerate(variants, start=1):
             print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}", flush=True)
@@ -146,7 +146,7 @@ def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
             if result == IDENTICAL:
                 remove(done.root)
             else:
-                differing[number] = done
+                differing.append(done)
         print("", *compare_rebuilds(promise, differing), sep="\n")
     print(*format_table(("rebuild", "varied", "seconds", "result"), rows), sep="\n")
     print(f"\n{len(variants) - len(differing)} of {len(variants)} rebuilds identical")
@@ -209,26 +209,19 @@ def compare_output(output: Output, expected: Mapping[str, ExpectedFile], root: P
     return lines
 
 
-def compare_rebuilds(promise: Promise, differing: Mapping[int, Rebuild]) -> list[str]:
-    """Whether the rebuilds that are not as expected, by number, are at least like the first of them."""
+def compare_rebuilds(promise: Promise, differing: Sequence[Rebuild]) -> list[str]:
+    """Whether the rebuilds that are not as expected are at least like each other."""
     if len(differing) < 2:
         return []
-    (first, model), *rest = differing.items()
     made = [
-        output._replace(md5=hash_output(model.root / output.path))
-        for output in promise.outputs
-        if was_made(output, model)
+        {output: hash_output(done.root / output.path) for output in promise.outputs if was_made(output, done)}
+        for done in differing
     ]
-    model_promise = Promise(made, {output.path: list_files(output, model.root) for output in made})
-    lines = []
-    for number, other in rest:
-        stage, differences = find_divergence(model_promise, other)
-        if stage:
-            lines.append(f"rebuilds {first} and {number} diverge in {stage}: the same code, other bytes")
-            lines += [f"  {line}" for line in differences]
-        elif not (model.failed or other.failed):
-            lines.append(
-                f"rebuilds {first} and {number} gave the same bytes as each other: dvc.lock is of other code, other "
-                "packages or another processor; if these are meant, `dvc repro` and commit dvc.lock"
-            )
-    return [*lines, ""]
+    stages = dict.fromkeys(o.stage for o in promise.outputs if len({hashes[o] for hashes in made if o in hashes}) > 1)
+    if stages:
+        return [f"the rebuilds differ from each other in {', '.join(stages)}: the same code, other bytes", ""]
+    if any(done.failed for done in differing):
+        return []
+    cause = "dvc.lock is of other code, other packages or another processor"
+    hint = "if these are meant, `dvc repro` and commit dvc.lock"
+    return [f"these rebuilds gave the same bytes as each other: {cause}; {hint}", ""]

@@ -4,10 +4,8 @@ Reads   the file; dvc.lock of the work tree and of every commit; DVC's cache; th
 Prints  what the file is, whether its state is the current one, its MLflow runs and commits, and how that was found
 """
 
-import io
 import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -27,6 +25,7 @@ from stages.lib.verification.integrity import list_files
 
 _RAW_DATA, _MODEL, _EXPORTS = "data/raw", "models/model.keras", "models/export"
 _SHORT_SHA = 7
+_CURRENT, _NOT_CURRENT = "yes, dvc.lock here has this state", "no, dvc.lock here has another state"
 # A stage's deps as DVC writes them; nothing else in a stage stands this far to the left. Without them fewer versions of
 # dvc.lock differ, and each is parsed in half the time.
 _DEPS = re.compile(r"^    deps:\n(?:    - .*\n|      .*\n)*", re.MULTILINE)
@@ -75,7 +74,30 @@ def whatis(name: str | Path, has_params: bool) -> None:
     file. Nothing is written. Exit code 1 if no state has it.
     """
     commit = find_commit(name) if isinstance(name, str) else None
-    lines = describe_commit(str(name), commit, has_params) if commit else describe_file(Path(name), has_params)
+    path = Path(name)
+    if not (commit or path.is_file()):
+        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
+        raise DataError(str(path), problem, "name a file that the pipeline made")
+    history, (runs, remark) = read_history(), read_runs()
+    if commit:
+        matches = [read_commit(commit)]
+        what, way = f"the state {matches[0].digest[:_SHORT_SHA]} of the pipeline", "its commit"
+    else:
+        what, way, matches = identify(path, history, runs)
+    count = f"; in {len(matches)} states, the newest first" if matches[1:] else ""
+    here = history[0].lock if not history[0].commit else None
+    states = [
+        {
+            "current": [_CURRENT if here and here.state.digest == match.digest else _NOT_CURRENT],
+            "MLflow": [remark] if remark else [run.title for run in runs if run.state == match.digest] or ["none"],
+            "commits": match.commits or ["none"],
+            "found by": [way],
+            "dvc.lock": list(dict.fromkeys(f"{output.path}  md5 {output.md5}" for output in match.outputs.values())),
+            "params": [f"{key}: {value}" for key, value in match.params.items()],
+        }
+        for match in matches
+    ]
+    lines = [f"{name}: {what}{count}", *format_states(states, has_params)]
     print("\n".join(map(show_controls, lines)))  # files and stores may be anybody's
 
 
@@ -84,8 +106,8 @@ def name_file(value: str) -> str | Path:
     return Path(value) if Path(value).exists() else value
 
 
-def describe_commit(revision: str, commit: str, has_params: bool) -> list[str]:
-    """What dvc.lock says at a commit, and the runs of that state.
+def read_commit(commit: str) -> Match:
+    """The state that dvc.lock has at a commit, with all of its outputs.
 
     Raises:
         DataError: there is no valid dvc.lock at that commit.
@@ -99,44 +121,40 @@ def describe_commit(revision: str, commit: str, has_params: bool) -> list[str]:
     exports = read_listing(outputs[_EXPORTS].md5, CACHE_DIR) if _EXPORTS in outputs else None
     outputs |= {path: Output("", path, md5) for name, md5 in (exports or {}).items() for path in [f"{_EXPORTS}/{name}"]}
     commits = [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))]
-    match = Match(lock.state.digest, flatten_params(lock.state.params), outputs, commits)
-    states = format_states([match], read_history(), *read_runs(), "", has_params)
-    return [f"{revision}: the state {match.digest[:_SHORT_SHA]} of the pipeline", *states]
+    return Match(lock.state.digest, flatten_params(lock.state.params), outputs, commits)
 
 
-def describe_file(path: Path, has_params: bool) -> list[str]:
-    """What a file is, and the states that have it.
+def identify(path: Path, history: Sequence[LockVersion], runs: Sequence[LoggedRun]) -> tuple[str, str, list[Match]]:
+    """What a file is, how that was found, and the states that have it.
 
     Raises:
-        DataError: it is no file, or none that this pipeline made.
+        DataError: it is none that this pipeline made.
     """
-    if not path.is_file():
-        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
-        raise DataError(str(path), problem, "name a file that the pipeline made")
-    md5, history, (runs, remark) = hash_output(path), read_history(), read_runs()
-    listings = collect_listings(history, runs)
+    md5, listings = hash_output(path), collect_listings(history, runs)
     matches = find_by_hash(md5, listings, history, runs)
     if matches:
         stages = {name: output.stage for match in reversed(matches) for name, output in match.outputs.items()}
-        what = "; ".join(f"{name}, an output{f' of {stage}' if stage else ''}" for name, stage in stages.items())
-        way = f"its MD5 {md5}"
-    else:
-        upstream = read_upstream(path)
-        matches = find_by_upstream(upstream, history) if upstream else []
+        kinds = [f"{name}, an output{f' of {stage}' if stage else ''}" for name, stage in stages.items()]
+        return "; ".join(kinds), f"its MD5 {md5}", matches
+    upstream = read_upstream(path)
+    matches = find_by_upstream(upstream, history) if upstream else []
+    if not matches:
         unlisted = list(listings.values()).count(None)
-        if not matches:
-            found = (
-                f"MD5 {md5}, unknown to dvc.lock (versions: {len(history)})"
-                + ("" if remark else " and to the MLflow store")
-                + (", exported from a state that is not here, as it says itself" if upstream else "")
-                + (f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "")
-            )
-            get = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it"
-            hint = f"{get}, or look in the clone that did"
-            raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
-        what, way = check_export(all(listings.get(match.outputs[_EXPORTS].md5) for match in matches))
-    count = f"; in {len(matches)} states, the newest first" if matches[1:] else ""
-    return [f"{path}: {what}{count}", *format_states(matches, history, runs, remark, way, has_params)]
+        found = (
+            f"MD5 {md5}, unknown to dvc.lock (versions: {len(history)})"
+            + (f" and to the MLflow store (runs: {len(runs)})" if runs else "")
+            + (", exported from a state that is not here, as it says itself" if upstream else "")
+            + (f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "")
+        )
+        get = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it"
+        hint = f"{get}, or look in the clone that did"
+        raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
+    way = "the digests inside it; its own bytes"
+    if all(listings.get(match.outputs[_EXPORTS].md5) for match in matches):  # it is none of these files
+        what = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
+        return what, f"{way} are none that the listing of {_EXPORTS} names", matches
+    why = f"for the listing of {_EXPORTS} is not in DVC's cache"
+    return f"one of {_EXPORTS}, as it says itself", f"{way} were not compared, {why}", matches
 
 
 def read_history() -> list[LockVersion]:
@@ -155,27 +173,14 @@ def read_history() -> list[LockVersion]:
     if LOCK_PATH.is_file():
         text = LOCK_PATH.read_text(encoding="utf-8", errors="replace")
         history.append(LockVersion("", "", [], parse_if_valid(_DEPS.sub("", text))))
-    texts = read_locks([commit for commit, *_ in records])
-    for (commit, parents, date, refs, subject), text in zip(records, texts, strict=True):
+    for commit, parents, date, refs, subject in records:
         experiment = _EXPERIMENT_REF.search(refs)
         title = f"{commit[:_SHORT_SHA]} {date} {f'experiment {experiment[1]}' if experiment else subject}"
-        if text:
-            history.append(LockVersion(title, commit, parents.split(), parse_if_valid(_DEPS.sub("", text))))
+        if committed := read_at(commit, LOCK_PATH):
+            history.append(LockVersion(title, commit, parents.split(), parse_if_valid(_DEPS.sub("", committed))))
     if not history:
         raise DataError(str(LOCK_PATH), "there is none in this project or in a commit", "run `dvc repro` first")
     return history
-
-
-def read_locks(commits: Sequence[str]) -> list[str]:
-    """The text of dvc.lock in each commit, empty where there is none, by one process of git for all."""
-    if not commits:
-        return []
-    asked = "".join(f"{commit}:./{LOCK_PATH}\n" for commit in commits).encode()
-    done = subprocess.run(["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True)  # noqa: S607
-    answer = io.BytesIO(done.stdout)
-    # "ID blob SIZE", the content and an end of line; or "NAME missing".
-    sizes = (answer.readline().split()[-1] for _ in commits)
-    return [answer.read(int(size) + 1).decode(errors="replace") if size.isdigit() else "" for size in sizes]
 
 
 @cache
@@ -289,49 +294,14 @@ def find_states(history: Sequence[LockVersion], locate: Callable[[Lock], dict[st
     return list(matches.values())
 
 
-def check_export(is_listed: bool) -> tuple[str, str]:
-    """What a file is that was found by the digests inside it, and what is known of its own bytes.
-
-    is_listed: whether the files of each state that it claims are known. It is none of them: its hash did not find it.
-    """
-    way = "the digests inside it; its own bytes"
-    if is_listed:
-        what = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
-        return what, f"{way} are none that the listing of {_EXPORTS} names"
-    why = f"for the listing of {_EXPORTS} is not in DVC's cache"
-    return f"one of {_EXPORTS}, as it says itself", f"{way} were not compared, {why}"
-
-
-def format_states(
-    matches: Sequence[Match],
-    history: Sequence[LockVersion],
-    runs: Sequence[LoggedRun],
-    remark: str,
-    way: str,
-    has_params: bool,
-) -> list[str]:
-    """The newest state, then what each older one has and the newest has not.
-
-    remark: why there are no runs, if the store was not asked. way: how the file was found; empty of a commit.
-    """
-    here = history[0].lock if not history[0].commit else None
-    newest: dict[str, list[str]] = {}
+def format_states(states: Sequence[Mapping[str, list[str]]], has_params: bool) -> list[str]:
+    """The fields of the newest state, then of each older one what it has and the newest has not."""
     lines = []
-    for number, match in enumerate(matches, start=1):
-        is_current = here is not None and here.state.digest == match.digest
-        fields = {
-            "current": ["yes, dvc.lock here has this state" if is_current else "no, dvc.lock here has another state"],
-            "MLflow": [remark] if remark else [run.title for run in runs if run.state == match.digest] or ["none"],
-            "commits": match.commits or ["none"],
-            "found by": [way] if way else [],
-            "dvc.lock": list(dict.fromkeys(f"{path}  md5 {md5}" for _, path, md5 in match.outputs.values())),
-            "params": [f"{name}: {value}" for name, value in match.params.items()],
-        }
-        newest = newest or fields
-        lines += [f"state {number} of {len(matches)}, where it differs"] if number > 1 else []
-        for name, values in fields.items():
-            shown = [value for value in values if number == 1 or value not in newest[name]]
-            if name == "params" and number == 1 and not has_params:
+    for number, fields in enumerate(states, start=1):
+        lines += [f"state {number} of {len(states)}, where it differs"] if number > 1 else []
+        for field, values in fields.items():
+            shown = [value for value in values if number == 1 or value not in states[0][field]]
+            if field == "params" and number == 1 and not has_params:
                 shown = [f"{len(values)}, which --params lists"]
-            lines += [f"  {name if line == 0 else '':<10} {value}" for line, value in enumerate(shown)]
+            lines += [f"  {field if line == 0 else '':<10} {value}" for line, value in enumerate(shown)]
     return lines

@@ -517,6 +517,7 @@ def test_project_in_a_folder_of_a_repository_is_searched(repository, monkeypatch
     """The project's root need not be the repository's."""
     (repository.root / "inner").mkdir()
     inner = Repository(repository.root / "inner")
+    inner.write("dvc.yaml", "stages: {}\n")
     inner.write("models/model.keras", "inner network")
     inner.reproduce()
     commit = inner.commit("Inner project")

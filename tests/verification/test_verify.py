@@ -405,11 +405,7 @@ def test_lasting_difference_is_named_by_stage_file_and_key(small):
         "metrics.json: made.at",
         "metrics.json: made.at",
     ]
-    assert re.search(
-        r"^rebuilds 1 and 2 diverge in report: the same code, other bytes\n  metrics.json: made.at: \d+ against \d+$",
-        result.stdout,
-        re.MULTILINE,
-    )
+    assert "\nthe rebuilds differ from each other in report: the same code, other bytes\n" in result.stdout
     assert re.search(r"^\| 2 .+ report diverges from dvc.lock \|$", result.stdout, re.MULTILINE)
     assert result.stdout.endswith("\n0 of 2 rebuilds identical\n")
 
@@ -431,7 +427,7 @@ def test_first_stage_that_diverges_is_named_before_those_after_it(small):
         )
         == 2
     )
-    assert "\nrebuilds 1 and 2 gave the same bytes as each other: dvc.lock is of other code" in result.stdout
+    assert "\nthese rebuilds gave the same bytes as each other: dvc.lock is of other code" in result.stdout
 
 
 def test_lock_of_other_sources_is_found_though_outputs_are_the_same(small):
@@ -473,7 +469,7 @@ def test_difference_before_a_failure_is_found(small):
     assert result.exit_code == 1
     assert "\ndata diverges from dvc.lock; report failed\n  data/a: line 1: 'a' against " in result.stdout
     assert result.stdout.count("\n  report: no ink left\n") == 2
-    assert "\nrebuilds 1 and 2 diverge in data: the same code, other bytes\n  data/a: line 1: " in result.stdout
+    assert "\nthe rebuilds differ from each other in data: the same code, other bytes\n" in result.stdout
     assert result.stdout.endswith("\n0 of 2 rebuilds identical\n")
 
 

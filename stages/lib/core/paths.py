@@ -13,7 +13,10 @@ def find_root() -> Path:
 
 
 def find_project(start: Path) -> Path | None:
-    """The nearest folder, `start` itself or one around it, that is a project's root; none if there is none."""
+    """The nearest folder, `start` itself or one around it, that is a project's root; none if there is none.
+
+    A folder with a dvc.yaml comes first: the artifacts of a run in MLflow hold the other files, too.
+    """
     around = (start, *start.parents)
     return next((folder for name in _ROOT_FILES for folder in around if (folder / name).is_file()), None)
 
