@@ -51,11 +51,11 @@ _MOST_WITH_BARS = 3
 def predict(names: tuple[str, ...], model_path: Path | None, runtime: str | None, output_format: str) -> None:
     """Classify images with an exported model.
 
-    FILE is an image of any size, grey or colour; - is standard input. Of a folder DIR all files are taken, those of its
-    subfolders, too, sorted by path, but for hidden files and those that systems leave (Thumbs.db, desktop.ini).
+    FILE is an image of any size, grey or colour; - is standard input. DIR is a folder: all files in it and in its
+    subfolders are classified, sorted by path. Hidden files, Thumbs.db and desktop.ini are left out.
 
-    An image whose background is not the training images' (dark or light) is inverted, which is said. A file that is no
-    image has a line on standard error; the others are answered all the same, and the exit code is 1.
+    An image is inverted if its background is not that of the training images (dark or light); the answer says so. For
+    a file that is no image there is a line on standard error; the others are classified, and the exit code is 1.
     """
     model_path = model_path or find_default_model()
     runtime = runtime or find_runtimes(model_path)[0]
@@ -97,7 +97,7 @@ def find_default_model() -> Path:
     """
     root = find_project(Path.cwd())
     if root is None:
-        raise PipelineError(str(Path.cwd()), "it is in no project, which would have a model", "name one with --model")
+        raise PipelineError(str(Path.cwd()), "it is in no project, so there is no default model", "add --model FILE")
     return Path(os.path.relpath(root / _MODEL_PATH))
 
 

@@ -1,4 +1,4 @@
-"""Prove that dvc.lock holds: hash every output and cache object anew, then rebuild everything from a fresh clone.
+"""Prove that the outputs are those in dvc.lock: hash them and the cache again, then rebuild all in a fresh clone.
 
 Reads   dvc.lock, dvc.yaml, every output, DVC's cache; HEAD of the git repository
 Prints  each file that is not what dvc.lock promises, then what each rebuild gave
@@ -73,13 +73,13 @@ class Promise(NamedTuple):
     help="The same as " + " ".join(f"--cpu {cpu}" for cpu in CPUS) + ", if QEMU is installed; if not, say so.",
 )
 def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, is_emulated: bool) -> None:
-    """Prove that the committed dvc.lock holds, byte for byte.
+    """Prove that the outputs are those in dvc.lock, byte for byte.
 
-    First every output on disk and every object of it in DVC's cache is hashed anew, for DVC trusts both. Then HEAD is
-    cloned and the whole pipeline rebuilt in the clones, in other folders, with other numbers of threads, locales, time
-    zones, umasks and hash seeds, nothing taken from a cache. Where a rebuild diverges, the first stage, the file and
-    what differs inside are named. Nothing is written here, but for the Python of --arch: it and its packages, 2.2 GB,
-    are kept in .cache for the next time.
+    First every output on disk and every object of it in DVC's cache is hashed again, because DVC trusts both. Then HEAD
+    is cloned, and the whole pipeline is rebuilt in the clones without any cache, in other folders, with another number
+    of threads, locale, time zone, umask and hash seed. If a rebuild differs, the first stage, the file and what differs
+    in it are named. Nothing is written here, except the Python of --arch: it and its packages, 2.2 GB, are kept in
+    .cache for the next time.
 
     \b
     Exit code:

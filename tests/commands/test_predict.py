@@ -242,6 +242,6 @@ def test_model_of_no_project_answers_where_it_is_named(exports, picture, tmp_pat
 
     assert result.exit_code == 1
     assert result.stderr == (
-        f"predict: {tmp_path}: it is in no project, which would have a model; name one with --model\n"
+        f"predict: {tmp_path}: it is in no project, so there is no default model; add --model FILE\n"
     )
     assert run(picture, "--model", exports / "model.onnx").exit_code == 0
