@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
     "accept": "Accept the ingested data: later versions are compared with it.",
     "check": "List all errors in a folder of images, without DVC and training.",
     "predict": "Classify images, or folders of images, with an exported model.",
+    "promote": "Make a version of the registered model the champion, if the criteria allow it.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier version of the model the champion again.",
     "sweep": "Try many settings, on this machine or on many.",

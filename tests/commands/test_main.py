@@ -13,6 +13,7 @@ from stages.lib.core.files import read_json
 COMMANDS = {
     "accept": ["accept"],
     "check": ["check"],
+    "promote": ["promote"],
     "report": ["report"],
     "rollback": ["rollback"],
     "sweep": ["sweep", "plan.yaml"],
