@@ -20,7 +20,7 @@ _SCRATCH_DIR = Path(".cache")
 
 
 @click.command()
-@click.argument("path", metavar="[DIR]", required=False)
+@click.argument("path", metavar="[DIR]", required=False, type=click.Path())
 @click.option(
     "--reports",
     "reports_dir",

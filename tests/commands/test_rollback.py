@@ -432,9 +432,9 @@ def test_unusable_store_is_told_with_what_to_run_again(project):
 
 
 def test_other_folder_is_told(root):
-    """Without params.yaml there is no model to roll back."""
+    """Outside of a project there is no model to roll back."""
     assert not (root / "params.yaml").exists()
-    assert explain() == "rollback: params.yaml: no such file; run in the project's root folder"
+    assert explain().startswith(f"rollback: {root}: it is in no project: there is no dvc.yaml here or above; run `cd ")
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "two", "1.5"])

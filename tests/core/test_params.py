@@ -353,7 +353,8 @@ def test_missing_file_says_where_to_run(tmp_path):
 
     with pytest.raises(ParamsError) as caught:
         load_params(path)
-    assert caught.value.args == (str(path), "no such file", "run in the project's root folder")
+    hint = f"run in the project's root folder, or `git checkout {path.name}` if it was deleted"
+    assert caught.value.args == (str(path), "no such file", hint)
 
 
 @pytest.mark.heavy
