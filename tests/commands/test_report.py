@@ -450,7 +450,7 @@ def test_help_names_the_subcommands_without_importing_them():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert " report Compare params, metrics, parity and outputs with a revision.\n" in unpad(done.stdout)
-    assert " predict Classify images with an exported model.\n" in unpad(done.stdout)
+    assert " predict Classify images, or folders of images, with an exported model.\n" in unpad(done.stdout)
     assert done.stdout.endswith("[]\n")
 
 
