@@ -38,6 +38,7 @@ _LOGGED = ("models/", "reports/")
 _OTHER_SECTIONS = ("ingest", "validate", "normalize", "train", "evaluate", "export")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
+PARITY_NAME = "parity/parity.json"
 # Golden images that the registered model carries as its example.
 _EXAMPLE_IMAGES = 2
 
@@ -59,30 +60,43 @@ class TrackParams(Section):
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
-    """What people compare: MLflow shows a few metrics at once, in the order of the alphabet."""
-    metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / "parity.json")
+    """What people compare: MLflow shows a few metrics at once, in the order of the alphabet.
+
+    reports_dir: with metrics.json and parity/parity.json. An export that is withheld has no metrics.
+    """
+    metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / PARITY_NAME)
     measured = read_measured(reports_dir)
-    collected = {
-        "accuracy/test": float(metrics["accuracy"]),
-        "calibration_error/test": float(metrics["expected_calibration_error"]),
-        "loss/test": float(metrics["loss"]),
-    }
-    for name, report in parity.items():
+    collected = {f"{name}/test": float(value) for name, value in metrics.items()}
+    exported = {name: report for name, report in parity.items() if not report["withheld"]}
+    for name, report in exported.items():
         collected |= {f"export_{key}/{name}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
         if "microcontroller" in report:
             collected[f"export_arena_bytes/{name}"] = float(report["microcontroller"]["arena_bytes"])
             if measured.get("arena_bytes") is not None:  # TensorFlow Lite Micro is installed
                 collected[f"export_measured_arena_bytes/{name}"] = float(measured["arena_bytes"])
     for name, errors in measured.get("max_abs_error", {}).items():
-        collected[f"export_max_abs_error/{name}"] = max(errors.values())
+        if name in exported:
+            collected[f"export_max_abs_error/{name}"] = max(errors.values())
     return collected
+
+
+def list_withheld(reports_dir: Path) -> str:
+    """The exports that are withheld, each with its reason, as a tag says it; empty if none is."""
+    parity = read_json(reports_dir / PARITY_NAME)
+    return "\n".join(f"{name}: {report['withheld']}" for name, report in parity.items() if report["withheld"])
+
+
+def has_required_exports(reports_dir: Path) -> bool:
+    """Whether each export that is required is within its budget."""
+    parity = read_json(reports_dir / PARITY_NAME)
+    return not any(report["required"] and report["withheld"] for report in parity.values())
 
 
 def read_measured(reports_dir: Path) -> dict[str, Any]:
     """What `export` measured and nothing hashes; empty if it did so for other outputs, these being restored by DVC."""
     path = reports_dir / _MEASURED_NAME
     measured = read_json(path) if path.exists() else {}
-    return measured if measured.get("parity_md5") == hash_output(reports_dir / "parity.json") else {}
+    return measured if measured.get("parity_md5") == hash_output(reports_dir / PARITY_NAME) else {}
 
 
 def collect_history(reports_dir: Path) -> dict[str, list[float]]:
@@ -103,9 +117,9 @@ def find_best_epoch(reports_dir: Path) -> dict[str, float]:
     return {"best_epoch/train": best[0]} if best else {}
 
 
-def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
+def collect_recalls(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """Each class's share of test images that were recognized, 0..1; without classes that have no test image."""
-    return {name: of_class["recall"] for name, of_class in metrics["classes"].items() if of_class["images"]}
+    return {name: of_class["recall"] for name, of_class in evaluation["classes"].items() if of_class["images"]}
 
 
 def describe_run(state: State, dataset_name: str) -> RunRecord:
@@ -121,6 +135,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             "git.commits": find_state_commit(),
             "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
+            "export.withheld": list_withheld(_REPORTS_DIR),
             "machine.untested": find_untested_here(),
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
@@ -143,7 +158,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
 
 def describe_model() -> ModelRecord:
     """The exported ONNX model, an example that it answers, and how it stands for promotion."""
-    metrics, parity = read_json(_REPORTS_DIR / "metrics.json"), read_json(_REPORTS_DIR / "parity.json")
+    evaluation = read_json(_REPORTS_DIR / "evaluation/evaluation.json")
     onnx_path = _EXPORT_DIR / "model.onnx"
     golden = read_json(_EXPORT_DIR / "golden.json")
     images = [np.frombuffer(bytes.fromhex(image), np.uint8) for image in golden["images"][:_EXAMPLE_IMAGES]]
@@ -152,11 +167,11 @@ def describe_model() -> ModelRecord:
         example=np.reshape(images, (-1, *golden["image_size"])),
         probabilities=np.array(golden["probabilities"][:_EXAMPLE_IMAGES], np.float32),
         challenger=Challenger(
-            accuracy=metrics["accuracy"],
+            accuracy=evaluation["accuracy"],
             test_data=hash_output(_RAW_TEST_DIR),
-            accepted=metrics["accepted"],
-            has_parity=all(report["within_budget"] for report in parity.values()),
-            recalls=collect_recalls(metrics),
+            accepted=evaluation["accepted"],
+            has_parity=has_required_exports(_REPORTS_DIR),
+            recalls=collect_recalls(evaluation),
             predictions=read_predictions(PREDICTIONS_PATH),
         ),
     )
