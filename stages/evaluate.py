@@ -1,7 +1,7 @@
 """Measure the network on the test split.
 
 Reads   models/model.keras, data/normalized/test, data/normalized/dataset.json
-Writes  reports/metrics.json                   accuracy, loss and calibration error
+Writes  reports/metrics.json                   accuracy, loss and expected calibration error (ece)
         reports/classes.csv                    each class's test images, precision, recall and F1
         reports/evaluation/evaluation.json     both, and the verdict
         reports/evaluation/predictions.csv     true and predicted class of each test image
@@ -63,7 +63,6 @@ def measure(
     return {
         "accepted": accuracy >= min_accuracy,
         "accuracy": accuracy,
-        "calibration_error": round(compute_calibration_error(probabilities, labels), _DECIMALS),
         "classes": {
             name: {
                 "images": int(confusions[label].sum()),
@@ -71,6 +70,7 @@ def measure(
             }
             for label, name in enumerate(class_names)
         },
+        "ece": round(compute_calibration_error(probabilities, labels), _DECIMALS),
         "images": len(labels),
         "loss": round(compute_loss(probabilities, labels), _DECIMALS),
     }
@@ -148,8 +148,8 @@ def run(
         ["class", *columns],
         ([name, *(of_class[column] for column in columns)] for name, of_class in metrics["classes"].items()),
     )
-    # DVC makes a column of each number in it.
-    write_json(reports_dir / "metrics.json", {key: metrics[key] for key in ("accuracy", "calibration_error", "loss")})
+    # DVC makes a column of each number in it, as wide as its name.
+    write_json(reports_dir / "metrics.json", {key: metrics[key] for key in ("accuracy", "ece", "loss")})
     verdict = "accepted" if metrics["accepted"] else "NOT accepted"
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f}: {verdict} (at least {params.min_accuracy} is wanted)")
 

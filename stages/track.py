@@ -66,7 +66,11 @@ def collect_metrics(reports_dir: Path) -> dict[str, float]:
     """
     metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / PARITY_NAME)
     measured = read_measured(reports_dir)
-    collected = {f"{name}/test": float(value) for name, value in metrics.items()}
+    collected = {
+        "accuracy/test": float(metrics["accuracy"]),
+        "calibration_error/test": float(metrics["ece"]),
+        "loss/test": float(metrics["loss"]),
+    }
     exported = {name: report for name, report in parity.items() if not report["withheld"]}
     for name, report in exported.items():
         collected |= {f"export_{key}/{name}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}

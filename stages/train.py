@@ -171,7 +171,7 @@ def warn_of_size(
     except (KeyError, ParamsError, TypeError):  # `export` says so itself
         return []
     misfit = find_misfit(sizes, limits) if limits else None
-    return [f"{misfit.where} will be withheld: {misfit.problem}; {misfit.hint}"] if misfit else []
+    return [f"{misfit.where} will be withheld: it {misfit.problem}; {misfit.hint}"] if misfit else []
 
 
 def run(

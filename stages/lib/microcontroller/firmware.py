@@ -108,7 +108,7 @@ def judge_firmware(
     """
     found = []
     if misfit := describe_misfit(firmware.arena_bytes, len(firmware.content), sizes, limits):
-        found.append(Refusal({INT8_NAME: ""}, f"too large for {limits.where}: {misfit.problem}", misfit.hint))
+        found.append(Refusal({INT8_NAME: ""}, f"too large for {limits.where}: it {misfit.problem}", misfit.hint))
     if strange := [operator for operator in firmware.operators if operator not in operators]:
         hint = "add them to export.microcontroller.operators, and to the firmware"
         found.append(Refusal({INT8_NAME: ""}, f"operators that the firmware does not link: {', '.join(strange)}", hint))

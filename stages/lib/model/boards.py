@@ -34,6 +34,7 @@ class Limits(NamedTuple):
     where: str  # a board's name, or `a microcontroller`
     max_arena_bytes: int
     max_file_bytes: int
+    is_of_board: bool  # whether both follow from the board
 
 
 def find_limits(board: BoardName | None, max_arena_bytes: int | None, max_file_bytes: int | None) -> Limits:
@@ -43,10 +44,8 @@ def find_limits(board: BoardName | None, max_arena_bytes: int | None, max_file_b
         ParamsError: there is neither a limit nor a known board.
     """
     given = {"max_arena_bytes": max_arena_bytes, "max_file_bytes": max_file_bytes}
-    if board:
-        found = BOARDS[board]
-        halves = {"max_arena_bytes": found.ram_bytes // 2, "max_file_bytes": found.flash_bytes // 2}
-        given = {key: halves[key] if value is None else value for key, value in given.items()}
+    halves = _halve(board) if board else {}
+    limits = {key: halves.get(key) if value is None else value for key, value in given.items()}
     missing = [
         ParamsError(
             f"params.yaml: export.microcontroller.{key}",
@@ -54,12 +53,23 @@ def find_limits(board: BoardName | None, max_arena_bytes: int | None, max_file_b
             got="null",
             hint=f"write a number, or set export.board to one of {', '.join(BOARDS)}",
         )
-        for key, value in given.items()
+        for key, value in limits.items()
         if value is None
     ]
     if missing:
         raise ParamsError.join(missing)
-    return Limits(board or "a microcontroller", given["max_arena_bytes"] or 0, given["max_file_bytes"] or 0)
+    arena, file = (value or 0 for value in limits.values())
+    return Limits(board or "a microcontroller", arena, file, is_of_board=limits == halves)
+
+
+def find_boards(arena_bytes: int, file_bytes: int) -> list[str]:
+    """The boards that have twice as much RAM and flash."""
+    needed = {"max_arena_bytes": arena_bytes, "max_file_bytes": file_bytes}
+    return [board for board in BOARDS if all(needed[key] <= half for key, half in _halve(board).items())]
+
+
+def _halve(board: BoardName) -> dict[str, int]:
+    return {"max_arena_bytes": BOARDS[board].ram_bytes // 2, "max_file_bytes": BOARDS[board].flash_bytes // 2}
 
 
 def read_limits(section: Mapping[str, Any]) -> Limits | None:

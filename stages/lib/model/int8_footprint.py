@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from stages.lib.core.errors import ExportError
-from stages.lib.model.boards import Limits
+from stages.lib.model.boards import Limits, find_boards
 
 # Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
 _ALIGNMENT = 16
@@ -28,7 +28,6 @@ _PLACING_BYTES, _PLACED_BYTES = 64, 56
 _BIAS_BYTES, _SCALES_BYTES, _FILE_BYTES = 4, 24, 2048
 
 
-_OTHERWISE = ", or choose a larger export.board"
 INT8_NAME = "model_int8.tflite"
 
 
@@ -110,22 +109,27 @@ def describe_misfit(
     at_least: said before the size of the file.
     """
     figures = [
-        ("an arena", "of RAM", limits.max_arena_bytes, arena_bytes, ""),
-        ("a file", "of flash", limits.max_file_bytes, file_bytes, at_least),
+        ("RAM", limits.max_arena_bytes, arena_bytes, ""),
+        ("flash", limits.max_file_bytes, file_bytes, at_least),
     ]
-    misfits = [figure for figure in figures if figure[3] > figure[2]]
+    misfits = [figure for figure in figures if figure[2] > figure[1]]
     if not misfits:
         return None
-    return ExportError(
-        f"{INT8_NAME} on {limits.where}",
-        expected=" and ".join(f"{what} of at most {limit:,} bytes {memory}" for what, memory, limit, _, _ in misfits),
-        got=" and ".join(f"{least}{got:,}" for *_, got, least in misfits),
-        hint=_find_remedy(sizes, limits),
-    )
+    needed = " and ".join(
+        f"{least}{got:,} bytes of {memory}, where {limit:,} are allowed," for memory, limit, got, least in misfits
+    ).removesuffix(",")
+    otherwise = "raise the limits in export.microcontroller"
+    if limits.is_of_board:
+        fitting = find_boards(arena_bytes, file_bytes)
+        otherwise = (
+            f"set export.board to {' or '.join(fitting)}" if fitting else "set export.board to null and give limits"
+        )
+    remedies = [remedy for remedy in (_find_smaller(sizes, limits), otherwise) if remedy]
+    return ExportError(f"{INT8_NAME} on {limits.where}", f"needs {needed}", ", or ".join(remedies))
 
 
-def _find_remedy(sizes: Sizes, limits: Limits) -> str:
-    """Fewer units where these can be few enough, else fewer pixels, else other limits."""
+def _find_smaller(sizes: Sizes, limits: Limits) -> str:
+    """Fewer units where these can be few enough, else fewer pixels; empty if neither helps."""
 
     def fits(changed: Sizes) -> bool:
         return compute_arena(changed) <= limits.max_arena_bytes and bound_file(changed) <= limits.max_file_bytes
@@ -133,12 +137,12 @@ def _find_remedy(sizes: Sizes, limits: Limits) -> str:
     for most in range(max(sizes.hidden_units, default=0) - 1, 0, -1):
         units = _shrink(sizes.hidden_units, most)
         if fits(sizes._replace(hidden_units=units)):
-            return f"lower train.hidden_units to about {list(units)}{_OTHERWISE}"
+            return f"lower train.hidden_units to about {list(units)}"
     for most in range(max(sizes.image_size) - 1, 0, -1):
         size = _shrink(sizes.image_size, most)
         if fits(sizes._replace(image_size=size)):
-            return f"the input is what costs: lower ingest.image_size to about {list(size)}{_OTHERWISE}"
-    return "choose a larger export.board, or raise the limits in export.microcontroller"
+            return f"the input is what costs: lower ingest.image_size to about {list(size)}"
+    return ""
 
 
 def _shrink(lengths: Sequence[int], most: int) -> tuple[int, ...]:
