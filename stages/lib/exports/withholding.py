@@ -105,7 +105,7 @@ def _find_cause(name: str, parity: Parity, is_kernel_limit: bool, budget: str) -
         return reason, "lower ingest.image_size, or leave it out of export.artifacts"
     beyond = "further from Keras than its budget allows"
     if name in _FLOATS:
-        return f"{beyond}, which is for rounding alone: sums over many pixels round more", limits
+        return f"{beyond}, which is for rounding alone", limits
     if not parity.is_reference_sure:
         hint = "raise train.epochs, so that Keras is surer of its answers, or raise the limits in export.budgets"
         return f"{beyond}, on images that Keras itself is unsure of", hint

@@ -62,10 +62,11 @@ def find_limits(board: BoardName | None, max_arena_bytes: int | None, max_file_b
     return Limits(board or "a microcontroller", arena, file, is_of_board=limits == halves)
 
 
-def find_boards(arena_bytes: int, file_bytes: int) -> list[str]:
-    """The boards that have twice as much RAM and flash."""
+def find_board(arena_bytes: int, file_bytes: int) -> BoardName | None:
+    """The board with the least RAM of those that have twice as much RAM and flash; none if none has."""
     needed = {"max_arena_bytes": arena_bytes, "max_file_bytes": file_bytes}
-    return [board for board in BOARDS if all(needed[key] <= half for key, half in _halve(board).items())]
+    fitting = [board for board in BOARDS if all(needed[key] <= half for key, half in _halve(board).items())]
+    return min(fitting, key=lambda board: BOARDS[board].ram_bytes, default=None)
 
 
 def _halve(board: BoardName) -> dict[str, int]:

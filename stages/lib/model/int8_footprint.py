@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from stages.lib.core.errors import ExportError
-from stages.lib.model.boards import Limits, find_boards
+from stages.lib.model.boards import Limits, find_board
 
 # Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
 _ALIGNMENT = 16
@@ -120,12 +120,11 @@ def describe_misfit(
     ).removesuffix(",")
     otherwise = "raise the limits in export.microcontroller"
     if limits.is_of_board:
-        fitting = find_boards(arena_bytes, file_bytes)
-        otherwise = (
-            f"set export.board to {' or '.join(fitting)}" if fitting else "set export.board to null and give limits"
-        )
+        larger = find_board(arena_bytes, file_bytes)
+        otherwise = f"set export.board to {larger}, which is larger" if larger else ""
     remedies = [remedy for remedy in (_find_smaller(sizes, limits), otherwise) if remedy]
-    return ExportError(f"{INT8_NAME} on {limits.where}", f"needs {needed}", ", or ".join(remedies))
+    hint = ", or ".join(remedies) or "set export.board to null, and the limits to numbers"
+    return ExportError(f"{INT8_NAME} on {limits.where}", f"needs {needed}", hint)
 
 
 def _find_smaller(sizes: Sizes, limits: Limits) -> str:
