@@ -28,7 +28,7 @@ class TinyParams(Section):
 
 
 def warn(params, sections):
-    return [f"size {params.size} is odd", f"{sorted(sections)}"] if params.size == 5 else []
+    return ["size 5 is odd", str(sorted(sections))] if params.size == 5 else []
 
 
 def run(params: TinyParams) -> None:
