@@ -168,7 +168,9 @@ def warn_of_size(
     sizes = Sizes(tuple(dataset["image_size"]), tuple(params.hidden_units), len(dataset["class_names"]))
     try:
         limits = read_limits(sections["export"])
-    except (KeyError, ParamsError, TypeError):  # `export` says so itself
+    except ParamsError as error:
+        return [str(error)]
+    except (KeyError, TypeError):  # `export` says so itself
         return []
     misfit = find_misfit(sizes, limits) if limits else None
     return [f"{misfit.where} will be withheld: it {misfit.problem}; {misfit.hint}"] if misfit else []

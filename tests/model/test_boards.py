@@ -29,14 +29,14 @@ def test_one_limit_may_be_given():
     assert (limits.max_arena_bytes, limits.max_file_bytes, limits.is_of_board) == (1000, 256 * 1024, False)
 
 
-def test_neither_a_board_nor_a_limit_is_refused():
-    """The line names each key that has no value, and every board."""
+@pytest.mark.parametrize("limits", [(None, None), (1000, None), (None, 1000)])
+def test_neither_a_board_nor_a_limit_is_refused(limits):
+    """One line names every board, and the keys that take a number in place of one."""
     with pytest.raises(ParamsError) as refusal:
-        find_limits(None, None, 2000)
+        find_limits(None, *limits)
 
-    assert refusal.value.where == "params.yaml: export.microcontroller.max_arena_bytes"
-    assert refusal.value.expected == "a whole number of bytes where export.board is null"
-    assert all(board in refusal.value.hint for board in BOARDS)
+    assert (refusal.value.where, refusal.value.got) == ("params.yaml: export.board", "null")
+    assert all(name in refusal.value.hint for name in (*BOARDS, "max_arena_bytes", "max_file_bytes"))
 
 
 def test_board_that_is_suggested_is_the_smallest_that_fits():

@@ -490,10 +490,17 @@ def test_network_too_large_for_its_board_is_told_before_it_is_trained(tmp_path):
     [
         EXPORT | {"artifacts": ["onnx_float32"]},
         EXPORT | {"board": "nonsense", "microcontroller": {"max_arena_bytes": None, "max_file_bytes": None}},
-        EXPORT | {"microcontroller": {"max_arena_bytes": None, "max_file_bytes": 1}},
         {},
     ],
 )
 def test_section_of_another_stage_does_not_stop_training(tmp_path, export):
     """Without an int8 export there is nothing to warn of; what is wrong in the section its own stage tells."""
     assert train.warn_of_size(PARAMS, {"export": export}, write_normalized(tmp_path)) == []
+
+
+def test_limits_that_are_missing_are_told_before_training(tmp_path):
+    """`export` would fail for want of a board: better known before."""
+    export = EXPORT | {"microcontroller": {"max_arena_bytes": None, "max_file_bytes": 1}}
+    (line,) = train.warn_of_size(PARAMS, {"export": export}, write_normalized(tmp_path))
+
+    assert line.startswith("params.yaml: export.board: expected the name of a board")

@@ -20,7 +20,6 @@ def project(tmp_path_factory):
     for units in (8, 64):
         project.run("dvc", "exp", "run", "--name", f"units-{units}", "-S", f"train.hidden_units=[{units}]")
     project.run("git", "checkout", "--quiet", "--", ".")
-    project.run("dvc", "checkout", "--force")
     return project
 
 
@@ -74,7 +73,6 @@ def test_withheld_export_leaves_its_cells_empty(project):
     project.run("dvc", "exp", "run", "--name", "tiny", *settings)
     lines = show(project, "exp", "show", "--no-pager", "--only-changed", "--drop", HASHES)
     project.run("git", "checkout", "--quiet", "--", ".")
-    project.run("dvc", "checkout", "--force")
     (row,) = [line.split() for line in lines if "[tiny]" in line]
 
     assert row.count("-") >= 2

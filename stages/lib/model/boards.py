@@ -43,34 +43,26 @@ def find_limits(board: BoardName | None, max_arena_bytes: int | None, max_file_b
     Raises:
         ParamsError: there is neither a limit nor a known board.
     """
-    given = {"max_arena_bytes": max_arena_bytes, "max_file_bytes": max_file_bytes}
-    halves = _halve(board) if board else {}
-    limits = {key: halves.get(key) if value is None else value for key, value in given.items()}
-    missing = [
-        ParamsError(
-            f"params.yaml: export.microcontroller.{key}",
-            expected="a whole number of bytes where export.board is null",
+    half_arena, half_file = _halve(board) if board else (None, None)
+    arena, file = max_arena_bytes or half_arena, max_file_bytes or half_file
+    if arena is None or file is None:
+        raise ParamsError(
+            "params.yaml: export.board",
+            expected="the name of a board where a limit in export.microcontroller is null",
             got="null",
-            hint=f"write a number, or set export.board to one of {', '.join(BOARDS)}",
+            hint=f"set it to one of {', '.join(BOARDS)}, or max_arena_bytes and max_file_bytes to numbers",
         )
-        for key, value in limits.items()
-        if value is None
-    ]
-    if missing:
-        raise ParamsError.join(missing)
-    arena, file = (value or 0 for value in limits.values())
-    return Limits(board or "a microcontroller", arena, file, is_of_board=limits == halves)
+    return Limits(board or "a microcontroller", arena, file, is_of_board=(arena, file) == (half_arena, half_file))
 
 
 def find_board(arena_bytes: int, file_bytes: int) -> BoardName | None:
     """The board with the least RAM of those that have twice as much RAM and flash; none if none has."""
-    needed = {"max_arena_bytes": arena_bytes, "max_file_bytes": file_bytes}
-    fitting = [board for board in BOARDS if all(needed[key] <= half for key, half in _halve(board).items())]
+    fitting = [board for board in BOARDS if arena_bytes <= _halve(board)[0] and file_bytes <= _halve(board)[1]]
     return min(fitting, key=lambda board: BOARDS[board].ram_bytes, default=None)
 
 
-def _halve(board: BoardName) -> dict[str, int]:
-    return {"max_arena_bytes": BOARDS[board].ram_bytes // 2, "max_file_bytes": BOARDS[board].flash_bytes // 2}
+def _halve(board: BoardName) -> tuple[int, int]:
+    return BOARDS[board].ram_bytes // 2, BOARDS[board].flash_bytes // 2
 
 
 def read_limits(section: Mapping[str, Any]) -> Limits | None:
