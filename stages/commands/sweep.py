@@ -373,11 +373,12 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 
 def open_log(path: Path, found: Sweep) -> Log:
     """The sweep's run in the MLflow store, that of an earlier attempt if there is one."""
+    from stages.ingest import IngestParams, name_dataset  # noqa: PLC0415
     from stages.lib.sweeps.runs import ensure_sweep_run, find_logged_trials  # noqa: PLC0415  # MLflow takes seconds
     from stages.lib.tracking.runs import ensure_experiment  # noqa: PLC0415
     from stages.track import TrackParams  # noqa: PLC0415
 
-    experiment = load_section("track", TrackParams).experiment
+    experiment = load_section("track", TrackParams).name_experiment(name_dataset(load_section("ingest", IngestParams)))
     goal = found.plan.goal.describe()
     made_of = json.dumps({"goal": goal, "trials": [trial.key for trial in found.trials]})
     params = {"sweep.goal": goal, "sweep.keys": ", ".join(found.plan.keys), "sweep.trials": len(found.trials)}

@@ -45,7 +45,7 @@ class Bounds(Section):
         return value is not None and self.min <= value <= self.max
 
 
-class _Range(Section):
+class _Interval(Section):
     min: float = Field(description="a number")
     max: float = Field(description="a number")
     log: bool = Field(default=False, description="true, to draw the logarithm evenly, or false")
@@ -197,7 +197,7 @@ def _read_choices(
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
         hint = "write the values to try in [ ]" if value != [] else "name a value to try, or remove the key"
         raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), hint=hint)
-    found = validate_section(value, _Range, f"{where}.")
+    found = validate_section(value, _Interval, f"{where}.")
     if found.min > found.max or (found.log and found.min <= 0):
         expected = "min at most max, and above 0 with log"
         hint = "swap the two" if found.min > found.max else "raise min above 0, or leave log out"
