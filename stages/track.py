@@ -159,7 +159,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             "git.commits": find_state_commit(),
             "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
-            "export.withheld": list_withheld(_REPORTS_DIR),
+            "exports.withheld": list_withheld(_REPORTS_DIR),
             "machine.untested": find_untested_here(),
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },

@@ -235,11 +235,11 @@ def test_export_beyond_its_budget_is_withheld_and_the_run_says_so(project):
     """A file that is further from Keras than allowed is missing from the exports; the run has a tag, and no metric."""
     project.set_param("export.budgets.tflite_int8.max_abs_error", 0.0001)
     project.repro()
-    (run,) = [run for run in project.list_runs() if run.data.tags["export.withheld"]]
+    (run,) = [run for run in project.list_runs() if run.data.tags["exports.withheld"]]
 
     assert (project.root / "models/export/model.onnx").exists()
     assert not (project.root / "models/export/model_int8.tflite").exists()
-    assert run.data.tags["export.withheld"].startswith("model_int8.tflite: further from Keras than its budget allows")
+    assert run.data.tags["exports.withheld"].startswith("model_int8.tflite: further from Keras than its budget allows")
     assert not [name for name in run.data.metrics if name.endswith("/model_int8.tflite")]
     assert "export_bytes/model_int8.onnx" in run.data.metrics
 
