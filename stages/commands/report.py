@@ -181,7 +181,7 @@ def find_floor(now: Snapshot) -> float | str:
 
 def list_withheld(now: Snapshot, *, required: bool) -> list[str]:
     """The exports that are withheld, of those that are required or of the others."""
-    return [name for name, export in now.parity.items() if exports.withheld and export.required is required]
+    return [name for name, export in now.parity.items() if export.withheld and export.required is required]
 
 
 def describe_verdict(now: Snapshot) -> str:
@@ -252,13 +252,13 @@ def describe_parity(now: Mapping[str, Export], then: Mapping[str, Export]) -> li
             format_number(export.accuracy),
             str(export.bytes),
             f"≤ {export.max_abs_error:g}",
-            "**withheld**" if exports.withheld else "yes",
+            "**withheld**" if export.withheld else "yes",
             format_difference(then[name].same_class if name in then else None, export.same_class),
             format_difference(then[name].bytes if name in then else None, export.bytes),
         )
         for name, export in now.items()
     ]
-    withheld = [f"- {quote(name)} is withheld: {exports.withheld}." for name, export in now.items() if exports.withheld]
+    withheld = [f"- {quote(name)} is withheld: {export.withheld}." for name, export in now.items() if export.withheld]
     gone = [f"- {quote(name)} is no longer exported." for name in then if name not in now]
     return [*format_table(header, rows), *([""] if withheld or gone else []), *withheld, *gone]
 
