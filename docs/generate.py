@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from stages.commands.main import main
 from stages.lib.core.params import Section
+from stages.lib.model.boards import BOARDS
 
 ROOT = Path(__file__).parent.parent
 # Documents beside README.md that the built pages have, too, by the page that includes each.
@@ -34,6 +35,7 @@ def complete_page(text: str) -> str:
     """The page's Markdown with all that is generated in its place."""
     makers: dict[str, Callable[..., str]] = {
         "api": describe_api,
+        "boards": describe_boards,
         "commands": describe_commands,
         "document": include_document,
         "params": describe_params,
@@ -65,6 +67,15 @@ def include_document(name: str) -> str:
 
 
 # --- params.yaml --------------------------------------------------------------------------------------------------
+
+
+def describe_boards() -> str:
+    """A table of the boards that params.yaml may name."""
+    rows = [
+        f"| `{name}` | {board.ram_bytes >> 10:,} KiB | {board.flash_bytes >> 10:,} KiB | {_escape(board.source)} |"
+        for name, board in BOARDS.items()
+    ]
+    return "\n".join(["| board | RAM | flash | source |", "|---|---:|---:|---|", *rows])
 
 
 def describe_params() -> str:

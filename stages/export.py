@@ -6,10 +6,15 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
         models/export/model_int8.tflite, c/model_int8.{h,c}       for microcontrollers
         models/export/golden.json, c/golden.h                     images and the answers that a device must give
         models/export/SHA256SUMS                                  checked before one of these is loaded
-        reports/parity.json, reports/parity/parity.{md,png}    every export in every runtime against Keras
+        reports/exports.json       accuracy and bytes of model_int8.tflite, null where it is withheld
+        reports/parity.csv         each export against Keras in its worst runtime, and why it is withheld
+        reports/parity/parity.{json,md,png}    every export in every runtime against Keras
         reports/parity/disagreements.png       the test images that an export answers differently
         reports/parity_measured.json    what differs between machines, so no output of DVC's: largest |Δp|, and all of
                                         TensorFlow Lite Micro, whose package is not made for every platform
+
+A file that is beyond its budget, a runtime's limit or the microcontroller's memory is withheld, which the reports say;
+the others are written, unless it is one of export.required.
 
 Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
 """
@@ -22,10 +27,10 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages.lib.core.arrays import count_scratch_bytes, load_array, load_split
-from stages.lib.core.files import atomic_write, read_json, require_space, write_json, write_text
+from stages.lib.core.files import atomic_write, read_json, require_space, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
 from stages.lib.data.image_decoding import find_background
@@ -55,21 +60,24 @@ from stages.lib.exports.parity_matrix import (
     draw_matrix,
     list_portable,
     measure_errors,
-    require_parity,
     tabulate,
 )
 from stages.lib.exports.runtimes import find_runtimes
+from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
 from stages.lib.microcontroller.firmware import (
     MicrocontrollerBudget,
     describe_firmware,
     examine_firmware,
+    judge_firmware,
+    measure_golden_steps,
     render_firmware,
     require_arena,
-    require_fit,
-    require_golden,
+    require_golden_here,
     summarize_firmware,
 )
+from stages.lib.model.boards import BOARDS, BoardName, find_limits
 from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.int8_footprint import INT8_NAME, Sizes
 from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
@@ -84,9 +92,8 @@ FILES: dict[ArtifactName, str] = {
     "tflite_float32": "model.tflite",
     "tflite_float16": "model_float16.tflite",
     "tflite_dynamic_range": "model_dynamic_range.tflite",
-    "tflite_int8": "model_int8.tflite",
+    "tflite_int8": INT8_NAME,
 }
-_INT8 = FILES["tflite_int8"]
 # Of each weight in each file; that of int8 for TFLite is C source, too, up to seven characters for each of its bytes.
 _WEIGHT_BYTES: dict[ArtifactName, int] = {
     "onnx_float32": 4,
@@ -118,17 +125,24 @@ class ExportParams(Section):
     artifacts: list[ArtifactName] = Field(
         description=f"a list of different ones of {', '.join(FILES)}, onnx_float32 among them (MLflow registers it)"
     )
+    required: list[ArtifactName] = Field(
+        description=f"a list of different ones of export.artifacts ({', '.join(FILES)}), onnx_float32 among them"
+    )
     opset: int = Field(ge=13, le=18, description="a whole number from 13 to 18")
     representative_samples: int = Field(ge=1, description="a whole number of images, at least 1")
     budgets: Budgets = Field(description=f"a mapping with the keys {', '.join(FILES)}")
+    board: BoardName | None = Field(description=f"one of {', '.join(BOARDS)}, or null")
     microcontroller: MicrocontrollerBudget = Field(
         description=f"a mapping with the keys {', '.join(MicrocontrollerBudget.model_fields)}"
     )
 
-    @field_validator("artifacts")
+    @field_validator("artifacts", "required")
     @classmethod
-    def _require_registered_and_different(cls, artifacts: list[ArtifactName]) -> list[ArtifactName]:
-        if "onnx_float32" not in artifacts or len(set(artifacts)) < len(artifacts):
+    def _require_registered_and_different(
+        cls, artifacts: list[ArtifactName], info: ValidationInfo
+    ) -> list[ArtifactName]:
+        is_asked_for = set(artifacts) <= set(info.data.get("artifacts", FILES))
+        if "onnx_float32" not in artifacts or not is_asked_for or len(set(artifacts)) < len(artifacts):
             raise ValueError
         return artifacts
 
@@ -185,22 +199,58 @@ def choose_calibration_images(data_dir: Path, raw_dir: Path, count: int) -> NDAr
     return images
 
 
+def describe_int8(report: dict[str, Any], withheld: dict[str, str]) -> dict[str, Any]:
+    """Accuracy and bytes of the int8 export, none where it is withheld: what a table of experiments has room for."""
+    is_there = INT8_NAME in report and INT8_NAME not in withheld
+    return {
+        "int8_acc": report[INT8_NAME]["accuracy"] if is_there else None,
+        "int8_bytes": report[INT8_NAME]["bytes"] if is_there else None,
+    }
+
+
 def write_reports(
     reports_dir: Path, report: dict[str, Any], measured: dict[str, Any], comparisons: Sequence[Comparison]
 ) -> None:
     """Write what the comparison found: counts and verdicts for all to hash, and figures of this machine.
 
+    report: with whether each export is required, and why it is withheld, or "".
     comparisons: of runtimes that every machine has.
     """
-    write_json(reports_dir / "parity.json", report)
-    parity_md5 = hash_output(reports_dir / "parity.json")
+    withheld = {name: export["withheld"] for name, export in report.items() if export["withheld"]}
+    write_json(reports_dir / "exports.json", describe_int8(report, withheld))
+    columns = ("images", "same_class", "ties", "accuracy", "bytes", "required", "withheld")
+    write_csv(
+        reports_dir / "parity.csv",
+        ["export", *columns, "max_abs_error"],
+        (
+            [name, *(export[key] for key in columns), export["budget"]["max_abs_error"]]
+            for name, export in report.items()
+        ),
+    )
+    write_json(reports_dir / "parity/parity.json", report)
+    parity_md5 = hash_output(reports_dir / "parity/parity.json")
     write_json(reports_dir / "parity_measured.json", {**measured, "parity_md5": parity_md5})
-    write_text(reports_dir / "parity/parity.md", "\n".join(tabulate(comparisons, is_measured=False)) + "\n")
+    told = ["## Withheld", "", *(f"- `{name}`: {reason}." for name, reason in withheld.items()), ""]
+    table = tabulate(comparisons, is_measured=False)
+    write_text(reports_dir / "parity/parity.md", "\n".join([*(told if withheld else []), *table]) + "\n")
     draw_matrix(reports_dir / "parity/parity.png", comparisons)
 
 
+def read_sizes(network: keras.Model) -> Sizes:
+    """What the network's memory on a microcontroller follows from."""
+    units = [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    return Sizes(tuple(network.input_shape[1:]), tuple(units[:-1]), units[-1])
+
+
+def tell_withheld(refusals: Sequence[Refusal], required: Sequence[str]) -> None:
+    """Print a line for each cause for which files are withheld; those of required files end the stage instead."""
+    for refusal in refusals:
+        if not set(required) & refusal.measured.keys():
+            print(f"export: withheld: {refusal.describe()}")
+
+
 def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
-    """Write all exports or none, and the digests of them."""
+    """Write all of these exports or none, and the digests of them."""
     with atomic_write(export_dir) as partial_dir:
         partial_dir.mkdir()
         for name, content in models.items():
@@ -233,7 +283,8 @@ def run(
     export_dir: Path = Path("models/export"),
     reports_dir: Path = Path("reports"),
 ) -> None:
-    """Convert, compare, report; the exports become an output only if all of them are within budget."""
+    """Convert, compare, report; the exports that are within their limits become an output, if the required ones are."""
+    limits = find_limits(params.board, params.microcontroller.max_arena_bytes, params.microcontroller.max_file_bytes)
     network = load_network(model_path)
     dataset = read_json(data_dir / "dataset.json")
     test, features = load_split(raw_dir / "test"), load_array(data_dir / "test" / "images.npy")
@@ -253,35 +304,40 @@ def run(
     portable = list_portable(comparisons)
     report = describe_exports(portable, {name: len(content) for name, content in models.items()})
     measured: dict[str, Any] = {"max_abs_error": measure_errors(comparisons), "runtimes": describe_others(comparisons)}
-    golden = find_golden(probabilities, test)
-    firmware = None
-    if _INT8 in models:
+    refusals = judge(comparisons, models, {FILES[kind]: kind for kind in params.artifacts})
+    golden, golden_steps, firmware = find_golden(probabilities, test), {}, None
+    if INT8_NAME in models:
         answers = {
             comparison.runtime: comparison.probabilities
             for comparison in comparisons
-            if comparison.export == _INT8 and comparison.parity
+            if comparison.export == INT8_NAME and comparison.parity
         }
-        firmware = examine_firmware(models[_INT8], golden, test.images, answers)
-        found = describe_firmware(firmware, params.microcontroller)
-        report[_INT8] |= {
-            "microcontroller": found,
-            "within_budget": report[_INT8]["within_budget"] and found["within_budget"],
-        }
+        firmware = examine_firmware(models[INT8_NAME], golden, test.images, answers)
+        golden_steps = measure_golden_steps(firmware, golden, answers)
+        operators = params.microcontroller.operators
+        refusals += judge_firmware(firmware, read_sizes(network), limits, operators, golden_steps)
+        report[INT8_NAME]["microcontroller"] = describe_firmware(firmware, limits, operators)
         measured |= {"arena_bytes": firmware.measured_arena_bytes, "integer_steps": firmware.steps}
+    withheld, required = list_withheld(refusals), [FILES[kind] for kind in params.required]
+    for name, export in report.items():
+        export |= {"required": name in required, "withheld": withheld.get(name, "")}
 
     write_reports(reports_dir, report, measured, portable)
     draw_disagreements(reports_dir / "parity/disagreements.png", portable, reference, test, dataset["class_names"])
     print("\n".join(tabulate(comparisons, is_measured=True)))
-    require_parity(comparisons)
-    sources, integers = {}, {}
     if firmware:
         print(summarize_firmware(firmware))
-        require_fit(firmware, params.microcontroller)
+    tell_withheld(refusals, required)
+    require_exports(refusals, required)
+    require_parity_here([comparison for comparison in comparisons if comparison.export not in withheld])
+    models = {name: content for name, content in models.items() if name not in withheld}
+    sources, integers = {}, {}
+    if firmware and INT8_NAME in models:
         require_arena(firmware)
-        require_golden(firmware, golden, answers)
+        require_golden_here(firmware, golden_steps)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
-        integers = {_INT8: (firmware.outputs, firmware.tolerance)}
-    max_abs_errors = {name: budget.max_abs_error for name, budget in budgets.items()}
+        integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}
+    max_abs_errors = {name: budgets[name].max_abs_error for name in models}
     described = describe_golden(golden, dataset["class_names"], max_abs_errors, integers)
     write_exports(export_dir, models, described, sources)
 

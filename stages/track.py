@@ -40,6 +40,7 @@ _LOGGED = ("models/", "reports/")
 _OTHER_SECTIONS = ("ingest", "validate", "normalize", "train", "evaluate", "export")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
+_PARITY_NAME = "parity/parity.json"
 
 
 class TrackParams(Section):
@@ -79,30 +80,47 @@ def _make_name(dataset_name: str) -> str:
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
-    """What people compare: MLflow shows a few metrics at once, in the order of the alphabet."""
-    metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / "parity.json")
+    """What people compare: MLflow shows a few metrics at once, in the order of the alphabet.
+
+    reports_dir: with metrics.json and parity/parity.json. An export that is withheld has no metrics.
+    """
+    metrics, parity = read_json(reports_dir / "metrics.json"), read_json(reports_dir / _PARITY_NAME)
     measured = read_measured(reports_dir)
     collected = {
         "accuracy/test": float(metrics["accuracy"]),
-        "calibration_error/test": float(metrics["expected_calibration_error"]),
+        "calibration_error/test": float(metrics["ece"]),
         "loss/test": float(metrics["loss"]),
     }
-    for name, report in parity.items():
+    exported = {name: report for name, report in parity.items() if not report["withheld"]}
+    for name, report in exported.items():
         collected |= {f"export_{key}/{name}": float(report[key]) for key in ("accuracy", "bytes", "same_class")}
         if "microcontroller" in report:
             collected[f"export_arena_bytes/{name}"] = float(report["microcontroller"]["arena_bytes"])
             if measured.get("arena_bytes") is not None:  # TensorFlow Lite Micro is installed
                 collected[f"export_measured_arena_bytes/{name}"] = float(measured["arena_bytes"])
     for name, errors in measured.get("max_abs_error", {}).items():
-        collected[f"export_max_abs_error/{name}"] = max(errors.values())
+        if name in exported:
+            collected[f"export_max_abs_error/{name}"] = max(errors.values())
     return collected
+
+
+def list_withheld(reports_dir: Path) -> str:
+    """The exports that are withheld, each with its reason, as a tag says it; empty if none is."""
+    parity = read_json(reports_dir / _PARITY_NAME)
+    return "\n".join(f"{name}: {report['withheld']}" for name, report in parity.items() if report["withheld"])
+
+
+def has_required_exports(reports_dir: Path) -> bool:
+    """Whether each export that is required is within its budget."""
+    parity = read_json(reports_dir / _PARITY_NAME)
+    return not any(report["required"] and report["withheld"] for report in parity.values())
 
 
 def read_measured(reports_dir: Path) -> dict[str, Any]:
     """What `export` measured and nothing hashes; empty if it did so for other outputs, these being restored by DVC."""
     path = reports_dir / _MEASURED_NAME
     measured = read_json(path) if path.exists() else {}
-    return measured if measured.get("parity_md5") == hash_output(reports_dir / "parity.json") else {}
+    return measured if measured.get("parity_md5") == hash_output(reports_dir / _PARITY_NAME) else {}
 
 
 def collect_history(reports_dir: Path) -> dict[str, list[float]]:
@@ -123,9 +141,9 @@ def find_best_epoch(reports_dir: Path) -> dict[str, float]:
     return {"best_epoch/train": best[0]} if best else {}
 
 
-def collect_recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
+def collect_recalls(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """Each class's share of test images that were recognized, 0..1; without classes that have no test image."""
-    return {name: of_class["recall"] for name, of_class in metrics["classes"].items() if of_class["images"]}
+    return {name: of_class["recall"] for name, of_class in evaluation["classes"].items() if of_class["images"]}
 
 
 def describe_run(state: State, dataset_name: str) -> RunRecord:
@@ -141,6 +159,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
             "git.commits": find_state_commit(),
             "git.is_dirty": tell_dirty(),
             "dvc.experiment": experiment,
+            "exports.withheld": list_withheld(_REPORTS_DIR),
             "machine.untested": find_untested_here(),
             **{f"md5/{path}": md5 for path, md5 in state.outputs.items()},
         },
@@ -163,7 +182,7 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
 
 def describe_model() -> ModelRecord:
     """The exported ONNX model, an example of its input, and how it stands for promotion."""
-    metrics, parity = read_json(_REPORTS_DIR / "metrics.json"), read_json(_REPORTS_DIR / "parity.json")
+    evaluation = read_json(_REPORTS_DIR / "evaluation/evaluation.json")
     golden = read_json(_EXPORT_DIR / "golden.json")
     image = np.frombuffer(bytes.fromhex(golden["images"][0]), np.uint8)
     return ModelRecord(
@@ -171,11 +190,11 @@ def describe_model() -> ModelRecord:
         example=image.reshape(1, *golden["image_size"]),
         candidate=Candidate(
             task=describe_task(read_json(_DATASET_PATH)),
-            accuracy=metrics["accuracy"],
+            accuracy=evaluation["accuracy"],
             test_data=hash_output(_RAW_TEST_DIR),
-            accepted=metrics["accepted"],
-            has_parity=all(report["within_budget"] for report in parity.values()),
-            lowest_recall=min(((recall, name) for name, recall in collect_recalls(metrics).items()), default=None),
+            accepted=evaluation["accepted"],
+            has_parity=has_required_exports(_REPORTS_DIR),
+            lowest_recall=min(((recall, name) for name, recall in collect_recalls(evaluation).items()), default=None),
             predictions=read_predictions(PREDICTIONS_PATH),
         ),
     )

@@ -9,10 +9,10 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -21,8 +21,10 @@ from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.files import read_json, require_space, write_csv
 from stages.lib.core.params import Section
+from stages.lib.model.boards import read_limits
 from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.int8_footprint import Sizes, find_misfit
 from stages.lib.model.network import build_network, count_weights
 from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.model.order_free_optimizers import create_optimizer
@@ -155,6 +157,25 @@ def estimate_size(params: TrainParams, image_size: Sequence[int], class_count: i
     return 2 * (np.dtype(np.float32).itemsize * weights + _CONFIG_BYTES) + _LINE_BYTES * params.epochs
 
 
+def warn_of_size(
+    params: TrainParams, sections: Mapping[str, Any], data_dir: Path = Path("data/normalized")
+) -> list[str]:
+    """What tells before training that the int8 export will be too large for its microcontroller.
+
+    sections: all of params.yaml.
+    """
+    dataset = read_json(data_dir / "dataset.json")
+    sizes = Sizes(tuple(dataset["image_size"]), tuple(params.hidden_units), len(dataset["class_names"]))
+    try:
+        limits = read_limits(sections["export"])
+    except ParamsError as error:
+        return [str(error)]
+    except (KeyError, TypeError):  # `export` says so itself
+        return []
+    misfit = find_misfit(sizes, limits) if limits else None
+    return [f"{misfit.where} will be withheld: it {misfit.problem}; {misfit.hint}"] if misfit else []
+
+
 def run(
     params: TrainParams,
     data_dir: Path = Path("data/normalized"),
@@ -174,4 +195,4 @@ def run(
 
 
 if __name__ == "__main__":
-    main("train", TrainParams, run)
+    main("train", TrainParams, run, warn=warn_of_size)

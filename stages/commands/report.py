@@ -1,6 +1,6 @@
 """Compare the working tree with a revision of git, as Markdown.
 
-Reads   params.yaml, dvc.lock, reports/metrics.json and reports/parity.json, of the working tree and of the revision
+Reads   params.yaml, dvc.lock and reports/{metrics.json,classes.csv,parity.csv}, of the working tree and of the revision
 Prints  the verdict, then what differs: params, metrics, parity of the exports, outputs by stage
 """
 
@@ -15,18 +15,33 @@ import click
 
 from stages.lib.core.dvc_lock import LOCK_PATH, Lock, list_stale, load_lock, parse_lock
 from stages.lib.core.errors import DataError, PipelineError, show_controls
-from stages.lib.core.files import read_json
+from stages.lib.core.files import parse_csv, read_json
 from stages.lib.core.git import find_commit, read_at, require_repository
 from stages.lib.core.markdown import format_table
 from stages.lib.core.params import PARAMS_PATH, flatten_params, load_params, parse_yaml
 
 _METRICS_PATH = Path("reports/metrics.json")
-_PARITY_PATH = Path("reports/parity.json")
+_CLASSES_PATH = Path("reports/classes.csv")
+_PARITY_PATH = Path("reports/parity.csv")
+_REPORT_PATHS = (_METRICS_PATH, _CLASSES_PATH, _PARITY_PATH)
 _RAW_DATA = "data/raw"  # the output that all metrics are measured on
-_METRICS = ("accuracy", "loss", "expected_calibration_error")
+_METRICS = ("accuracy", "loss", "ece")
 _SHOWN_CLASSES = 3  # enough to see which classes the network got better or worse at
 _SHORT_SHA = 7
 _NONE = "-"
+
+
+class Export(NamedTuple):
+    """A row of parity.csv."""
+
+    images: int
+    same_class: int
+    ties: int
+    accuracy: float
+    bytes: int
+    required: bool
+    withheld: str  # why, or ""
+    max_abs_error: float  # allowed
 
 
 class Snapshot(NamedTuple):
@@ -34,7 +49,8 @@ class Snapshot(NamedTuple):
 
     params: dict[str, Any]
     metrics: dict[str, Any]
-    parity: dict[str, Any]
+    recalls: dict[str, float]  # of each class by its name
+    parity: dict[str, Export]  # by the file's name
     lock: Lock
     absent: list[str]  # files that are not there
 
@@ -45,15 +61,14 @@ def report(revision: str) -> None:
     """Compare the working tree with git revision REV (default: HEAD) and print Markdown.
 
     The verdict comes first, then the params, metrics, exports and outputs that differ. Nothing is run and nothing is
-    written: what counts is params.yaml, dvc.lock, reports/metrics.json and reports/parity.json as they are.
+    written: what counts is params.yaml, dvc.lock and metrics.json, classes.csv and parity.csv in reports as they are.
 
     \b
     Exit code:
-      0  the network is accepted and every export is within its budget
-      1  it is not, or an export is not, or there is nothing to report on
+      0  the network is accepted and every required export is there
+      1  it is not, or one is not, or there is nothing to report on
     """  # noqa: D301  # \b is click's mark for lines that stay apart
-    # The params first, for their error tells whoever is in another folder.
-    now = Snapshot(load_params(), read_json(_METRICS_PATH), read_json(_PARITY_PATH), load_lock(), absent=[])
+    now = read_working_tree()
     require_repository(hint="run in a clone of the project")
     commit = find_commit(revision)
     if commit is None:
@@ -74,7 +89,23 @@ def report(revision: str) -> None:
     ]
     lines = [line for block in blocks if block for line in [*block, ""]][:-1]
     print("\n".join(map(show_controls, lines)))  # a commit may be anybody's
-    sys.exit(0 if is_accepted(now) and now.parity and not list_over_budget(now) else 1)
+    sys.exit(0 if is_accepted(now) and now.parity and not list_withheld(now, required=True) else 1)
+
+
+def read_working_tree() -> Snapshot:
+    """The pipeline as it is.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    # The params first, for their error tells whoever is in another folder.
+    params, metrics, hint = load_params(), read_json(_METRICS_PATH), "run `dvc repro`"
+    for path in (_CLASSES_PATH, _PARITY_PATH):
+        if not path.exists():
+            raise DataError(str(path), "no such file", hint)
+    recalls = parse(_CLASSES_PATH, read_recalls, _CLASSES_PATH.read_text(encoding="utf-8"), hint)
+    parity = parse(_PARITY_PATH, read_parity, _PARITY_PATH.read_text(encoding="utf-8"), hint)
+    return Snapshot(params, metrics, recalls, parity, load_lock(), absent=[])
 
 
 def read_revision(commit: str) -> Snapshot:
@@ -83,50 +114,93 @@ def read_revision(commit: str) -> Snapshot:
     Raises:
         DataError: a file is damaged there.
     """
-    texts = {path: read_at(commit, path) for path in (PARAMS_PATH, _METRICS_PATH, _PARITY_PATH, LOCK_PATH)}
+    paths = (PARAMS_PATH, *_REPORT_PATHS, LOCK_PATH)
+    texts = {path: read_at(commit, path) for path in paths}
     where, hint = commit[:_SHORT_SHA], "choose another revision"
 
-    def parse(path: Path, load: Callable[[str], Any]) -> dict[str, Any]:
-        try:
-            return dict(load(texts[path] or "{}"))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}:{path}", f"it is damaged: {error}", hint) from None
+    def take(path: Path, load: Callable[[str], Any], empty: str = "") -> dict[str, Any]:
+        return parse(f"{where}:{path}", load, texts[path] or empty, hint)
 
     return Snapshot(
-        parse(PARAMS_PATH, parse_yaml),
-        parse(_METRICS_PATH, json.loads),
-        parse(_PARITY_PATH, json.loads),
+        take(PARAMS_PATH, parse_yaml, "{}"),
+        take(_METRICS_PATH, json.loads, "{}"),
+        take(_CLASSES_PATH, read_recalls),
+        take(_PARITY_PATH, read_parity),
         parse_lock(texts[LOCK_PATH] or "{}", f"{where}:{LOCK_PATH}", hint),
         absent=[str(path) for path, text in texts.items() if text is None],
     )
 
 
+def parse(where: Path | str, load: Callable[[str], Any], text: str, hint: str) -> dict[str, Any]:
+    """What `load` makes of a file's text.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return dict(load(text))
+    except KeyError as error:
+        raise DataError(str(where), f"it is damaged: no column {error}", hint) from None
+    except (TypeError, ValueError) as error:
+        raise DataError(str(where), f"it is damaged: {error}", hint) from None
+
+
+def read_recalls(text: str) -> dict[str, float]:
+    """The recall of each class in the text of classes.csv."""
+    return {row["class"]: float(row["recall"]) for row in parse_csv(text)}
+
+
+def read_parity(text: str) -> dict[str, Export]:
+    """Each export in the text of parity.csv."""
+    return {
+        row["export"]: Export(
+            images=int(row["images"]),
+            same_class=int(row["same_class"]),
+            ties=int(row["ties"]),
+            accuracy=float(row["accuracy"]),
+            bytes=int(row["bytes"]),
+            required=row["required"] == "True",
+            withheld=row["withheld"],
+            max_abs_error=float(row["max_abs_error"]),
+        )
+        for row in parse_csv(text)
+    }
+
+
 def is_accepted(now: Snapshot) -> bool:
-    """Whether the accuracy is at least evaluate.min_accuracy, as the evaluate stage found."""
-    return now.metrics.get("accepted") is True
+    """Whether the accuracy is at least evaluate.min_accuracy, as the evaluate stage finds."""
+    accuracy, floor = now.metrics.get("accuracy"), find_floor(now)
+    return isinstance(accuracy, float) and isinstance(floor, (int, float)) and accuracy >= floor
 
 
-def list_over_budget(now: Snapshot) -> list[str]:
-    """The exports that do not answer as Keras does."""
-    return [name for name, export in now.parity.items() if export.get("within_budget") is not True]
+def find_floor(now: Snapshot) -> float | str:
+    """The least accuracy that was wanted."""
+    floor: float | str = now.lock.state.params.get("evaluate", {}).get("min_accuracy", "unknown")
+    return floor
+
+
+def list_withheld(now: Snapshot, *, required: bool) -> list[str]:
+    """The exports that are withheld, of those that are required or of the others."""
+    return [name for name, export in now.parity.items() if export.withheld and export.required is required]
 
 
 def describe_verdict(now: Snapshot) -> str:
     """Accepted or not, with the accuracy and the floor that it was held against, and whether the exports hold."""
-    floor = now.lock.state.params.get("evaluate", {}).get("min_accuracy", "unknown")
-    exports = "every export is within its budget" if now.parity else "there is no export"
-    if over_budget := list_over_budget(now):
-        exports = f"**outside its budget**: {', '.join(map(quote, over_budget))}"
+    exports = "every export is within its limits" if now.parity else "there is no export"
+    if others := list_withheld(now, required=False):
+        exports = f"withheld: {', '.join(map(quote, others))}"
+    if missing := list_withheld(now, required=True):
+        exports = f"**required, but withheld**: {', '.join(map(quote, missing))}"
     return (
         f"**{'Accepted' if is_accepted(now) else 'NOT accepted'}**: "
-        f"test accuracy {format_number(now.metrics.get('accuracy'))} (at least {floor} is wanted); {exports}."
+        f"test accuracy {format_number(now.metrics.get('accuracy'))} (at least {find_floor(now)} is wanted); {exports}."
     )
 
 
 def describe_stale(now: Snapshot) -> list[str]:
     """A warning for each section of params.yaml and each report that is another than dvc.lock says."""
     state = now.lock.state
-    reports = {path.as_posix(): state.outputs.get(path.as_posix(), "none") for path in (_METRICS_PATH, _PARITY_PATH)}
+    reports = {path.as_posix(): state.outputs.get(path.as_posix(), "none") for path in _REPORT_PATHS}
     problems = list_stale(state.params, now.params, reports, "run dvc repro")
     return [f"> **Warning:** stale reports: {quote(str(problem))}" for problem in problems]
 
@@ -151,8 +225,7 @@ def describe_params(now: Snapshot, then: Snapshot) -> list[str]:
 def describe_metrics(now: Snapshot, then: Snapshot) -> list[str]:
     """The metrics of the whole test split, then the recall of the classes where it changed most."""
     was, is_now = (
-        {f"recall of {quote(name)}": of_class["recall"] for name, of_class in side.metrics.get("classes", {}).items()}
-        for side in (then, now)
+        {f"recall of {quote(name)}": recall for name, recall in side.recalls.items()} for side in (then, now)
     )
     changed = [name for name in is_now if was.get(name, is_now[name]) != is_now[name]]
     changed = sorted(changed, key=lambda name: -abs(is_now[name] - was[name]))[:_SHOWN_CLASSES]
@@ -168,34 +241,26 @@ def describe_metrics(now: Snapshot, then: Snapshot) -> list[str]:
     return [*format_table(("metric", "then", "now", "difference"), rows), *(caution if is_other else [])]
 
 
-def describe_parity(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """How each export answers beside Keras, and what changed in that."""
+def describe_parity(now: Mapping[str, Export], then: Mapping[str, Export]) -> list[str]:
+    """How each export answers beside Keras, what changed in that, and which are withheld."""
+    header = ["export", "same class", "ties", "accuracy", "bytes", "largest Δp", "exported", "Δ same class", "Δ bytes"]
     rows = [
         (
             quote(name),
-            f"{export.get('same_class', _NONE)} of {export.get('images', _NONE)}",
-            str(export.get("ties", _NONE)),
-            format_number(export.get("accuracy")),
-            str(export.get("bytes", _NONE)),
-            f"≤ {export['budget']['max_abs_error']:g}" if export.get("budget") else _NONE,
-            "yes" if export.get("within_budget") is True else "**NO**",
-            *(format_difference(then.get(name, {}).get(key), export.get(key)) for key in ("same_class", "bytes")),
+            f"{export.same_class} of {export.images}",
+            str(export.ties),
+            format_number(export.accuracy),
+            str(export.bytes),
+            f"≤ {export.max_abs_error:g}",
+            "**withheld**" if export.withheld else "yes",
+            format_difference(then[name].same_class if name in then else None, export.same_class),
+            format_difference(then[name].bytes if name in then else None, export.bytes),
         )
         for name, export in now.items()
     ]
-    header = (
-        "export",
-        "same class",
-        "ties",
-        "accuracy",
-        "bytes",
-        "largest Δp",
-        "within budget",
-        "Δ same class",
-        "Δ bytes",
-    )
-    gone = [f"No longer exported: {quote(name)}." for name in then if name not in now]
-    return [*format_table(header, rows), *([""] if gone else []), *gone]
+    withheld = [f"- {quote(name)} is withheld: {export.withheld}." for name, export in now.items() if export.withheld]
+    gone = [f"- {quote(name)} is no longer exported." for name in then if name not in now]
+    return [*format_table(header, rows), *([""] if withheld or gone else []), *withheld, *gone]
 
 
 def describe_outputs(now: Snapshot, then: Snapshot) -> list[str]:

@@ -56,8 +56,8 @@ _DATA_STAGES = ("ingest", "validate", "normalize")
 _DATA_DIRS = (Path("data/raw"), Path("data/normalized"))
 _TRIAL_STAGES = ("train", "evaluate", "export")
 # What dvc.lock would have of a trial, by which it is compared with `dvc repro`.
-_OUTPUTS = ("models/model.keras", "models/export", "reports/history.csv", "reports/metrics.json", "reports/parity.json")
-_REPORTS = ("history.csv", "metrics.json", "parity.json", "parity_measured.json")
+_OUTPUTS = ("models/model.keras", "models/export", "reports/history.csv", "reports/metrics.json", "reports/parity.csv")
+_REPORTS = ("history.csv", "metrics.json", "parity/parity.json", "parity_measured.json")
 # What a trial's bytes depend on beside the project's code.
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
 _SOURCE = Path("stages")
@@ -324,8 +324,8 @@ def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
             # Else every network of this process would stay in memory.
             keras.backend.clear_session()
         outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if Path(path).exists()}
-        paths = [Path("reports") / name for name in _REPORTS]
-        reports = {path.name: path.read_bytes() for path in paths if path.exists()}
+        paths = {name: Path("reports") / name for name in _REPORTS}
+        reports = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
     return Outcome(problem, outputs, seconds, reports)
 
 
@@ -358,7 +358,7 @@ def score(found: Sweep, trial: Trial) -> Scored:
     from stages.track import collect_metrics  # noqa: PLC0415  # MLflow takes seconds
 
     folder = found.folder / "trials" / trial.key
-    is_measured = (folder / "metrics.json").exists() and (folder / "parity.json").exists()
+    is_measured = (folder / "metrics.json").exists() and (folder / "parity/parity.json").exists()
     last = {name: values[-1] for name, values in read_history(folder).items()}
     metrics = collect_metrics(folder) if is_measured else {}
     return Scored(trial.number, trial.settings, found.results[trial.key], last | metrics)

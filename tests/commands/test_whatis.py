@@ -658,7 +658,7 @@ def test_run_version_and_champion_are_those_of_the_store(project):
         ("reports/evaluation/confusion.png", "evaluate"),
         ("reports/metrics.json", "evaluate"),
         ("models/export/model.onnx", "export"),
-        ("reports/parity.json", "export"),
+        ("reports/parity.csv", "export"),
     ],
 )
 def test_file_of_every_stage_is_found(project, path, stage):

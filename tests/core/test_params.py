@@ -35,10 +35,11 @@ TRAIN = (
 )
 BUDGET = "{max_abs_error: 0.1, min_same_class: 1.0, max_accuracy_drop: 0.0}"
 EXPORT = (
-    "export: {artifacts: [onnx_float32, tflite_int8], opset: 18, representative_samples: 5, budgets: {"
+    "export: {artifacts: [onnx_float32, tflite_int8], required: [onnx_float32], opset: 18, representative_samples: 5, "
+    "budgets: {"
     f"onnx_float32: {BUDGET}, onnx_int8: {BUDGET}, tflite_float32: {BUDGET}, tflite_float16: {BUDGET}, "
     f"tflite_dynamic_range: {BUDGET}, tflite_int8: {BUDGET.replace('0.1', '0.35')}"
-    "}, microcontroller: {max_arena_bytes: 4096, max_file_bytes: 9999, operators: [SOFTMAX]}}"
+    "}, board: null, microcontroller: {max_arena_bytes: 4096, max_file_bytes: 9999, operators: [SOFTMAX]}}"
 )
 TRACK = (
     "track: {experiment: digits, registered_model: digits, significance: 0.05, max_accuracy_drop: 0.02, "

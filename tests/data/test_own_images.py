@@ -37,6 +37,7 @@ def project(tmp_path_factory, pictures):
     project = Project.clone(tmp_path_factory.mktemp("clone"))
     # As the documents type it; two kinds of export are enough here.
     project.set_param("export.artifacts", ["onnx_float32", "tflite_int8"])
+    project.set_param("export.required", ["onnx_float32", "tflite_int8"])
     project.run("git", "commit", "--quiet", "--all", "--message", "Export less")
     project.run("dvc", "exp", "run", *SETTINGS, "-S", f"ingest.path={pictures}")
     return project
@@ -44,10 +45,10 @@ def project(tmp_path_factory, pictures):
 
 def test_network_learns_them(project):
     """The committed settings and the documented one serve for some hundred images."""
-    metrics = read_json(project.root / "reports/metrics.json")
+    evaluation = read_json(project.root / "reports/evaluation/evaluation.json")
 
-    assert metrics["accepted"] is True
-    assert metrics["images"] == 3 * COUNT / 5
+    assert evaluation["accepted"] is True
+    assert evaluation["images"] == 3 * COUNT / 5
 
 
 def test_class_names_travel_everywhere(project):
@@ -56,7 +57,7 @@ def test_class_names_travel_everywhere(project):
     model = onnx.load(project.root / "models/export/model.onnx")
 
     assert read_json(project.root / "data/raw/dataset.json")["class_names"] == names
-    assert sorted(read_json(project.root / "reports/metrics.json")["classes"]) == names
+    assert sorted(read_json(project.root / "reports/evaluation/evaluation.json")["classes"]) == names
     assert {row["actual"] for row in read_csv(project.root / "reports/evaluation/predictions.csv")} == set(names)
     assert "'=1+1 & nur eins/" in project.read("data/raw/test/files.csv")
     assert "\n=" not in project.read("data/raw/test/files.csv") + project.read("reports/evaluation/predictions.csv")

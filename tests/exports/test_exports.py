@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,10 @@ from samples import list_files, run_python
 from stages import export, ingest, normalize, train, validate
 from stages.export import FILES
 from stages.lib.core.arrays import load_array
-from stages.lib.core.errors import DataError, ExportError
-from stages.lib.core.files import read_json, write_json
+from stages.lib.core.errors import DataError, ExportError, ParamsError
+from stages.lib.core.files import read_csv, read_json, write_json
 from stages.lib.core.hashing import hash_output
-from stages.lib.core.params import load_params, load_section
+from stages.lib.core.params import load_params, load_section, validate_section
 from stages.lib.data.normalization import read_normalization
 from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.conversion import fold_normalization
@@ -51,7 +52,10 @@ TOLERANCES = {
 # int8 clips what is beyond the ranges of its calibration images. Networks trained on digits stay within them whatever
 # the image; of those trained on MNIST a white image's probabilities were 0.81 off, and random pixels' 0.65 to 0.71.
 INT8_ON_MNIST = "int8 is calibrated on MNIST: images unlike it are clipped, and no tolerance holds for them"
-HASHED_REPORTS = ["parity.json", "parity/parity.md", "parity/parity.png", "parity/disagreements.png"]
+HASHED_REPORTS = [
+    *("exports.json", "parity.csv", "parity/parity.json"),
+    *("parity/parity.md", "parity/parity.png", "parity/disagreements.png"),
+]
 # Floats sum to 1 up to rounding; ten values in steps of 1/256 are half a step off each at the most.
 PROBABILITY_SUM_TOLERANCES = dict.fromkeys(EXPORTS, 1e-5) | {"model_int8.tflite": 5 / 256}
 
@@ -135,7 +139,7 @@ def test_export_keeps_its_budget_and_decided_classes(exported, name, runtime, ki
 @pytest.mark.parametrize("name", EXPORTS)
 def test_export_costs_at_most_a_point_of_accuracy(exported, name):
     """No export's test accuracy is lower than Keras's by more than a point, in any runtime."""
-    parity = read_json(exported.root / "reports/parity.json")
+    parity = read_json(exported.root / "reports/parity/parity.json")
     reference = parity["model.onnx"]["accuracy"]  # whose classes are Keras's
     accuracies = [cell["accuracy"] for cell in parity[name]["runtimes"].values() if "accuracy" in cell]
 
@@ -307,7 +311,7 @@ def test_exports_are_the_same_bytes_without_tensorflow_lite_micro(exported, tmp_
 def test_what_tensorflow_lite_micro_measures_is_kept(exported):
     """Its arena and its counts are in the file that nothing hashes."""
     measured = read_json(exported.root / "reports/parity_measured.json")
-    parity = read_json(exported.root / "reports/parity.json")
+    parity = read_json(exported.root / "reports/parity/parity.json")
 
     assert 0 < measured["arena_bytes"] <= parity["model_int8.tflite"]["microcontroller"]["arena_bytes"]
     assert measured["runtimes"]["model_int8.tflite"]["tflite_micro"]["within_budget"] is True
@@ -338,10 +342,11 @@ def test_wrong_normalization_is_found(exported, tmp_path):
         export.run(params, data_dir, root / "data/raw", root / "models/model.keras", tmp_path / "export", tmp_path)
 
     assert "\n" not in str(refusal.value)
-    assert refusal.value.causes[0].where == "model.onnx in ONNX Runtime"
-    assert refusal.value.causes[0].expected.startswith("|Δp| of at most 1e-05 against Keras")
+    assert [cause.where for cause in refusal.value.causes] == ["model.onnx", "model.tflite"]
+    assert "rounding alone" in refusal.value.causes[0].problem
+    assert "export.budgets.onnx_float32" in refusal.value.causes[0].hint
     assert not (tmp_path / "export").exists()
-    assert read_json(tmp_path / "parity.json")["model.onnx"]["within_budget"] is False
+    assert "rounding alone" in read_json(tmp_path / "parity/parity.json")["model.onnx"]["withheld"]
 
 
 def test_folded_network_keeps_the_original(exported):
@@ -417,34 +422,120 @@ def test_digests_are_those_that_sha256sum_checks(exported):
     )
 
 
-@pytest.mark.parametrize("limit", [{"max_arena_bytes": 1000}, {"max_file_bytes": 1000}, {"operators": ["SOFTMAX"]}])
-def test_int8_export_beyond_a_microcontroller_is_no_output(exported, tmp_path, limit):
-    """An arena, a file or operators beyond what params.yaml allows fail the stage, and the report says so."""
-    params = load_section("export", export.ExportParams)
-    tight = params.model_copy(update={"microcontroller": params.microcontroller.model_copy(update=limit)})
+def run_with(exported, tmp_path, **changes):
+    """Export the network anew with other params: what was written, and the reports."""
+    params = load_section("export", export.ExportParams).model_copy(update=changes)
     root = exported.root
-    with pytest.raises(ExportError) as refusal:
-        export.run(
-            tight,
-            *(root / "data/normalized", root / "data/raw", root / "models/model.keras"),
-            *(tmp_path / "export", tmp_path),
-        )
+    export.run(
+        params,
+        *(root / "data/normalized", root / "data/raw", root / "models/model.keras"),
+        *(tmp_path / "export", tmp_path),
+    )
+    return list_files(tmp_path / "export")
 
-    assert refusal.value.where == "the int8 export on a microcontroller"
+
+def limit_microcontroller(**limits):
+    """The section with other limits."""
+    return load_section("export", export.ExportParams).microcontroller.model_copy(update=limits)
+
+
+def limit_budget(kind, **limits):
+    """The budgets with another one for a kind of export."""
+    budgets = load_section("export", export.ExportParams).budgets
+    return budgets.model_copy(update={kind: getattr(budgets, kind).model_copy(update=limits)})
+
+
+@pytest.mark.parametrize("limit", [{"max_arena_bytes": 1000}, {"max_file_bytes": 1000}, {"operators": ["SOFTMAX"]}])
+def test_int8_export_beyond_a_microcontroller_is_withheld_alone(exported, tmp_path, capsys, limit):
+    """An arena, a file or operators beyond what params.yaml allows withhold the file and its C source, no other."""
+    written = run_with(exported, tmp_path, microcontroller=limit_microcontroller(**limit))
+    usual = list_files(exported.root / "models/export")
+    parity = read_json(tmp_path / "parity/parity.json")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "withheld" in line]
+
+    assert set(usual) - set(written) == {"model_int8.tflite", "c/golden.h", "c/model_int8.c", "c/model_int8.h"}
+    assert all(written[name] == usual[name] for name in written if name.startswith("model"))
+    assert "int8.tflite" not in (tmp_path / "export/SHA256SUMS").read_text(encoding="utf-8")
+    assert "model_int8.tflite" not in (tmp_path / "export/golden.json").read_text(encoding="utf-8")
+    assert line.startswith("export: withheld: model_int8.tflite: ")
+    assert parity["model_int8.tflite"]["withheld"] in line
+    assert f"- `model_int8.tflite`: {parity['model_int8.tflite']['withheld']}." in (
+        tmp_path / "parity/parity.md"
+    ).read_text(encoding="utf-8")
+    assert read_json(tmp_path / "exports.json") == {"int8_acc": None, "int8_bytes": None}
+
+
+def test_export_beyond_its_budget_is_withheld_alone(exported, tmp_path):
+    """A file that is further from Keras than allowed is not written; the others are, and the table says which."""
+    tight = limit_budget("tflite_float16", max_abs_error=1e-7)
+    written = run_with(exported, tmp_path, budgets=tight)
+    rows = {row["export"]: row for row in read_csv(tmp_path / "parity.csv")}
+
+    assert set(list_files(exported.root / "models/export")) - set(written) == {"model_float16.tflite"}
+    assert [name for name, row in rows.items() if row["withheld"]] == ["model_float16.tflite"]
+    assert {name for name, row in rows.items() if row["required"] == "True"} == {"model.onnx", "model.tflite"}
+
+
+def test_withheld_exports_are_the_same_reports_again(exported, tmp_path):
+    """What tells of a withheld file is byte-stable, too."""
+    tight = limit_budget("tflite_float16", max_abs_error=1e-7)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        run_with(exported, folder, budgets=tight)
+
+    assert list_files(folders[0] / "export") == list_files(folders[1] / "export")
+    assert [(folders[0] / name).read_bytes() for name in HASHED_REPORTS] == [
+        (folders[1] / name).read_bytes() for name in HASHED_REPORTS
+    ]
+
+
+def test_required_export_that_is_withheld_fails_the_stage_after_its_reports(exported, tmp_path, capsys):
+    """The error has the cause, the files that are not required are told as ever, and the reports are written."""
+    required = ["onnx_float32", "tflite_int8"]
+    changes = {"required": required, "budgets": limit_budget("tflite_float16", max_abs_error=1e-7)}
+    with pytest.raises(ExportError) as refusal:
+        run_with(exported, tmp_path, microcontroller=limit_microcontroller(max_arena_bytes=1000), **changes)
+
+    assert refusal.value.where == "model_int8.tflite"
+    assert "bytes of RAM, where 1,000 are allowed" in refusal.value.problem
+    assert "export: withheld: model_float16.tflite: " in capsys.readouterr().out
     assert not (tmp_path / "export").exists()
-    assert read_json(tmp_path / "parity.json")["model_int8.tflite"]["within_budget"] is False
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} >= {Path(name).name for name in HASHED_REPORTS}
 
 
 def test_exports_are_those_that_are_asked_for(exported, tmp_path):
     """Which exports are made is the user's choice; without the int8 one there is no C source."""
-    params = load_section("export", export.ExportParams)
-    few = params.model_copy(update={"artifacts": ["onnx_float32", "tflite_float16"]})
-    root = exported.root
-    export.run(
-        few,
-        *(root / "data/normalized", root / "data/raw", root / "models/model.keras"),
-        *(tmp_path / "export", tmp_path),
-    )
+    written = run_with(exported, tmp_path, artifacts=["onnx_float32", "tflite_float16"], required=["onnx_float32"])
 
-    assert set(list_files(tmp_path / "export")) == {"SHA256SUMS", "golden.json", "model.onnx", "model_float16.tflite"}
-    assert set(read_json(tmp_path / "parity.json")) == {"model.onnx", "model_float16.tflite"}
+    assert set(written) == {"SHA256SUMS", "golden.json", "model.onnx", "model_float16.tflite"}
+    assert set(read_json(tmp_path / "parity/parity.json")) == {"model.onnx", "model_float16.tflite"}
+
+
+def test_table_has_the_int8_exports_accuracy_and_bytes(exported):
+    """What `dvc exp show` has room for is what the whole report has of that file."""
+    parity = read_json(exported.root / "reports/parity/parity.json")["model_int8.tflite"]
+
+    assert read_json(exported.root / "reports/exports.json") == {
+        "int8_acc": parity["accuracy"],
+        "int8_bytes": parity["bytes"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("required", ["tflite_int8"]),  # without the file that MLflow registers
+        ("required", ["onnx_float32", "onnx_float32"]),
+        ("required", ["onnx_float32", "onnx_int8"]),  # which is not asked for
+        ("board", "nonsense"),
+        ("board", 7),
+    ],
+)
+def test_what_is_required_is_asked_for_and_boards_are_known(key, value):
+    """A required file that is not made, one named twice, and a board that is in no table are refused."""
+    section = load_params()["export"] | {"artifacts": ["onnx_float32", "tflite_int8"], "required": ["onnx_float32"]}
+    validate_section(section, export.ExportParams, "")
+    with pytest.raises(ParamsError) as refusal:
+        validate_section(section | {key: value}, export.ExportParams, "")
+
+    assert refusal.value.where == key

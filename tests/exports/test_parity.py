@@ -42,6 +42,7 @@ def test_equal_probabilities_are_within_budget():
         "accuracy_drop": 0.0,
         "max_abs_error": 0.0,
         "within_budget": True,
+        "is_reference_sure": False,
     }
 
 
@@ -152,3 +153,24 @@ def test_steps_are_counted_in_the_scale():
 
     assert measure_steps(one, one, 1 / 256) == 0
     assert measure_steps(one, one + np.array([[3, -3], [0, 7]]) / 256, 1 / 256) == 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_sure"), [([], False), ([0], False), ([1], False), ([2, 3], True), ([0, 2], False), ([1, 2, 3], True)]
+)
+def test_reference_is_sure_where_most_images_beyond_the_budget_are_decided(rows, is_sure):
+    """An image that is beyond the budget counts as decided where the reference gives its class more than 0.9."""
+    reference = np.array([[0.6, 0.4], [0.9, 0.1], [0.95, 0.05], [1.0, 0.0]], np.float32)
+    actual = reference.copy()
+    actual[rows] = actual[rows, ::-1]
+
+    assert compare(reference, actual, np.zeros(4, np.int64), allow(0.01)).is_reference_sure is is_sure
+
+
+def test_answer_that_is_no_number_counts_as_beyond_the_budget():
+    """NaN is no distance within the budget: the reference was sure of that image."""
+    reference = np.array([[0.95, 0.05], [0.6, 0.4]], np.float32)
+    actual = reference.copy()
+    actual[0] = np.nan
+
+    assert compare(reference, actual, np.zeros(2, np.int64), BUDGET).is_reference_sure is True

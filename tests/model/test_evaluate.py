@@ -43,7 +43,7 @@ def run(trained, reports_dir, min_accuracy=0.5):
     """Evaluate the trained network: the metrics that are reported."""
     params = EvaluateParams(min_accuracy=min_accuracy)
     evaluate.run(params, trained / "data/normalized", trained / "model.keras", reports_dir)
-    return read_json(reports_dir / "metrics.json")
+    return read_json(reports_dir / "evaluation/evaluation.json")
 
 
 def predict(trained):
@@ -66,7 +66,7 @@ def test_measure_counts_by_hand():
             "right": {"images": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0},
         },
         # Bins of a fifteenth: 0.5 (wrong), 0.7 (wrong), 0.8 (right), and both of 0.9 (one right).
-        "expected_calibration_error": pytest.approx((0.5 + 0.7 + 0.2 + abs(1 - 1.8)) / 5),
+        "ece": pytest.approx((0.5 + 0.7 + 0.2 + abs(1 - 1.8)) / 5),
         "images": 5,
         "loss": round(loss, 4),
     }
@@ -74,8 +74,15 @@ def test_measure_counts_by_hand():
 
 @pytest.mark.parametrize(("min_accuracy", "accepted"), [(0.0, True), (0.4, True), (0.4001, False), (1.0, False)])
 def test_accuracy_at_the_floor_is_accepted(min_accuracy, accepted):
-    """The floor is the lowest accuracy that is accepted; it is not compared with a rounded one."""
+    """The floor is the lowest accuracy that is accepted; it is not rounded itself."""
     assert measure(PROBABILITIES, LABELS, CLASS_NAMES, min_accuracy)["accepted"] is accepted
+
+
+def test_verdict_follows_from_the_reported_accuracy():
+    """Two of three are reported as 0.6667, and that is accepted where 0.6667 is wanted."""
+    metrics = measure(PROBABILITIES[[0, 1, 2]], LABELS[[0, 1, 2]], CLASS_NAMES, 0.6667)
+
+    assert (metrics["accuracy"], metrics["accepted"]) == (0.6667, True)
 
 
 def test_most_confident_mistake_comes_first():
@@ -88,14 +95,34 @@ def test_no_mistake_is_no_row():
     assert find_misclassified(PROBABILITIES, PROBABILITIES.argmax(axis=1)).tolist() == []
 
 
-def test_run_writes_the_four_reports(trained, tmp_path):
-    """Metrics, predictions and both charts, and nothing else."""
+def test_run_writes_its_reports(trained, tmp_path):
+    """Metrics, classes, predictions and both charts, and nothing else."""
     run(trained, tmp_path)
 
     assert sorted(list_files(tmp_path)) == [
-        *(f"evaluation/{name}" for name in ("confusion.png", "misclassified.png", "predictions.csv")),
+        "classes.csv",
+        "evaluation/confusion.png",
+        "evaluation/evaluation.json",
+        "evaluation/misclassified.png",
+        "evaluation/predictions.csv",
         "metrics.json",
     ]
+
+
+def test_metrics_of_a_table_are_three(trained, tmp_path):
+    """DVC makes a column of each number in metrics.json: it holds three, the same as the whole report has."""
+    evaluation = run(trained, tmp_path)
+
+    assert read_json(tmp_path / "metrics.json") == {key: evaluation[key] for key in ("accuracy", "ece", "loss")}
+
+
+def test_classes_are_a_table(trained, tmp_path):
+    """Each class has a row with what the whole report has of it."""
+    evaluation = run(trained, tmp_path)
+    rows = read_csv(tmp_path / "classes.csv")
+
+    assert [row.pop("class") for row in rows] == list(evaluation["classes"])
+    assert [{key: float(value) for key, value in row.items()} for row in rows] == list(evaluation["classes"].values())
 
 
 def test_run_measures_the_networks_own_answers(trained, tmp_path):

@@ -465,3 +465,42 @@ def test_threads_that_can_no_longer_be_chosen_stay():
     tf.constant(0)
     train.choose_threads(32)
     train.choose_threads(512)
+
+
+EXPORT = {
+    "artifacts": ["tflite_int8"],
+    "board": None,
+    "microcontroller": {"max_arena_bytes": 1000, "max_file_bytes": 9999, "operators": []},
+}
+
+
+def test_network_too_large_for_its_board_is_told_before_it_is_trained(tmp_path):
+    """Sizes alone tell it, with what to do; a network that fits is not spoken of."""
+    data_dir = write_normalized(tmp_path)
+    ample = EXPORT["microcontroller"] | {"max_arena_bytes": 9999}
+    (line,) = train.warn_of_size(PARAMS, {"export": EXPORT}, data_dir)
+
+    assert line.startswith("model_int8.tflite on a microcontroller will be withheld: it needs ")
+    assert line.endswith("raise the limits in export.microcontroller")
+    assert train.warn_of_size(PARAMS, {"export": EXPORT | {"microcontroller": ample}}, data_dir) == []
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        EXPORT | {"artifacts": ["onnx_float32"]},
+        EXPORT | {"board": "nonsense", "microcontroller": {"max_arena_bytes": None, "max_file_bytes": None}},
+        {},
+    ],
+)
+def test_section_of_another_stage_does_not_stop_training(tmp_path, export):
+    """Without an int8 export there is nothing to warn of; what is wrong in the section its own stage tells."""
+    assert train.warn_of_size(PARAMS, {"export": export}, write_normalized(tmp_path)) == []
+
+
+def test_limits_that_are_missing_are_told_before_training(tmp_path):
+    """`export` would fail for want of a board: better known before."""
+    export = EXPORT | {"microcontroller": {"max_arena_bytes": None, "max_file_bytes": 1}}
+    (line,) = train.warn_of_size(PARAMS, {"export": export}, write_normalized(tmp_path))
+
+    assert line.startswith("params.yaml: export.board: expected the name of a board")

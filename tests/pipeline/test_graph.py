@@ -116,7 +116,7 @@ def list_read_sections(stage):
 
 
 def list_outputs(stage):
-    entries = GRAPH[stage].get("outs", []) + GRAPH[stage].get("metrics", [])
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in GRAPH[stage].get(kind, [])]
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 

@@ -102,7 +102,7 @@ def test_first_run_has_what_people_compare_first(first_repro):
     project = first_repro
     (run,) = project.list_runs()
     metrics = sorted(run.data.metrics)
-    exports = json.loads(project.read("reports/parity.json"))
+    exports = json.loads(project.read("reports/parity/parity.json"))
     artifacts = {item.path for item in project.client.list_artifacts(run.info.run_id, "reports")}
 
     assert metrics[:4] == ["accuracy/test", "accuracy/train", "accuracy/validation", "calibration_error/test"]
@@ -231,14 +231,30 @@ def test_bad_data_stops_the_pipeline_and_is_reported(project):
     assert json.loads(project.read("reports/validation/validation.json"))["success"] is False
 
 
-def test_exports_beyond_the_budget_are_no_output(project):
-    """When an export differs from Keras by more than its budget, `export` fails and leaves no model."""
+def test_export_beyond_its_budget_is_withheld_and_the_run_says_so(project):
+    """A file that is further from Keras than allowed is missing from the exports; the run has a tag, and no metric."""
+    project.set_param("export.budgets.tflite_int8.max_abs_error", 0.0001)
+    project.repro()
+    (run,) = [run for run in project.list_runs() if run.data.tags["exports.withheld"]]
+
+    assert (project.root / "models/export/model.onnx").exists()
+    assert not (project.root / "models/export/model_int8.tflite").exists()
+    assert run.data.tags["exports.withheld"].startswith("model_int8.tflite: further from Keras than its budget allows")
+    assert not [name for name in run.data.metrics if name.endswith("/model_int8.tflite")]
+    assert "export_bytes/model_int8.onnx" in run.data.metrics
+
+
+def test_required_export_beyond_its_budget_fails_the_stage(project):
+    """Without a required file there is no output, one line says why, and the reports are there."""
+    project.set_param("export.required", ["onnx_float32", "tflite_int8"])
     project.set_param("export.budgets.tflite_int8.max_abs_error", 0.0001)
     done = project.start("dvc", "repro")
+    (line,) = [line for line in done.stderr.splitlines() if line and not line.startswith("ERROR")]
 
     assert done.returncode != 0
-    assert "export: model_int8.tflite in LiteRT: expected |Δp| of at most 0.0001 against Keras" in done.stderr
+    assert line.startswith("export: model_int8.tflite: further from Keras than its budget allows")
     assert not (project.root / "models/export").exists()
+    assert json.loads(project.read("reports/parity/parity.json"))["model_int8.tflite"]["withheld"]
 
 
 def test_registered_champion_answers_on_raw_pixels(project, tmp_path):
@@ -390,4 +406,12 @@ def test_dvc_compares_metrics_params_and_plots(project):
     assert metrics["reports/metrics.json"]["accuracy"]["diff"] < 0
     assert params["params.yaml"]["train.learning_rate"]["old"] == usual_rate
     assert params["params.yaml"]["train.learning_rate"]["new"] == TOO_LOW_RATE
-    assert all(title in page for title in ("Loss", "Accuracy", "Confusion matrix", "misclassified.png"))
+    titles = (
+        "Loss",
+        "Accuracy",
+        "Confusion matrix",
+        "misclassified.png",
+        "Recall",
+        "Test images that get Keras's class",
+    )
+    assert [title for title in titles if title not in page] == []

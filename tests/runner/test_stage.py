@@ -27,12 +27,16 @@ class TinyParams(Section):
     size: int
 
 
+def warn(params, sections):
+    return ["size 5 is odd", str(sorted(sections))] if params.size == 5 else []
+
+
 def run(params: TinyParams) -> None:
 {body}
 
 
 if __name__ == "__main__":
-    main("tiny", TinyParams, run{also_reads})
+    main("tiny", TinyParams, run{also_reads}, warn=warn)
 '''
 # Writes a file and waits in the middle of it to be stopped.
 SLOW_BODY = """
@@ -70,6 +74,15 @@ def run_stage(project, body, also_reads=()):
 def test_sound_stage_gets_its_params_and_ends_with_0(project):
     """`run` is given the section as an object of its class."""
     assert run_stage(project, "assert params == TinyParams(size=3)") == (0, "")
+
+
+def test_what_is_known_before_is_told_before(project):
+    """Warnings come from all sections, before the stage runs, and do not end it."""
+    (project / "params.yaml").write_text("tiny: {size: 5}\nother: {size: 1}\n", encoding="utf-8")
+    code, reported = run_stage(project, "import sys; print('it runs', file=sys.stderr)")
+
+    assert code == 0
+    assert reported == "tiny: size 5 is odd\ntiny: ['other', 'tiny']\nit runs\n"
 
 
 @pytest.mark.parametrize(

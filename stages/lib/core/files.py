@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and byte-stable."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -117,8 +118,17 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
     """The same, one row at a time."""
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield {key: cell[1:] if _is_formula(cell) and cell[0] == "'" else cell for key, cell in row.items()}
+        yield from _parse_rows(file)
+
+
+def parse_csv(text: str) -> list[dict[str, str]]:
+    """The rows of such a table's text."""
+    return list(_parse_rows(io.StringIO(text, newline="")))
+
+
+def _parse_rows(file: TextIO) -> Iterator[dict[str, str]]:
+    for row in csv.DictReader(file):
+        yield {key: cell[1:] if _is_formula(cell) and cell[0] == "'" else cell for key, cell in row.items()}
 
 
 def _is_formula(cell: object) -> bool:

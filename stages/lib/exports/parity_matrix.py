@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split
-from stages.lib.core.errors import ExportError
 from stages.lib.core.markdown import format_table
 from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
@@ -185,33 +184,6 @@ def draw_disagreements(
     draw_images(path, title + more, test.images[shown], captions)
 
 
-def require_parity(comparisons: Sequence[Comparison]) -> None:
-    """Refuse exports that do not answer as Keras does.
-
-    Raises:
-        ExportError: naming each such file, its runtime and what is beyond the budget.
-    """
-    problems = [
-        ExportError(
-            f"{comparison.export} in {RUNTIMES[comparison.runtime].title}",
-            expected=(
-                f"|Δp| of at most {comparison.budget.max_abs_error:g} against Keras, its class for at least "
-                f"{comparison.budget.min_same_class:.2%}, at most {comparison.budget.max_accuracy_drop:g} "
-                "points of accuracy lost"
-            ),
-            got=(
-                f"{parity.max_abs_error:.3g}, {parity.same_class / parity.images:.2%}, "
-                f"{parity.accuracy_drop:.2f} points"
-            ),
-            hint="raise train.epochs, so that Keras is surer of its answers, or raise the limits in export.budgets",
-        )
-        for comparison, parity in _list_run(comparisons)
-        if not parity.within_budget
-    ]
-    if problems:
-        raise ExportError.join(problems)
-
-
 def _list_run(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Parity]]:
     """The comparisons that were run, with their parity."""
     return [(comparison, comparison.parity) for comparison in comparisons if comparison.parity]
@@ -235,5 +207,5 @@ def _describe_runtimes(comparisons: Sequence[Comparison]) -> dict[str, dict[str,
 
 def _describe_parity(parity: Parity) -> dict[str, Any]:
     described = parity._asdict()
-    del described["max_abs_error"], described["accuracy_drop"]
+    del described["max_abs_error"], described["accuracy_drop"], described["is_reference_sure"]
     return {**described, "accuracy": round(parity.accuracy, 4)}

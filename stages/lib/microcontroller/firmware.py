@@ -1,8 +1,8 @@
 """The int8 export on a microcontroller: what it asks for, whether that fits, and the C source of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,26 @@ from stages.lib.exports.golden import Golden
 from stages.lib.exports.parity import measure_steps
 from stages.lib.exports.runtimes import RUNTIMES
 from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
+from stages.lib.exports.withholding import Refusal
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
 from stages.lib.microcontroller.integer_reference import IntegerReference
+from stages.lib.model.boards import Limits
+from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
 from stages.lib.model.prediction import predict_in_batches
 
 REFERENCE = "integer_reference"
 
 
+_INSTALL = "install the tested version of this runtime: `python -m pip install -r requirements.txt`"
+_BYTES = "a whole number of bytes, at least 1, or null for half of what export.board has"
+
+
 class MicrocontrollerBudget(Section):
     """What the int8 export may ask for."""
 
-    max_arena_bytes: int = Field(ge=1, description="a whole number of bytes, at least 1")
-    max_file_bytes: int = Field(ge=1, description="a whole number of bytes, at least 1")
+    max_arena_bytes: Annotated[int, Field(ge=1)] | None = Field(description=_BYTES)
+    max_file_bytes: Annotated[int, Field(ge=1)] | None = Field(description=_BYTES)
     operators: list[str] = Field(description="a list of TFLite's operator names, such as FULLY_CONNECTED")
 
 
@@ -65,15 +72,18 @@ def examine_firmware(
     )
 
 
-def describe_firmware(firmware: Firmware, budget: MicrocontrollerBudget) -> dict[str, Any]:
-    """What the int8 export asks for, and whether that fits: the same on every machine."""
+def describe_firmware(firmware: Firmware, limits: Limits, operators: Collection[str]) -> dict[str, Any]:
+    """What the int8 export asks for, and whether that fits: the same on every machine.
+
+    operators: that the firmware links.
+    """
     return {
         "arena_bytes": firmware.arena_bytes,
         "operators": firmware.operators,
         "within_budget": (
-            firmware.arena_bytes <= budget.max_arena_bytes
-            and len(firmware.content) <= budget.max_file_bytes
-            and set(firmware.operators) <= set(budget.operators)
+            firmware.arena_bytes <= limits.max_arena_bytes
+            and len(firmware.content) <= limits.max_file_bytes
+            and set(firmware.operators) <= set(operators)
         ),
     }
 
@@ -89,22 +99,25 @@ def summarize_firmware(firmware: Firmware) -> str:
     )
 
 
-def require_fit(firmware: Firmware, budget: MicrocontrollerBudget) -> None:
-    """Refuse an int8 export that asks too much of a microcontroller.
+def judge_firmware(
+    firmware: Firmware, sizes: Sizes, limits: Limits, operators: Collection[str], golden_steps: Mapping[str, int]
+) -> list[Refusal]:
+    """Why the int8 export is withheld from a microcontroller.
 
-    Raises:
-        ExportError: saying all that it asks and all that it may.
+    operators: that the firmware links. golden_steps: as `measure_golden_steps` gives them.
     """
-    if not describe_firmware(firmware, budget)["within_budget"]:
-        raise ExportError(
-            "the int8 export on a microcontroller",
-            expected=(
-                f"an arena of at most {budget.max_arena_bytes} bytes, a file of at most {budget.max_file_bytes}, "
-                f"no operators but {', '.join(budget.operators)}"
-            ),
-            got=f"{firmware.arena_bytes}, {len(firmware.content)}, {', '.join(firmware.operators)}",
-            hint="lower train.hidden_units, or raise the limits in export.microcontroller",
-        )
+    found = []
+    if misfit := describe_misfit(firmware.arena_bytes, len(firmware.content), sizes, limits):
+        found.append(Refusal({INT8_NAME: ""}, f"too large for {limits.where}: it {misfit.problem}", misfit.hint))
+    if strange := [operator for operator in firmware.operators if operator not in operators]:
+        hint = "add them to export.microcontroller.operators, and to the firmware"
+        found.append(Refusal({INT8_NAME: ""}, f"operators that the firmware does not link: {', '.join(strange)}", hint))
+    for runtime, steps in golden_steps.items():
+        if RUNTIMES[runtime].is_everywhere and steps > firmware.tolerance:
+            reason = f"its golden answers are further off in {RUNTIMES[runtime].title} than rounding explains"
+            figures = f"{steps} steps of at most {firmware.tolerance}"
+            found.append(Refusal({INT8_NAME: figures}, reason, _INSTALL))
+    return found
 
 
 def require_arena(firmware: Firmware) -> None:
@@ -122,23 +135,34 @@ def require_arena(firmware: Firmware) -> None:
         )
 
 
-def require_golden(firmware: Firmware, golden: Golden, probabilities: Mapping[str, NDArray[np.float32]]) -> None:
-    """Refuse golden vectors that the runtimes here would not pass.
+def measure_golden_steps(
+    firmware: Firmware, golden: Golden, probabilities: Mapping[str, NDArray[np.float32]]
+) -> dict[str, int]:
+    """By how many steps each runtime's golden answers are off what the file's own numbers say.
 
     probabilities: each runtime's answers to the test split, (N, classes).
-
-    Raises:
-        ExportError: a runtime is further from what the file's own numbers say than rounding explains.
     """
     reference = IntegerReference(firmware.content)
-    for runtime, answers in probabilities.items():
-        steps = measure_steps(answers[golden.rows], reference.predict(golden.images), reference.scale)
-        if steps > firmware.tolerance:
+    expected = reference.predict(golden.images)
+    return {
+        runtime: measure_steps(answers[golden.rows], expected, reference.scale)
+        for runtime, answers in probabilities.items()
+    }
+
+
+def require_golden_here(firmware: Firmware, golden_steps: Mapping[str, int]) -> None:
+    """Refuse golden vectors that a runtime would not pass which only some machines have.
+
+    Raises:
+        ExportError: it is further from what the file's own numbers say than rounding explains.
+    """
+    for runtime, steps in golden_steps.items():
+        if not RUNTIMES[runtime].is_everywhere and steps > firmware.tolerance:
             raise ExportError(
                 f"the int8 export in {RUNTIMES[runtime].title}",
                 expected=f"the golden answers within {firmware.tolerance} steps",
                 got=f"{steps} steps",
-                hint="install the tested version of this runtime: `python -m pip install -r requirements.txt`",
+                hint=_INSTALL,
             )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,17 @@ S = TypeVar("S", bound=Section)
 _REPORTS_BYTES = 1 << 23
 
 
-def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequence[str] = ()) -> None:
+def main(
+    name: str,
+    section: type[S],
+    run: Callable[[S], None],
+    also_reads: Sequence[str] = (),
+    warn: Callable[[S, Mapping[str, Any]], Iterable[str]] | None = None,
+) -> None:
     """Run one stage with its section of params.yaml; exits with 1 and one line on anything a person caused.
 
-    also_reads: other sections that the stage's outputs depend on.
+    also_reads: other sections that the stage's outputs depend on. warn: what can be told before the stage runs, from
+    its own and from all sections; no output depends on it.
     """
     sections = {name, *also_reads}
     try:
@@ -35,6 +42,8 @@ def main(name: str, section: type[S], run: Callable[[S], None], also_reads: Sequ
                 if "DVC_STAGE" in os.environ:  # by hand, a stage takes what is there
                     require_valid_inputs(name)
                 require_space(Path("reports"), _REPORTS_BYTES)
+                for line in warn(own, params) if warn else ():
+                    print(f"{name}: {line}", file=sys.stderr, flush=True)
                 run(own)
                 _require_unchanged(sections, before)
     except PipelineError as error:

@@ -49,11 +49,12 @@ class Scored(NamedTuple):
 def keep_result(folder: Path, result: Result, reports: Mapping[str, bytes]) -> None:
     """Write the result and its reports, all or nothing.
 
-    folder: named for what the trial was made of. reports: by file name.
+    folder: named for what the trial was made of. reports: by their paths in it.
     """
     with atomic_write(folder) as partial:
         partial.mkdir()
         for name, content in reports.items():
+            (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(content)
         write_json(partial / _RESULT_NAME, result._asdict())
 

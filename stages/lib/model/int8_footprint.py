@@ -1,0 +1,149 @@
+"""How much of a microcontroller's memory a dense network takes as an int8 file, told from its sizes alone.
+
+So a network that is too large is known before it is trained. `stages.lib.microcontroller.arena` tells it from a file.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from stages.lib.core.errors import ExportError
+from stages.lib.model.boards import Limits, find_board
+
+# Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
+_ALIGNMENT = 16
+# Found by its recording allocator, which lists what it hands out, and rounded up; a test holds that they are enough.
+# Of the tail: the interpreter's records and those of input and output; of each operator its node, its registration and
+# what its kernel keeps; of each tensor a TfLiteEvalTensor; of each channel that has a scale of its own a multiplier and
+# a shift.
+_TAIL_BYTES, _OPERATOR_BYTES, _TENSOR_BYTES, _CHANNEL_BYTES = 640, 176, 24, 8
+# Of the head while a kernel is prepared: the records of its tensors, and a zero point for each channel of one.
+_PREPARING_BYTES, _ZERO_POINT_BYTES = 512, 4
+# Of the head while the tensors are placed: a record of each.
+_PLACING_BYTES, _PLACED_BYTES = 64, 56
+
+# Of the file: each bias, and each channel's two scales, of the weights and of the bias, with their zero points of 64
+# bits; and no less for all that is not the network's, such as its metadata.
+_BIAS_BYTES, _SCALES_BYTES, _FILE_BYTES = 4, 24, 2048
+
+
+INT8_NAME = "model_int8.tflite"
+
+
+class Sizes(NamedTuple):
+    """What a dense network's weights and tensors are as large as."""
+
+    image_size: tuple[int, ...]  # (H, W)
+    hidden_units: tuple[int, ...]
+    class_count: int
+
+
+def align(size: int) -> int:
+    """The next multiple of what tensors begin at."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def add_up_arena(operator_count: int, tensor_count: int, channels: Sequence[int], shared_bytes: int) -> int:
+    """Bytes of arena that are surely enough for a file with so many operators and tensors.
+
+    channels: those of each operator's weights that have a scale of their own. shared_bytes: that tensors share.
+
+    An arena has two ends (tensorflow/lite/micro/docs/memory_management.md in the runtime's sources). At the tail lies
+    what is handed out for good. At the head lie the tensors, which share memory where they do not live at the same
+    time; before that, the head serves the kernels while they are prepared, and the planner while it places the tensors.
+    """
+    tail = _TAIL_BYTES + _OPERATOR_BYTES * operator_count + _TENSOR_BYTES * tensor_count
+    head = max(
+        shared_bytes,
+        _PREPARING_BYTES + _ZERO_POINT_BYTES * max(channels),
+        _PLACING_BYTES + _PLACED_BYTES * tensor_count,
+    )
+    return align(tail + _CHANNEL_BYTES * sum(channels)) + align(head)
+
+
+def bound_shared(sizes: Sequence[int]) -> int:
+    """Bytes of memory that a chain of tensors shares at the most.
+
+    sizes: of the tensors, in the order in which they are made; each lives until the next has been made from it.
+
+    The runtime's planner (GreedyMemoryPlanner) places the largest first, each at the lowest place where it meets no
+    neighbour in the chain. One that has no neighbour yet lies at the beginning. One that has a single neighbour lies
+    before it, if that is not at the beginning, for it is no larger than what lies there; else behind it. One that has
+    both lies behind one of them at the most, which had at most one neighbour itself. So nothing reaches further than
+    three in a row are long, whatever the order of equal ones.
+    """
+    return max(sum(sizes[start : start + 3]) for start in range(len(sizes)))
+
+
+def compute_arena(sizes: Sizes) -> int:
+    """Bytes of arena that are surely enough for the network's int8 file."""
+    pixels = math.prod(sizes.image_size)
+    units = [*sizes.hidden_units, sizes.class_count]
+    # Pixels as uint8 and as int8, each layer's answers, the softmax as int8 and as uint8; reshaping takes no room.
+    made = [pixels, pixels, *units, sizes.class_count, sizes.class_count]
+    channels = [count if count > 1 else 0 for count in units]
+    # Beside these: the reshaped pixels and their shape, and of each layer its weights and its biases.
+    tensor_count = len(made) + 2 + 2 * len(units)
+    # Beside the layers: QUANTIZE, RESHAPE, SOFTMAX, QUANTIZE.
+    return add_up_arena(len(units) + 4, tensor_count, channels, bound_shared([align(size) for size in made]))
+
+
+def bound_file(sizes: Sizes) -> int:
+    """Bytes that the network's int8 file has at the least."""
+    widths = [math.prod(sizes.image_size), *sizes.hidden_units, sizes.class_count]
+    layers = sum((inputs + _BIAS_BYTES + _SCALES_BYTES) * units for inputs, units in pairwise(widths))
+    return layers + _FILE_BYTES
+
+
+def find_misfit(sizes: Sizes, limits: Limits) -> ExportError | None:
+    """What of the network's int8 file will surely be too large, with what to do about it; none if nothing is."""
+    return describe_misfit(compute_arena(sizes), bound_file(sizes), sizes, limits, "at least ")
+
+
+def describe_misfit(
+    arena_bytes: int, file_bytes: int, sizes: Sizes, limits: Limits, at_least: str = ""
+) -> ExportError | None:
+    """That the arena or the file is too large, and which of the params to lower to what; none if both fit.
+
+    at_least: said before the size of the file.
+    """
+    figures = [
+        ("RAM", limits.max_arena_bytes, arena_bytes, ""),
+        ("flash", limits.max_file_bytes, file_bytes, at_least),
+    ]
+    misfits = [figure for figure in figures if figure[2] > figure[1]]
+    if not misfits:
+        return None
+    needed = " and ".join(
+        f"{least}{got:,} bytes of {memory}, where {limit:,} are allowed," for memory, limit, got, least in misfits
+    ).removesuffix(",")
+    otherwise = "raise the limits in export.microcontroller"
+    if limits.is_of_board:
+        larger = find_board(arena_bytes, file_bytes)
+        otherwise = f"set export.board to {larger}, which is larger" if larger else ""
+    remedies = [remedy for remedy in (_find_smaller(sizes, limits), otherwise) if remedy]
+    hint = ", or ".join(remedies) or "set export.board to null, and the limits to numbers"
+    return ExportError(f"{INT8_NAME} on {limits.where}", f"needs {needed}", hint)
+
+
+def _find_smaller(sizes: Sizes, limits: Limits) -> str:
+    """Fewer units where these can be few enough, else fewer pixels; empty if neither helps."""
+
+    def fits(changed: Sizes) -> bool:
+        return compute_arena(changed) <= limits.max_arena_bytes and bound_file(changed) <= limits.max_file_bytes
+
+    for most in range(max(sizes.hidden_units, default=0) - 1, 0, -1):
+        units = _shrink(sizes.hidden_units, most)
+        if fits(sizes._replace(hidden_units=units)):
+            return f"lower train.hidden_units to about {list(units)}"
+    for most in range(max(sizes.image_size) - 1, 0, -1):
+        size = _shrink(sizes.image_size, most)
+        if fits(sizes._replace(image_size=size)):
+            return f"the input is what costs: lower ingest.image_size to about {list(size)}"
+    return ""
+
+
+def _shrink(lengths: Sequence[int], most: int) -> tuple[int, ...]:
+    """The lengths in their proportions, the largest being `most`."""
+    return tuple(max(1, length * most // max(lengths)) for length in lengths)
