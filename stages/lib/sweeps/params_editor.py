@@ -7,6 +7,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.lib.core.files import write_text
 from stages.lib.core.params import PARAMS_PATH
@@ -15,9 +17,20 @@ from stages.lib.core.params import PARAMS_PATH
 _WIDTH = 10_000
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes null as that word, where ruamel.yaml would write nothing."""
+
+    def represent_null(self, value: None) -> ScalarNode:  # noqa: ARG002  # ruamel.yaml's own signature
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_null)
+
+
 def edit_params(settings: Mapping[str, Any], path: Path = PARAMS_PATH) -> None:
     """Set the keys of dotted names, which are there, and leave comments, order and layout as they are."""
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.width = _WIDTH
     yaml.preserve_quotes = True
     document = yaml.load(path.read_text(encoding="utf-8"))
