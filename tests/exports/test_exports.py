@@ -28,6 +28,7 @@ from stages.lib.exports.lineage import digest_params
 from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
 from stages.lib.exports.runtimes import load_predictor
 from stages.lib.exports.tflite_micro import MISSING_MICRO
+from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.prediction import predict_in_batches
 
@@ -501,6 +502,22 @@ def test_required_export_that_is_withheld_fails_the_stage_after_its_reports(expo
     assert "export: withheld: model_float16.tflite: " in capsys.readouterr().out
     assert not (tmp_path / "export").exists()
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} >= {Path(name).name for name in HASHED_REPORTS}
+
+
+def test_network_that_learned_nothing_is_exported_without_its_int8_file(exported, tmp_path):
+    """A layer that gives only zeros makes an int8 file that LiteRT refuses: that file alone is withheld."""
+    network = keras.models.clone_model(exported.network)
+    kernel, bias, *others = exported.network.get_weights()
+    network.set_weights([kernel, bias - 1000, *others])
+    save_keras(network, tmp_path / "model.keras")
+    params, root = load_section("export", export.ExportParams), exported.root
+    folders = (root / "data/normalized", root / "data/raw", tmp_path / "model.keras", tmp_path / "export", tmp_path)
+    export.run(params, *folders)
+    parity = read_json(tmp_path / "parity/parity.json")
+
+    assert parity["model_int8.tflite"]["withheld"].startswith("LiteRT refuses it; ")
+    assert "model_int8.tflite" not in list_files(tmp_path / "export")
+    assert {"model.onnx", "model.tflite"} <= set(list_files(tmp_path / "export"))
 
 
 def test_exports_are_those_that_are_asked_for(exported, tmp_path):
