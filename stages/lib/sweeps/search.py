@@ -1,7 +1,6 @@
 """Which trials a sweep runs: what Optuna's samplers ask for, no trial twice; and how much each parameter matters."""
 
 import json
-import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count, product
 from typing import Any

@@ -29,6 +29,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Results are kept by this project, not in Tune's own files; an interruption ends Tune as it ends all else.
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+# The other way writes its settings to the terminal, however quiet it is told to be.
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 # Sizes and test accuracy are known at the end alone, and the loss by which a trial is stopped before that alone.
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
 
