@@ -51,14 +51,17 @@ def list_rates(plan: Plan, count: int) -> list[float]:
 
 
 def measure_accuracies(units: Sequence[int], rate: float, epochs: Sequence[int]) -> list[float]:
-    """The validation accuracy after each of these numbers of epochs: all are of one training, whose rate is constant."""
+    """The validation accuracy after each of these numbers of epochs, all of one training, for its rate is constant."""
     params = apply_settings(
         load_params(), {"train.hidden_units": list(units), "train.learning_rate": rate, "train.epochs": max(epochs)}
     )
     accuracies: list[float] = []
     class_count = int(load_split(_DATA_DIR / "train").labels.max()) + 1
     train.train_network(
-        train.TrainParams(**params["train"]), _DATA_DIR, class_count, lambda epoch: accuracies.append(epoch.val_accuracy)
+        train.TrainParams(**params["train"]),
+        _DATA_DIR,
+        class_count,
+        lambda epoch: accuracies.append(epoch.val_accuracy),
     )
     keras.backend.clear_session()
     return [round(accuracies[number - 1], 4) for number in epochs]
@@ -70,7 +73,7 @@ def measure_bytes(units: Sequence[int]) -> int:
     reports: list[Any] = []
     with TemporaryDirectory() as folder:
         trial = Trial(1, settings, apply_settings(load_params(), settings), {}, "")
-        sweep.run_trial(trial, Path("data").absolute(), Path(folder), reports.append)
+        sweep.run_trial(Path("data").absolute(), trial, Path(folder), reports.append)
         write_text(Path(folder) / "parity.json", reports[-1]["outcome"].reports["parity.json"].decode())
         return int(read_json(Path(folder) / "parity.json")["model_int8.tflite"]["bytes"])
 
@@ -140,7 +143,7 @@ def describe(result: dict[str, Any]) -> list[str]:
         counts = [count if count is not None else math.inf for count in result["trials"][name]]
         rows.append([name, *map(str, (median(counts), min(counts), max(counts))), " ".join(map(str, sorted(counts)))])
     return [
-        f"The best is {result['best_bytes']:.0f} bytes, which {result['share_as_good']:.1%} of the grid's points reach.",
+        f"Best: {result['best_bytes']:.0f} bytes, which {result['share_as_good']:.1%} of the points reach.",
         "",
         *format_table(["sampler", "median of trials", "fewest", "most", "all seeds"], rows),
         "",
@@ -160,7 +163,9 @@ def main() -> None:
     options = parser.parse_args()
     with run_benchmark():
         plan = read_example("random", 0, options.trials)
-        table = read_json(options.table)["table"] if options.table else measure_table(plan, list_rates(plan, options.rates))
+        table = (
+            read_json(options.table)["table"] if options.table else measure_table(plan, list_rates(plan, options.rates))
+        )
         best, share = find_best(plan, table)
         trials = {
             name: [

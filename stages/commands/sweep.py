@@ -18,12 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 from filelock import FileLock, Timeout
@@ -43,7 +43,6 @@ from stages.lib.sweeps.results import (
     Result,
     Scored,
     Trial,
-    find_front,
     format_metric,
     keep_result,
     list_columns,
@@ -54,8 +53,7 @@ from stages.lib.sweeps.results import (
 
 if TYPE_CHECKING:  # MLflow, Ray and Optuna take seconds
     from stages.lib.sweeps.runs import Log
-    from stages.lib.sweeps.search import Search
-    from stages.lib.sweeps.workers import Data, Ended
+    from stages.lib.sweeps.workers import Ended
 
 # What makes the data that all trials share: other params of these would make other data for each trial.
 _DATA_STAGES = ("ingest", "validate", "normalize")
@@ -68,11 +66,10 @@ _REPORTS = ("history.csv", "metrics.json", "parity.json", "parity_measured.json"
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
 _SOURCE = Path("stages")
 _SHOWN_TRIALS = 5  # in the table that is printed
-_SHOWN_FRONT = 20  # settings beside the chart
-_INTERRUPTED, _TERMINATED = 130, 143
+_INTERRUPTED = 130
 
 _EXAMPLE = """\
-search: tpe            # learns from the trials; or random, or grid: every combination of the lists, without trials and seed
+search: tpe            # learns as it goes; or random; or grid, every combination of the lists: without trials and seed
 trials: 32
 seed: 0
 params:                # keys of train, evaluate and export in params.yaml: what to try
@@ -99,6 +96,8 @@ class Sweep(NamedTuple):
     plan: Plan
     path: Path
     folder: Path
+    make_trial: Callable[[int, Settings], Trial]
+    log: "Log"
     scored: dict[str, Scored]  # by the trial's key
     crashes: dict[str, str]  # why there is no result, by the trial's key
 
@@ -131,25 +130,19 @@ def sweep(path: Path, address: str | None, workers: int | None, is_writing: bool
     if missing := [name for name in ("optuna", "ray") if find_spec(name) is None]:
         hint = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
         raise PipelineError("this environment", f"the optional package {missing[0]} is not installed", hint)
-    received: list[int] = []
-
-    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
-        received.append(number)  # Ray passes on that there was an interruption, but not which
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         is_valid = run_sweep(path, folder or Path("reports/sweeps") / path.stem, address, workers, is_writing)
     except KeyboardInterrupt:
         click.echo("sweep: interrupted; what has ended is kept, and the same command goes on from there", err=True)
-        sys.exit(_TERMINATED if received else _INTERRUPTED)
+        sys.exit(_INTERRUPTED)
     sys.exit(0 if is_valid else 1)
 
 
 def run_sweep(path: Path, folder: Path, address: str | None, workers: int | None, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
     from stages.lib.sweeps.runs import close_log, open_log  # noqa: PLC0415  # MLflow and Ray take seconds
-    from stages.lib.sweeps.workers import Data, require_cluster  # noqa: PLC0415
+    from stages.lib.sweeps.workers import require_cluster  # noqa: PLC0415
     from stages.track import TrackParams  # noqa: PLC0415
 
     if address:
@@ -158,32 +151,23 @@ def run_sweep(path: Path, folder: Path, address: str | None, workers: int | None
     data = require_reproduced(_DATA_STAGES, base)
     sections = load_sections()
     plan = read_plan(path, base, sections, list_metrics(base, sections))
-    with lock(folder), TemporaryDirectory(prefix="sweep-") as scratch_dir:
-        source_dir = copy_source(Path(scratch_dir))
-        make_trial = prepare_trials(base, data, source_dir)
-        found = Sweep(plan, path, folder, {}, {})
-        files = [path for folder in _DATA_DIRS for path in sorted(folder.rglob("*")) if path.is_file()]
-        digest = hashlib.sha256(json.dumps(data).encode()).hexdigest()
-        shared = Data(digest, {path.relative_to("data").as_posix(): path for path in files})
-        made_of = f"{plan} {make_trial(0, {}).key}"
-        params = {
-            "sweep.goal": plan.goal.describe(),
-            "sweep.keys": ", ".join(plan.choices),
-            "sweep.search": plan.search,
-        }
-        experiment = load_section("track", TrackParams).experiment
-        log = open_log(experiment, f"sweep {path.stem}", hashlib.sha256(made_of.encode()).hexdigest(), params)
-        print(f"sweep: {plan.search}, at most {plan.trials} trials; wanted is the {plan.goal.describe()}", flush=True)
+    goal = plan.goal.describe()
+    with lock(folder), TemporaryDirectory(prefix="sweep-") as scratch:
+        code_dir = copy_source(Path(scratch))
+        make_trial = prepare_trials(base, data, code_dir)
+        digest = hashlib.sha256(f"{plan} {make_trial(0, {}).key}".encode()).hexdigest()
+        params = {"sweep.goal": goal, "sweep.keys": ", ".join(plan.choices), "sweep.search": plan.search}
+        log = open_log(load_section("track", TrackParams).experiment, f"sweep {path.stem}", digest, params)
+        found = Sweep(plan, path, folder, make_trial, log, {}, {})
+        print(f"sweep: {plan.search} of at most {plan.trials} trials; wanted is the {goal}", flush=True)
         try:
-            trials = run_trials(found, log, make_trial, shared, source_dir, address, workers)
+            run_all(found, code_dir, address, workers)
         except BaseException:
             close_log(log, "KILLED")
             raise
-        ranked = rank(list(found.scored.values()), plan.goal)
-        is_valid = tell(found, log, ranked)
-        if is_writing and is_valid:
-            (best,) = (trial for trial in trials.values() if trial.number == ranked[0].number)
-            write_best(ranked[0], best.params, base)
+        best, is_valid = tell(found)
+        if is_writing and best and is_valid:
+            write_best(found, best, base)
         return is_valid
 
 
@@ -228,20 +212,20 @@ def lock(folder: Path) -> Iterator[None]:
 
 def copy_source(scratch_dir: Path) -> Path:
     """A folder with the project's code as it is now, for all workers: an edit from now on changes no trial."""
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
-    return Path(shutil.copytree(_SOURCE, scratch_dir / "source" / _SOURCE, ignore=ignored)).parent
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(_SOURCE, scratch_dir / "code" / _SOURCE, ignore=ignored)).parent
 
 
 def prepare_trials(
-    base: Mapping[str, Any], data: Mapping[str, str], source_dir: Path
+    base: Mapping[str, Any], data: Mapping[str, str], code_dir: Path
 ) -> Callable[[int, Settings], Trial]:
-    """A function that makes a trial of its number and settings, with the digest of its data, params, code and packages.
+    """A function that makes a trial of its number and settings; its key is of its data, params, code and packages.
 
     base: all of params.yaml. data: MD5 by path.
     """
     stages = load_graph()
     deps = {dep for name in _TRIAL_STAGES for dep in stages[name]["deps"] if Path(dep).is_relative_to(_SOURCE)}
-    code = {dep: hash_output(source_dir / dep) for dep in sorted(deps)}
+    code = {dep: hash_output(code_dir / dep) for dep in sorted(deps)}
     packages = {name: metadata.version(name) for name in _PACKAGES}
     read = {section: base[section] for section in (*_DATA_STAGES, *_TRIAL_STAGES)}
 
@@ -254,93 +238,88 @@ def prepare_trials(
     return make_trial
 
 
-def run_trials(
-    found: Sweep,
-    log: "Log",
-    make_trial: Callable[[int, Settings], Trial],
-    data: "Data",
-    source_dir: Path,
-    address: str | None,
-    workers: int | None,
-) -> dict[str, Trial]:
-    """Run the trials that have no result, and keep, log and tell each as it ends; all trials by key."""
+def run_all(found: Sweep, code_dir: Path, address: str | None, workers: int | None) -> None:
+    """Run the trials that have no result, and keep, log and tell each as it ends."""
     from stages.lib.sweeps.search import Search, make_scheduler  # noqa: PLC0415  # Ray and Optuna take seconds
     from stages.lib.sweeps.workers import open_ray, run_trials  # noqa: PLC0415
 
-    plan = found.plan
+    plan, scratch_dir = found.plan, code_dir.parent
 
     def recall(number: int, settings: Settings) -> Trial:
-        trial = make_trial(number, settings)
+        trial = found.make_trial(number, settings)
         result = read_result(found.folder / "trials" / trial.key)
         # Which trials are stopped depends on the others: it is no result where none may be.
         if trial.key not in found.scored and result and (plan.asha or result.status != "stopped"):
-            record(found, log, trial, result)
+            record(found, trial, result)
         return trial
+
+    def end(ended: "Ended") -> None:
+        trial = ended.trial
+        if ended.problem:
+            found.crashes[trial.key] = ended.problem
+        else:
+            outcome: Outcome = ended.report["outcome"]
+            result = outcome.result._replace(retries=ended.retries)
+            keep_result(found.folder / "trials" / trial.key, result, outcome.reports)
+            record(found, trial, result)
+        done = len(found.scored) + len(found.crashes)
+        left = (time.monotonic() - started) / (done - kept) * (plan.trials - done)
+        line = describe_end(found, trial, ended.problem)
+        print(f"sweep: {done:>{len(str(plan.trials))}}/{plan.trials}  {line}  {left:.0f} s left", flush=True)
 
     def make_search(count: int) -> Search:
         return Search(plan, count, recall, found.scored, found.crashes)
 
     count = workers or os.cpu_count() or 1
-    search = make_search(count)
-    if not (address or search.has_more()):
-        return search.trials
-    with open_ray(address, count, source_dir, data, source_dir.parent) as processors:
-        if address and not workers:
-            count = processors
-            search = make_search(count)
+    if not make_search(count).has_more():
+        return
+    # On a cluster, Ray carries the data with the code.
+    data_dir = (code_dir if address else scratch_dir) / "data"
+    for folder in _DATA_DIRS:
+        shutil.copytree(folder, data_dir.parent / folder)
+    with open_ray(address, count, code_dir, scratch_dir) as processors:
+        count = workers or processors
+        search = make_search(count)
         print(f"sweep: {count} at a time; a line for each trial as it ends", flush=True)
         started, kept = time.monotonic(), len(found.scored)
-
-        def end(ended: "Ended") -> None:
-            trial = ended.trial
-            if ended.problem:
-                found.crashes[trial.key] = ended.problem
-            else:
-                outcome: Outcome = ended.report["outcome"]
-                result = outcome.result._replace(retries=ended.retries)
-                keep_result(found.folder / "trials" / trial.key, result, outcome.reports)
-                record(found, log, trial, result)
-            done = len(found.scored) + len(found.crashes)
-            left = (time.monotonic() - started) / (done - kept) * (plan.trials - done)
-            line = describe_end(found, trial, ended.problem)
-            print(f"sweep: {done:>{len(str(plan.trials))}}/{plan.trials}  {line}  {left:.0f} s left", flush=True)
-
-        if search.has_more():
-            run_trials(run_trial, data, search, make_scheduler(plan), count, source_dir.parent, end)
-    return search.trials
+        work = partial(run_trial, Path("data") if address else data_dir)
+        run_trials(work, search, make_scheduler(plan), count, scratch_dir, end)
 
 
-def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path, report: Callable[[Mapping[str, Any]], None]) -> None:
-    """Report what train, evaluate and export make of the trial's params, in a folder that looks like the project's root.
+def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Mapping[str, Any]], None]) -> None:
+    """Report what train, evaluate and export make of a trial, in a folder that looks like the project's root.
 
     Runs in a worker, one trial after the other. After each epoch it reports what it is if it is stopped then, at the
     end what it is. Raises what is no result: an error of the machine or of the code.
+
+    data_dir: absolute, or in `node_dir`, where also the trial's folder is.
     """
     require_packages(trial.packages)
     from stages import evaluate, export, train  # noqa: PLC0415  # TensorFlow takes seconds
     from stages.lib.model.deterministic_tensorflow import keras  # noqa: PLC0415
 
     seconds: dict[str, float] = {}
-    epochs: list[train.Epoch] = []
-    started = time.perf_counter()
+    epochs: list[Any] = []
 
-    def end_epoch(epoch: train.Epoch) -> None:
+    def end_epoch(epoch: Any) -> None:  # noqa: ANN401  # an Epoch, of a module that is not imported in vain
         epochs.append(epoch)
         train.write_history(Path("reports/history.csv"), epochs)
-        problem = f"stopped after epoch {epoch.number}"
-        outcome = collect_outcome("stopped", problem, {"train": round(time.perf_counter() - started, 3)})
+        outcome = collect_outcome("stopped", f"after epoch {epoch.number}", {})
         report({"epoch": epoch.number, STOPPING_METRIC: epoch.val_loss, "outcome": outcome})
 
-    with TemporaryDirectory(dir=scratch_dir, prefix="trial-") as folder, chdir(folder):
-        Path("data").symlink_to(data_dir)
+    stages: dict[str, Callable[[], None]] = {
+        "train": lambda: train.run(load_section("train", train.TrainParams), on_epoch_end=end_epoch),
+        "evaluate": lambda: evaluate.run(load_section("evaluate", evaluate.EvaluateParams)),
+        "export": lambda: export.run(load_section("export", export.ExportParams)),
+    }
+    with TemporaryDirectory(dir=node_dir, prefix="trial-") as folder, chdir(folder):
+        Path("data").symlink_to(node_dir / data_dir)
         write_json(PARAMS_PATH, trial.params)  # JSON is YAML
         try:
-            with measure(seconds, "train"):
-                train.run(load_section("train", train.TrainParams), on_epoch_end=end_epoch)
-            with measure(seconds, "evaluate"):
-                evaluate.run(load_section("evaluate", evaluate.EvaluateParams))
-            with measure(seconds, "export"):
-                export.run(load_section("export", export.ExportParams))
+            for name, run in stages.items():
+                started = time.perf_counter()
+                run()
+                seconds[name] = round(time.perf_counter() - started, 3)
             outcome = collect_outcome("finished", "", seconds)
         except (ExportError, TrainingError) as refusal:
             outcome = collect_outcome("failed", str(refusal), seconds)
@@ -353,18 +332,10 @@ def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path, report: Callable[
 def collect_outcome(
     status: Literal["finished", "failed", "stopped"], problem: str, seconds: dict[str, float]
 ) -> Outcome:
-    """What the trial in the current folder has come to."""
+    """What has become of the trial whose folder is the current one."""
     outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if Path(path).exists()}
     reports = {name: Path("reports", name).read_bytes() for name in _REPORTS if Path("reports", name).exists()}
-    return Outcome(Result(status, problem, outputs if status != "stopped" else {}, seconds, 0), reports)
-
-
-@contextmanager
-def measure(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long the block took, if it ends well."""
-    started = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - started, 3)
+    return Outcome(Result(status, problem, outputs, seconds, 0), reports)
 
 
 def require_packages(packages: Mapping[str, str]) -> None:
@@ -373,18 +344,15 @@ def require_packages(packages: Mapping[str, str]) -> None:
     Raises:
         PipelineError: naming the first that differs.
     """
+    installed = {found.name: found.version for found in metadata.distributions()}
     for name, version in packages.items():
-        try:
-            got = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            got = "none"
-        if got != version:
+        if (got := installed.get(name, "none")) != version:
             hint = "install the same requirements.txt on every node"
             raise PipelineError(f"node {os.uname().nodename}: {name}", expected=version, got=got, hint=hint)
 
 
-def record(found: Sweep, log: "Log", trial: Trial, result: Result) -> None:
-    """Read what a trial measured, and log its run; of what is measured at each epoch the last counts, if it ended."""
+def record(found: Sweep, trial: Trial, result: Result) -> None:
+    """Read what a trial measured, and log its run; what is measured at each epoch counts if it came to its last."""
     from stages.lib.sweeps.runs import log_trial  # noqa: PLC0415  # MLflow takes seconds
     from stages.track import collect_history, collect_metrics  # noqa: PLC0415
 
@@ -394,7 +362,7 @@ def record(found: Sweep, log: "Log", trial: Trial, result: Result) -> None:
     last = {} if result.status == "stopped" else {name: values[-1] for name, values in history.items()}
     found.scored[trial.key] = Scored(trial.number, trial.settings, result, last | metrics)
     times = describe_times({stage: {"work": work} for stage, work in result.seconds.items()})
-    log_trial(log, trial, result, metrics | times, history)
+    log_trial(found.log, trial, result, metrics | times, history)
 
 
 def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
@@ -404,7 +372,7 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
         return f"{settings}  could not be run: {crash}"
     scored, goal = found.scored[trial.key], found.plan.goal
     tried = f"{settings}  (tried {scored.result.retries + 1} times)" if scored.result.retries else settings
-    if scored.result.problem:
+    if scored.result.status != "finished":
         first, *others = scored.result.problem.split("; also ")
         return f"{tried}  {scored.result.status}: {first}{f' (and {len(others)} more)' if others else ''}"
     return "  ".join(
@@ -412,80 +380,65 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
     )
 
 
-def tell(found: Sweep, log: "Log", ranked: Sequence[Scored]) -> bool:
-    """Write table and charts, end the sweep's run, print the best; whether there is one and each could be run."""
+def tell(found: Sweep) -> tuple[Scored | None, bool]:
+    """Write table and charts, end the sweep's run, print the best; the best, and whether each could be run, too."""
     from stages.lib.sweeps.runs import close_log  # noqa: PLC0415  # MLflow takes seconds
 
     goal = found.plan.goal
+    ranked = rank(list(found.scored.values()), goal)
     best = ranked[0] if ranked and ranked[0].meets(goal) else None
     statuses = [trial.result.status for trial in ranked]
     counts = {status: statuses.count(status) for status in ("finished", "failed", "stopped")}
     counts |= {"could not be run": len(found.crashes), "retried": sum(trial.result.retries > 0 for trial in ranked)}
     summary = [f"sweep: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}"]
-    artifacts = [found.path]
+    artifacts = []
     if ranked:
-        artifacts += [found.folder / "trials.csv", found.folder / "front.png"]
-        header, *rows = write_table(artifacts[1], ranked, goal, _OUTPUTS)
-        draw_trials(artifacts[2], ranked, best)
-        artifacts += draw_shares(found)
+        header, *rows = write_table(found.folder / "trials.csv", ranked, goal, _OUTPUTS)
+        artifacts = [found.folder / "trials.csv", *draw_charts(found, ranked, best)]
         summary += ["", *format_table(header, rows[:_SHOWN_TRIALS]), ""]
+    summary += [f"sweep: no trial meets the goal: {goal.describe()}"]
     if best:
-        summary += [
-            f"sweep: best is trial {best.number}: {describe_settings(best.settings)}",
-            *(f"  {metric} {format_metric(best.metrics.get(metric))}" for metric in list_columns(goal)),
-            *(f"  MD5 {md5}  {path}" for path, md5 in best.result.outputs.items()),
-        ]
-    else:
-        summary += [f"sweep: no trial meets the goal: {goal.describe()}"]
+        metrics = [f"  {metric} {format_metric(best.metrics.get(metric))}" for metric in list_columns(goal)]
+        md5s = [f"  MD5 {md5}  {path}" for path, md5 in best.result.outputs.items()]
+        summary[-1:] = [f"sweep: best is trial {best.number}: {describe_settings(best.settings)}", *metrics, *md5s]
     is_valid = bool(best) and not found.crashes
-    metrics = {f"sweep_trials/{what.replace(' ', '_')}": float(count) for what, count in counts.items()}
-    close_log(log, "FINISHED" if is_valid else "FAILED", "\n".join(summary), metrics, artifacts)
+    measured = {f"sweep_trials/{what.replace(' ', '_')}": float(count) for what, count in counts.items()}
+    close_log(found.log, "FINISHED" if is_valid else "FAILED", "\n".join(summary), measured, [found.path, *artifacts])
     print("\n".join(summary))
-    print(f"sweep: see {', '.join(map(str, artifacts[1:]))}, and MLflow's run `sweep {found.path.stem}`")
+    print(f"sweep: see {', '.join(map(str, artifacts))}, and MLflow's run 'sweep {found.path.stem}'")
     if found.crashes:
         print(f"sweep: the same command tries the {len(found.crashes)} again that could not be run")
-    return is_valid
+    return best, is_valid
 
 
-def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> None:
-    """Draw the accuracy of every trial against the size of its int8 model, with the Pareto front."""
+def draw_charts(found: Sweep, ranked: Sequence[Scored], best: Scored | None) -> list[Path]:
+    """Draw accuracy against size, and how much each parameter matters for each metric that the goal names."""
     from stages.lib.plotting.sweep_front import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
+    from stages.lib.plotting.sweep_importances import draw_importances  # noqa: PLC0415
+    from stages.lib.sweeps.search import measure_importances  # noqa: PLC0415  # Optuna and Ray take seconds
 
-    shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
-    valid = [trial for trial in shown if not trial.result.problem]
-    front = [valid[at] for at in find_front([(trial.metrics[INT8_BYTES], trial.metrics[ACCURACY]) for trial in valid])]
-    labels = {
-        trial.number: f"{trial.metrics[ACCURACY]:.4f}  {trial.metrics[INT8_BYTES]:>9,.0f}  "
-        f"{describe_settings(trial.settings)}"
-        for trial in front[-_SHOWN_FRONT:]
-    }
+    paths = [found.folder / "front.png", found.folder / "importances.png"]
+    shown = [trial for trial in ranked if {ACCURACY, INT8_BYTES} <= trial.metrics.keys()]
     points = [
         Point(
-            trial.metrics[INT8_BYTES], trial.metrics[ACCURACY], not trial.result.problem, labels.get(trial.number, "")
+            trial.metrics[INT8_BYTES],
+            trial.metrics[ACCURACY],
+            is_valid=trial.result.status == "finished",
+            label=describe_settings(trial.settings),
         )
         for trial in shown
     ]
-    title = f"{len(ranked)} trials: {', '.join(ranked[0].settings)}"
+    title = f"{len(ranked)} trials: {', '.join(found.plan.choices)}"
     at = shown.index(best) if best in shown else None
-    draw_front(path, title, "int8 model, bytes", "test accuracy", points, at)
+    draw_front(paths[0], title, "int8 model, bytes", "test accuracy", points, at)
+    goal = found.plan.goal
+    metrics = dict.fromkeys([goal.metric, *goal.bounds, ACCURACY])
+    shares = {metric: measure_importances(found.plan, ranked, metric) for metric in metrics}
+    draw_importances(paths[1], title, {metric: of_metric for metric, of_metric in shares.items() if of_metric})
+    return paths
 
 
-def draw_shares(found: Sweep) -> list[Path]:
-    """Draw how much each parameter matters for each metric that the goal names; the chart, if there is one."""
-    from stages.lib.plotting.sweep_importances import draw_importances  # noqa: PLC0415  # matplotlib takes a second
-    from stages.lib.sweeps.search import measure_importances  # noqa: PLC0415  # Optuna and Ray take seconds
-
-    path, trials = found.folder / "importances.png", list(found.scored.values())
-    metrics = list(dict.fromkeys([found.plan.goal.metric, *found.plan.goal.bounds, ACCURACY]))
-    shares = {metric: measure_importances(found.plan, trials, metric) for metric in metrics}
-    path.unlink(missing_ok=True)
-    if not (drawn := {metric: share for metric, share in shares.items() if share}):
-        return []
-    draw_importances(path, f"What mattered in {len(trials)} trials (fANOVA)", drawn)
-    return [path]
-
-
-def write_best(best: Scored, params: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+def write_best(found: Sweep, best: Scored, base: Mapping[str, Any]) -> None:
     """Put the best trial's settings into params.yaml, which then has its params.
 
     Raises:
@@ -495,5 +448,5 @@ def write_best(best: Scored, params: Mapping[str, Any], base: Mapping[str, Any])
         hint = "run the same command again; what has ended is kept where it still counts"
         raise PipelineError(str(PARAMS_PATH), "it was edited while the sweep ran", hint)
     edit_params(best.settings)
-    assert params.items() <= load_params().items()
+    assert found.make_trial(best.number, best.settings).params.items() <= load_params().items()
     print(f"sweep: {PARAMS_PATH} has the best settings now; `dvc repro` gives the MD5s above", flush=True)

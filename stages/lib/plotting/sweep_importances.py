@@ -12,10 +12,11 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def draw_importances(path: Path, title: str, importances: Mapping[str, Mapping[str, float]]) -> None:
     """Draw a bar for each parameter and metric.
 
-    importances: by metric, of which there is one at least, each parameter's share, 0..1; the same parameters for all.
+    importances: by metric, each parameter's share, 0..1, the same parameters for all; without a metric, it says that
+    nothing varied.
     """
-    params = list(next(iter(importances.values())))
-    height = 0.8 / len(importances)
+    params = list(next(iter(importances.values()), {}))
+    height = 0.8 / max(1, len(importances))
     with draw_png(path, 9.5, 1.5 + len(params) * (0.3 + 0.25 * len(importances))) as figure:
         axes = figure.subplots()
         for number, (metric, shares) in enumerate(importances.items()):
@@ -26,6 +27,7 @@ def draw_importances(path: Path, title: str, importances: Mapping[str, Mapping[s
         axes.set_yticks(range(len(params)), params, parse_math=False)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.08)
-        axes.set_xlabel("share of the variation over the trials")
+        axes.set_xlabel("share in the variation over the trials" if params else "nothing varied over the trials")
         axes.set_title(title, parse_math=False)
-        axes.legend(loc="lower right", fontsize=8)
+        if params:
+            axes.legend(loc="lower right", fontsize=8)

@@ -3,9 +3,7 @@
 import copy
 import json
 import math
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +25,9 @@ class Range(Section):
     min: float = Field(description="a number")
     max: float = Field(description="a number")
     log: bool = Field(default=False, description="true, to draw the logarithm evenly, or false")
+
+
+Choices = list[Any] | Range
 
 
 class Bounds(Section):
@@ -55,7 +56,7 @@ class _Grid(Section):
     minimize: str | None = Field(default=None, description="the name of a metric")
     maximize: str | None = Field(default=None, description="the name of a metric")
     where: dict[str, Any] = Field(default={}, description="a mapping of metrics to {min: …, max: …}")
-    asha: Asha | None = Field(default=None, description="the keys grace_period and reduction_factor")
+    asha: dict[str, Any] = Field(default={}, description="the keys grace_period and reduction_factor")
 
 
 class _Sampled(_Grid):
@@ -86,7 +87,7 @@ class Plan(NamedTuple):
     """What a sweep's file asks for."""
 
     search: Literal["grid", "random", "tpe"]
-    choices: dict[str, list[Any] | Range]  # by dotted key, in the file's order; no value of a list is there twice
+    choices: dict[str, Choices]  # by dotted key, in the file's order; no value of a list is there twice
     trials: int  # at most: no two are the same
     seed: int
     goal: Goal
@@ -117,14 +118,15 @@ def read_plan(
         raise ParamsError(
             f"{path}: params.{ranges[0]}", expected="a list, for this is a grid", got="a range", hint=hint
         )
-    if given.asha and STOPPING_METRIC not in metrics:
+    asha = validate_section(given.asha, Asha, f"{path}: asha.") if given.asha else None
+    if asha and STOPPING_METRIC not in metrics:
         hint = "raise normalize.validation_fraction, or leave asha out"
         raise ParamsError(f"{path}: asha", f"there is no {STOPPING_METRIC} by which to stop a trial", hint)
     count = math.inf if ranges else math.prod(len(choice) for choice in choices.values() if isinstance(choice, list))
     trials, seed = (given.trials, given.seed) if isinstance(given, _Sampled) else (count, 0)
     epochs = choices.get("train.epochs", [known.get("train.epochs", 1)])
     max_epochs = int(epochs.max) if isinstance(epochs, Range) else max(epochs)
-    return Plan(given.search, choices, int(min(trials, count)), seed, goal, given.asha, max_epochs)
+    return Plan(given.search, choices, int(min(trials, count)), seed, goal, asha, max_epochs)
 
 
 def apply_settings(base: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -148,76 +150,52 @@ def format_value(value: object) -> str:
 
 def _read_goal(path: Path, given: _Grid, metrics: Sequence[str]) -> Goal:
     wanted = [name for name in (given.minimize, given.maximize) if name is not None]
-    if len(wanted) == 2:
-        raise ParamsError(str(path), "it has both minimize and maximize", "remove one of them")
-    if not wanted:
-        hint = f"add `maximize: {metrics[0]}`, or another metric, to say which trial is the best"
-        raise ParamsError(str(path), "it has neither minimize nor maximize", hint)
-    bounds = {}
-    for metric, value in given.where.items():
-        where = f"{path}: where.{metric}"
-        bounds[metric] = validate_section(value, Bounds, f"{where}.")
-        if not value or bounds[metric].min > bounds[metric].max:
-            hint = "write {min: …}, {max: …} or {min: …, max: …}, the smaller number as min"
-            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), hint=hint)
-    for metric in (*wanted, *bounds):
+    if len(wanted) != 1:
+        hint = f"write `maximize: {metrics[0]}`, or another metric, to say which trial is the best"
+        problem = f"it has {'both' if wanted else 'neither'} of minimize and maximize"
+        raise ParamsError(str(path), problem, "remove one of them" if wanted else hint)
+    for metric in (*wanted, *given.where):
         if metric not in metrics:
             hint = suggest(metric, metrics, "choose one of these")
             raise ParamsError(str(path), expected=f"a metric of {', '.join(metrics)}", got=repr(metric), hint=hint)
+    bounds = {name: validate_section(of, Bounds, f"{path}: where.{name}.") for name, of in given.where.items()}
     return Goal(wanted[0], given.maximize is not None, bounds)
 
 
-def _read_choices(
-    path: Path, key: str, value: object, known: Mapping[str, Any], sections: Mapping[str, type[Section]]
-) -> list[Any] | Range:
-    """The list or the range that the file gives for a key."""
+def _read_choices(path: Path, key: str, value: object, known: Mapping[str, Any], sections: Iterable[str]) -> Choices:
+    """The list or the range that the file gives for a key. known: values of params.yaml by dotted key."""
     where = f"{path}: params.{key}"
     if key not in known:
-        raise ParamsError(
-            where,
-            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)",
-            got=repr(key),
-            hint=suggest(key, known, "choose a key of these sections"),
-        )
+        expected = f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)"
+        hint = suggest(key, known, "choose a key of these sections")
+        raise ParamsError(where, expected=expected, got=repr(key), hint=hint)
     if isinstance(value, list) and value:
         return list({json.dumps(item, default=str): item for item in value}.values())
-    kind = _find_type(key, sections)
+    kind = type(known[key])
     if not isinstance(value, dict) or kind not in (int, float):
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
-        hint = "write the values to try in [ ]" if value != [] else "name a value to try, or remove the key"
+        hint = "write the values to try in [ ], one at least"
         raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), hint=hint)
     found = validate_section(value, Range, f"{where}.")
-    if found.min > found.max or (found.log and found.min <= 0):
-        expected = "min at most max, and above 0 with log"
-        hint = "swap the two" if found.min > found.max else "raise min above 0, or leave log out"
-        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint=hint)
-    if kind is int and not (found.min.is_integer() and found.max.is_integer()):
-        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", hint="round both")
+    is_whole = found.min.is_integer() and found.max.is_integer()
+    if found.min > found.max or (found.log and found.min <= 0) or (kind is int and not is_whole):
+        expected = f"min at most max{', above 0 with log' * found.log}{', whole numbers' * (kind is int)}"
+        raise ParamsError(
+            where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint="change these two"
+        )
     return found.model_copy(update={"min": kind(found.min), "max": kind(found.max)})
 
 
-def _find_type(key: str, sections: Mapping[str, type[Section]]) -> Any:  # noqa: ANN401  # whatever is annotated
-    """The type of a key's value, as its section's class has it."""
-    first, *rest = key.split(".")
-    found: Any = sections[first]
-    for part in rest:
-        found = found.model_fields[part].annotation
-    return typing.get_origin(found) if isinstance(found, types.GenericAlias) else found
-
-
 def _require_valid(
-    path: Path,
-    base: Mapping[str, Any],
-    sections: Mapping[str, type[Section]],
-    choices: Mapping[str, list[Any] | Range],
+    path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], choices: Mapping[str, Choices]
 ) -> None:
     """Refuse values that a stage would refuse, each error told once; a range is judged by its ends."""
     problems: dict[str, ParamsError] = {}
     for key, choice in choices.items():
-        section = key.partition(".")[0]
+        name = key.partition(".")[0]
         for value in (choice.min, choice.max) if isinstance(choice, Range) else choice:
             try:
-                validate_section(apply_settings(base, {key: value})[section], sections[section], f"{path}: {section}.")
+                validate_section(apply_settings(base, {key: value})[name], sections[name], f"{path}: {name}.")
             except ParamsError as problem:
                 problems.setdefault(str(problem), problem)
     if problems:

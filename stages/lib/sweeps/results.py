@@ -91,18 +91,6 @@ def rank(trials: Sequence[Scored], goal: Goal) -> list[Scored]:
     return sorted(trials, key=judge)
 
 
-def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The positions of the points (cost, merit) than which none is both cheaper and better, the cheapest first.
-
-    The Pareto front: of equal points the first one stands for all.
-    """
-    front: list[int] = []
-    for position in sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1], at)):
-        if not front or points[position][1] > points[front[-1]][1]:
-            front.append(position)
-    return front
-
-
 def format_metric(value: float | None) -> str:
     """A metric in few letters: counts and bytes are whole numbers."""
     if value is None:
@@ -116,7 +104,7 @@ def list_columns(goal: Goal) -> list[str]:
 
 
 def write_table(path: Path, ranked: Sequence[Scored], goal: Goal, outputs: Sequence[str]) -> list[list[str]]:
-    """Write a row for each trial, with nothing in it that differs between equal sweeps; gives what a person reads of it.
+    """Write a row for each trial, with nothing in it that differs between equal sweeps; gives what people read of it.
 
     outputs: paths of which the MD5 is shown.
     """

@@ -52,8 +52,8 @@ def open_sweep_store() -> Iterator[Store]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in received[:1]:
-        signal.raise_signal(number)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def open_log(experiment: str, name: str, digest: str, params: Mapping[str, Any]) -> Log:

@@ -58,7 +58,7 @@ class Search(OptunaSearch):  # type: ignore[misc]  # Ray's types are not read
     def has_more(self) -> bool:
         """Whether there is a trial to run."""
         self._next = self._next or self._ask()
-        return self._next != self.FINISHED
+        return isinstance(self._next, dict)
 
     def suggest(self, trial_id: str) -> dict[str, Trial] | str | None:  # noqa: ARG002  # Ray's signature
         """The next trial to run; none as long as the round lasts, and Ray's word for the end at the end."""
@@ -151,13 +151,14 @@ def measure_importances(plan: Plan, scored: Sequence[Scored], metric: str) -> di
 def _make_distribution(choice: list[Any] | Range) -> BaseDistribution:
     if isinstance(choice, list):
         return CategoricalDistribution([_to_optuna(choice, value) for value in choice])
-    kind = IntDistribution if isinstance(choice.min, int) else FloatDistribution
-    return kind(choice.min, choice.max, log=choice.log)
+    if isinstance(choice.min, int) and isinstance(choice.max, int):
+        return IntDistribution(choice.min, choice.max, log=choice.log)
+    return FloatDistribution(choice.min, choice.max, log=choice.log)
 
 
 def _combine(plan: Plan) -> Iterator[dict[str, Any]]:
     """Every combination of the lists, the last key's values changing first."""
-    for values in product(*plan.choices.values()):  # type: ignore[arg-type]  # a grid has lists alone
+    for values in product(*plan.choices.values()):
         yield {key: _to_optuna([], value) for key, value in zip(plan.choices, values, strict=True)}
 
 

@@ -1,6 +1,6 @@
-"""Trials on Ray Tune: in processes of this machine, or of a cluster, that all read the same data.
+"""Trials on Ray Tune, in processes of this machine or of a cluster.
 
-Ray carries the code and the data to each node; what a trial is and what it means, this module does not know.
+Ray carries the code to each node; what a trial is and what it means, this module does not know.
 """
 
 import logging
@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from filelock import FileLock
-from numpy.typing import NDArray
 
 # Read while the package is imported. No word to its makers.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -41,31 +37,21 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from stages.lib.core.errors import PipelineError
-from stages.lib.core.files import atomic_write, require_space
 from stages.lib.core.native_stderr import capture_native_stderr
 
-__all__ = ["ASHAScheduler", "Data", "Ended", "OptunaSearch", "open_ray", "require_cluster", "run_trials"]
+__all__ = ["ASHAScheduler", "Ended", "OptunaSearch", "open_ray", "require_cluster", "run_trials", "tune"]
 
 # How often a trial is tried again whose process or machine was lost; an error of the code itself would come again.
 _MAX_RETRIES = 3
 _CONNECT_SECONDS = 5.0
 # For a process to clear away a trial that was stopped, before the next begins.
 _CLEAR_SECONDS = "60"
-# Beside the data: what the calls themselves and their answers take, and Ray's least.
-_OBJECT_STORE_ROOM = 100 * 2**20
+_OBJECT_STORE_BYTES = 100 * 2**20  # reports are small; it is near Ray's least
 # Longest folder for Ray's sockets: their paths have 70 characters more, and the system's limit is 107.
 _LONGEST_FOLDER = 36
-_FREEING = "or set TMPDIR to a folder on another disk"
 
-# Runs a trial with the folder of the data, a folder for what is temporary, and a function that takes a report.
-Work = Callable[[Any, Path, Path, Callable[[Mapping[str, Any]], None]], None]
-
-
-class Data(NamedTuple):
-    """What all trials read."""
-
-    digest: str  # by which a node knows that it has them
-    files: Mapping[str, Path]  # by the path that they have in the folder which a trial is given
+# Runs a trial, with the folder in which Ray has put the code on that node, and a function that takes a report.
+Work = Callable[[Any, Path, Callable[[Mapping[str, Any]], None]], None]
 
 
 class Ended(NamedTuple):
@@ -78,42 +64,38 @@ class Ended(NamedTuple):
 
 
 @contextmanager
-def open_ray(address: str | None, count: int, source_dir: Path, data: Data, scratch_dir: Path) -> Iterator[int]:
-    """Ray, whose processes import from a copy of the folder `source_dir`; gives how many processors it has.
+def open_ray(address: str | None, count: int, code_dir: Path, scratch_dir: Path) -> Iterator[int]:
+    """Ray, whose processes get a copy of the folder `code_dir`, and import from it; gives its number of processors.
 
     address: HOST:PORT of a cluster that this machine is part of; without one, `count` processes of this machine.
     scratch_dir: for Ray's own files, removed by the caller.
 
     Raises:
-        PipelineError: there is no such cluster, Ray does not start, or the disk has no room for the data.
+        PipelineError: there is no such cluster, or Ray does not start.
     """
-    size = sum(path.stat().st_size for path in data.files.values())
-    require_space(scratch_dir, size, _FREEING)
     where: dict[str, Any] = {"address": address}
     if address is None:
-        room = size + size // 8 + _OBJECT_STORE_ROOM
         where = {"address": "local", "include_dashboard": False, "num_cpus": count, "num_gpus": 0}
-        where |= {"object_store_memory": room}
+        where |= {"object_store_memory": _OBJECT_STORE_BYTES}
         if len(str(scratch_dir)) <= _LONGEST_FOLDER:
             where["_temp_dir"] = str(scratch_dir)
-    handler = signal.getsignal(signal.SIGTERM)
-    problem = None
+    handler, problem = signal.getsignal(signal.SIGTERM), ""
     try:
         with capture_native_stderr():  # Ray's C++ side repeats what the exception says
             try:
-                environment = {"working_dir": str(source_dir)}
-                ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+                ray.init(
+                    **where, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": str(code_dir)}
+                )
             except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
                 problem = _describe(error)
-        if problem and address is None:
-            hint = "free memory (`free -h`) and disk space (`df /tmp /dev/shm`), or lower --workers, then run again"
-            raise PipelineError("Ray", f"it does not start on this machine: {problem}", hint)
         if problem:
-            hint = (
-                f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for a "
-                "token, as `ray start` says, set RAY_AUTH_MODE=token"
-            )
-            raise PipelineError(f"--address {address}", f"this machine is in no Ray cluster there: {problem}", hint)
+            hint = "free memory (`free -h`) and disk space (`df /tmp /dev/shm`), or lower --workers, then run again"
+            if address:
+                hint = (
+                    f"run on its head node, or `ray start --address={address}` here first; where the cluster asks for "
+                    "a token, as `ray start` says, set RAY_AUTH_MODE=token"
+                )
+            raise PipelineError(f"--address {address}" if address else "Ray", f"it does not start: {problem}", hint)
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what is lost is told here, in a line
         yield int(ray.cluster_resources().get("CPU", 1))
@@ -140,7 +122,6 @@ def require_cluster(address: str) -> None:
 
 def run_trials(
     work: Work,
-    data: Data,
     search: OptunaSearch,
     scheduler: ASHAScheduler | None,
     count: int,
@@ -155,9 +136,8 @@ def run_trials(
     Raises:
         PipelineError: of `work`, or of `on_end`, which is called in this thread as each trial ends.
     """
-    contents = {name: np.memmap(path, np.uint8, mode="r").view(np.ndarray) for name, path in data.files.items()}
     tune.Tuner(
-        tune.with_parameters(_train, work=work, contents=contents, digest=data.digest),
+        tune.with_parameters(_train, work=work),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=scheduler,
@@ -199,27 +179,14 @@ class _Ends(tune.Callback):  # type: ignore[misc]  # Ray's types are not read
             self._on_end(Ended(trial.config["trial"], report, lost or report.get("problem", ""), retries))
 
 
-def _train(config: dict[str, Any], *, work: Work, contents: Mapping[str, NDArray[np.uint8]], digest: str) -> None:
+def _train(config: dict[str, Any], *, work: Work) -> None:
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _CLEAR_SECONDS
-    node_dir = Path(__file__).parents[3]  # where Ray has put the code; it clears that away
     try:
-        work(config["trial"], _place(contents, node_dir / f"data-{digest}"), node_dir, tune.report)
+        work(config["trial"], Path(__file__).parents[3], tune.report)  # where Ray has put the code
     except PipelineError as error:
         tune.report({"refusal": error})
     except Exception as error:  # noqa: BLE001  # it would come again: told for its trial, and the others go on
         tune.report({"problem": _describe(error)})
-
-
-def _place(contents: Mapping[str, NDArray[np.uint8]], folder: Path) -> Path:
-    """The folder of the data on this node, written by the first who comes."""
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            require_space(folder, sum(content.nbytes for content in contents.values()), _FREEING)
-            with atomic_write(folder) as partial:
-                for name, content in contents.items():
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    (partial / name).write_bytes(content)  # from the node's shared memory, without a copy
-    return folder
 
 
 def _describe(error: BaseException) -> str:
