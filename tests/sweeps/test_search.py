@@ -8,14 +8,14 @@ import pytest
 from stages.lib.sweeps.plan import Asha, Bounds, Goal, Plan, Range
 from stages.lib.sweeps.results import Result, Scored, Trial
 
-pytestmark = pytest.mark.heavy
-
 if find_spec("ray") is None or find_spec("optuna") is None:
     pytest.skip("the optional packages optuna and ray are not installed", allow_module_level=True)
 
 from optuna.trial import TrialState
 
 from stages.lib.sweeps.search import Search, make_scheduler, measure_importances
+
+pytestmark = pytest.mark.heavy
 
 FINISHED = Result("finished", "", {}, {}, 0)
 GOAL = Goal("size", is_maximized=False, bounds={"accuracy": Bounds(min=0.5)})

@@ -174,7 +174,7 @@ class _Ends(tune.Callback):  # type: ignore[misc]  # Ray's types are not read
             report = trial.last_result
             if "refusal" in report:
                 raise report["refusal"]
-            lost = f"lost {trial.num_failures} times: {_describe(trial.get_error())}" if trial.get_error() else ""
+            lost = f"its process or its node was lost {trial.num_failures} times" if trial.status == trial.ERROR else ""
             retries = min(trial.num_failures, _MAX_RETRIES)
             self._on_end(Ended(trial.config["trial"], report, lost or report.get("problem", ""), retries))
 
