@@ -69,7 +69,7 @@ _SHOWN_TRIALS = 5  # in the table that is printed
 _INTERRUPTED = 130
 
 _EXAMPLE = """\
-search: tpe            # learns as it goes; or random; or grid, every combination of the lists: without trials and seed
+search: random         # or tpe, which learns as it goes; or grid, all combinations of lists, without trials and seed
 trials: 32
 seed: 0
 params:                # keys of train, evaluate and export in params.yaml: what to try
