@@ -80,7 +80,7 @@ def measure_bytes(units: Sequence[int]) -> int:
     with TemporaryDirectory() as folder:
         trial = Trial(1, settings, apply_settings(load_params(), settings), {}, "")
         sweep.run_trial(Path("data").absolute(), trial, Path(folder), reports.append)
-        write_text(Path(folder) / "parity.json", reports[-1]["outcome"].reports["parity.json"].decode())
+        write_text(Path(folder) / "parity.json", reports[-1]["reports"]["parity.json"].decode())
         return int(read_json(Path(folder) / "parity.json")["model_int8.tflite"]["bytes"])
 
 

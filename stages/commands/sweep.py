@@ -23,7 +23,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from filelock import FileLock, Timeout
@@ -42,6 +42,7 @@ from stages.lib.sweeps.results import (
     INT8_BYTES,
     Result,
     Scored,
+    Status,
     Trial,
     format_metric,
     keep_result,
@@ -81,13 +82,6 @@ where:                                     # what the best must meet
   accuracy/validation: {min: 0.96}
 # asha: {grace_period: 5, reduction_factor: 3}   # stops trials early whose validation loss is poor
 """
-
-
-class Outcome(NamedTuple):
-    """What a worker makes of a trial."""
-
-    result: Result
-    reports: dict[str, bytes]  # by file name
 
 
 class Sweep(NamedTuple):
@@ -258,9 +252,8 @@ def run_all(found: Sweep, code_dir: Path, address: str | None, workers: int | No
         if ended.problem:
             found.crashes[trial.key] = ended.problem
         else:
-            outcome: Outcome = ended.report["outcome"]
-            result = outcome.result._replace(retries=ended.retries)
-            keep_result(found.folder / "trials" / trial.key, result, outcome.reports)
+            result = ended.report["result"]._replace(retries=ended.retries)
+            keep_result(found.folder / "trials" / trial.key, result, ended.report["reports"])
             record(found, trial, result)
         done = len(found.scored) + len(found.crashes)
         left = (time.monotonic() - started) / (done - kept) * (plan.trials - done)
@@ -283,7 +276,8 @@ def run_all(found: Sweep, code_dir: Path, address: str | None, workers: int | No
         print(f"sweep: {count} at a time; a line for each trial as it ends", flush=True)
         started, kept = time.monotonic(), len(found.scored)
         work = partial(run_trial, Path("data") if address else data_dir)
-        run_trials(work, search, make_scheduler(plan), count, scratch_dir, end)
+        if search.has_more():  # another number of workers may ask for others
+            run_trials(work, search, make_scheduler(plan), count, scratch_dir, end)
 
 
 def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Mapping[str, Any]], None]) -> None:
@@ -304,8 +298,8 @@ def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Ma
     def end_epoch(epoch: Any) -> None:  # noqa: ANN401  # an Epoch, of a module that is not imported in vain
         epochs.append(epoch)
         train.write_history(Path("reports/history.csv"), epochs)
-        outcome = collect_outcome("stopped", f"after epoch {epoch.number}", {})
-        report({"epoch": epoch.number, STOPPING_METRIC: epoch.val_loss, "outcome": outcome})
+        so_far = describe_trial("stopped", f"after epoch {epoch.number}", {})
+        report({"epoch": epoch.number, STOPPING_METRIC: epoch.val_loss, **so_far})
 
     stages: dict[str, Callable[[], None]] = {
         "train": lambda: train.run(load_section("train", train.TrainParams), on_epoch_end=end_epoch),
@@ -320,22 +314,21 @@ def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Ma
                 started = time.perf_counter()
                 run()
                 seconds[name] = round(time.perf_counter() - started, 3)
-            outcome = collect_outcome("finished", "", seconds)
+            ended = describe_trial("finished", "", seconds)
         except (ExportError, TrainingError) as refusal:
-            outcome = collect_outcome("failed", str(refusal), seconds)
+            ended = describe_trial("failed", str(refusal), seconds)
         finally:
             # Else every network of this process would stay in memory.
             keras.backend.clear_session()
-    report({"outcome": outcome})
+    report(ended)
 
 
-def collect_outcome(
-    status: Literal["finished", "failed", "stopped"], problem: str, seconds: dict[str, float]
-) -> Outcome:
-    """What has become of the trial whose folder is the current one."""
-    outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if Path(path).exists()}
+def describe_trial(status: Status, problem: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """What has become of the trial whose folder is the current one, as it is reported."""
+    has_ended = status != "stopped"
+    outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if has_ended and Path(path).exists()}
     reports = {name: Path("reports", name).read_bytes() for name in _REPORTS if Path("reports", name).exists()}
-    return Outcome(Result(status, problem, outputs, seconds, 0), reports)
+    return {"result": Result(status, problem, outputs, seconds, 0), "reports": reports}
 
 
 def require_packages(packages: Mapping[str, str]) -> None:

@@ -163,7 +163,7 @@ def test_trial_is_stopped_while_it_trains_alone():
     for name, loss in (("good", 0.1), ("poor", 0.9)):
         trial = type("Trial", (), {"trial_id": name})
         scheduler.on_trial_add(None, trial)
-        reports = [{"epoch": epoch, "loss/validation": loss} for epoch in (1, 2)] + [{"outcome": "all of it"}]
+        reports = [{"epoch": epoch, "loss/validation": loss} for epoch in (1, 2)] + [{"result": "all of it"}]
         decisions.append([scheduler.on_trial_result(None, trial, report) for report in reports])
 
     assert decisions == [["CONTINUE"] * 3, ["CONTINUE", "STOP", "CONTINUE"]]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -213,6 +214,25 @@ def test_address_without_a_listener_is_told_in_one_line():
     assert refusal.value.where == f"--address 127.0.0.1:{port}"
     assert refusal.value.problem.startswith("no Ray cluster answers there: ")
     assert "`ray start --head`" in refusal.value.hint
+
+
+def test_address_of_another_service_is_told_in_one_line():
+    """A server that is no Ray cluster is told from one: Ray itself would try for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer():
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(PipelineError) as refusal:
+            require_cluster(f"127.0.0.1:{port}")
+        thread.join()
+
+    assert refusal.value.problem == "no Ray cluster answers there: something else does"
 
 
 @pytest.mark.parametrize("address", ["cluster", "cluster:", ":6379", "ray://cluster:x"])

@@ -15,6 +15,10 @@ INT8_BYTES = "export_bytes/model_int8.tflite"
 _COLUMNS = (ACCURACY, INT8_BYTES, "export_arena_bytes/model_int8.tflite", "export_same_class/model_int8.tflite")
 
 
+# Whether the pipeline refuses the trial, or it was stopped early.
+Status = Literal["finished", "failed", "stopped"]
+
+
 class Trial(NamedTuple):
     """One setting of the pipeline, as a worker gets it."""
 
@@ -28,7 +32,7 @@ class Trial(NamedTuple):
 class Result(NamedTuple):
     """What a trial gave, beside its reports."""
 
-    status: Literal["finished", "failed", "stopped"]  # the pipeline refuses it; it was stopped early
+    status: Status
     problem: str  # why it is not finished
     outputs: dict[str, str]  # MD5 by path, as dvc.lock would have it; of those that there are
     seconds: dict[str, float]  # of work, by stage

@@ -1,14 +1,13 @@
 """Which trials a sweep runs: what Optuna's samplers ask for, no trial twice; and how much each parameter matters."""
 
-import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count, product
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from stages.lib.sweeps.plan import STOPPING_METRIC, Plan, Range, Settings
+from stages.lib.sweeps.plan import STOPPING_METRIC, Plan, Settings
 from stages.lib.sweeps.results import Scored, Trial
 from stages.lib.sweeps.workers import ASHAScheduler, OptunaSearch
 
@@ -46,13 +45,13 @@ class Search(OptunaSearch):  # type: ignore[misc]  # Ray's types are not read
         self._ids = map(str, count())
         self._repeats = 0
         self._next: dict[str, Trial] | str | None = None
-        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        sampler = optuna.samplers.TPESampler if plan.search == "tpe" else optuna.samplers.RandomSampler
         super().__init__(
             make_space(plan),
             metric=plan.goal.metric,
             mode="max" if plan.goal.is_maximized else "min",
-            sampler=samplers.get(plan.search, optuna.samplers.RandomSampler)(seed=plan.seed),
-            points_to_evaluate=list(_combine(plan)) if plan.search == "grid" else None,
+            sampler=sampler(seed=plan.seed),
+            points_to_evaluate=list_points(plan) if plan.search == "grid" else None,
         )
 
     def has_more(self) -> bool:
@@ -125,9 +124,23 @@ def make_scheduler(plan: Plan) -> ASHAScheduler | None:
     )
 
 
+def list_points(plan: Plan) -> list[dict[str, int]]:
+    """Every combination of the lists, as Optuna knows them, the last key's values changing first."""
+    places = [range(len(choice)) for choice in plan.choices.values() if isinstance(choice, list)]
+    return [dict(zip(plan.choices, point, strict=True)) for point in product(*places)]
+
+
 def make_space(plan: Plan) -> dict[str, BaseDistribution]:
-    """Optuna's space; it takes no lists as values, so that those of a list are texts in JSON."""
-    return {key: _make_distribution(choice) for key, choice in plan.choices.items()}
+    """Optuna's space. It takes no lists as values, so that a value of a list is known by its place there."""
+    space: dict[str, BaseDistribution] = {}
+    for key, choice in plan.choices.items():
+        if isinstance(choice, list):
+            space[key] = CategoricalDistribution(range(len(choice)))
+        elif isinstance(choice.min, int) and isinstance(choice.max, int):
+            space[key] = IntDistribution(choice.min, choice.max, log=choice.log)
+        else:
+            space[key] = FloatDistribution(choice.min, choice.max, log=choice.log)
+    return space
 
 
 def measure_importances(plan: Plan, scored: Sequence[Scored], metric: str) -> dict[str, float]:
@@ -141,38 +154,21 @@ def measure_importances(plan: Plan, scored: Sequence[Scored], metric: str) -> di
         return {}
     study = optuna.create_study()
     for trial in sorted(measured, key=lambda trial: trial.number):
-        params = {key: _to_optuna(plan.choices[key], value) for key, value in trial.settings.items()}
+        choices = [(key, plan.choices[key], value) for key, value in trial.settings.items()]
+        params = {key: of.index(value) if isinstance(of, list) else value for key, of, value in choices}
         study.add_trial(optuna.create_trial(params=params, distributions=space, value=trial.metrics[metric]))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=_FOREST_SEED)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {key: float(shares.get(key, 0.0)) for key in space}
 
 
-def _make_distribution(choice: list[Any] | Range) -> BaseDistribution:
-    if isinstance(choice, list):
-        return CategoricalDistribution([_to_optuna(choice, value) for value in choice])
-    if isinstance(choice.min, int) and isinstance(choice.max, int):
-        return IntDistribution(choice.min, choice.max, log=choice.log)
-    return FloatDistribution(choice.min, choice.max, log=choice.log)
-
-
-def _combine(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Every combination of the lists, the last key's values changing first."""
-    for values in product(*plan.choices.values()):
-        yield {key: _to_optuna([], value) for key, value in zip(plan.choices, values, strict=True)}
-
-
-def _to_optuna(choice: list[Any] | Range, value: Any) -> Any:  # noqa: ANN401  # a value of any kind
-    return json.dumps(value) if isinstance(choice, list) else value
-
-
 def _to_settings(plan: Plan, suggestion: Mapping[str, Any]) -> Settings:
-    return {key: _to_value(choice, suggestion[key]) for key, choice in plan.choices.items()}
-
-
-def _to_value(choice: list[Any] | Range, value: Any) -> Any:  # noqa: ANN401  # a value of any kind
-    if isinstance(choice, list):
-        return json.loads(value)
-    if isinstance(value, int):
-        return value
-    return min(max(float(f"{value:.{_DIGITS}g}"), choice.min), choice.max)
+    settings: Settings = {}
+    for key, choice in plan.choices.items():
+        value = suggestion[key]
+        if isinstance(choice, list):
+            value = choice[value]
+        elif isinstance(value, float):
+            value = min(max(float(f"{value:.{_DIGITS}g}"), choice.min), choice.max)
+        settings[key] = value
+    return settings

@@ -44,6 +44,9 @@ __all__ = ["ASHAScheduler", "Ended", "OptunaSearch", "open_ray", "require_cluste
 # How often a trial is tried again whose process or machine was lost; an error of the code itself would come again.
 _MAX_RETRIES = 3
 _CONNECT_SECONDS = 5.0
+# The connection preface with an empty SETTINGS frame, and what a frame begins with.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_FRAME_HEAD, _SETTINGS = 9, b"\x04"
 # For a process to clear away a trial that was stopped, before the next begins.
 _CLEAR_SECONDS = "60"
 _OBJECT_STORE_BYTES = 100 * 2**20  # reports are small; it is near Ray's least
@@ -104,17 +107,23 @@ def open_ray(address: str | None, count: int, code_dir: Path, scratch_dir: Path)
 
 
 def require_cluster(address: str) -> None:
-    """Refuse an address at which nothing listens: Ray itself would try for a minute.
+    """Refuse an address at which no cluster can be: Ray itself would try for minutes.
+
+    Ray's head speaks gRPC, which is HTTP/2: the server's first frame is SETTINGS, type 4 in the fourth byte
+    (https://www.rfc-editor.org/rfc/rfc9113#section-3.4).
 
     Raises:
-        PipelineError: it is no address, or nobody answers there.
+        PipelineError: nothing listens there, or something else.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         hint = "copy it from what `ray start --head` says"
         raise PipelineError("--address", expected="HOST:PORT", got=repr(address), hint=hint)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
+            connection.sendall(_HTTP2_PREFACE)
+            if connection.recv(_FRAME_HEAD, socket.MSG_WAITALL)[3:4] != _SETTINGS:
+                raise OSError("something else does")  # noqa: TRY301  # told as the system's own reasons are
     except (OSError, OverflowError) as error:
         hint = "give the address of a head node, start one with `ray start --head`, or leave --address out"
         raise PipelineError(f"--address {address}", f"no Ray cluster answers there: {error}", hint) from None
