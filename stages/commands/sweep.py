@@ -80,7 +80,6 @@ params:                # keys of train, evaluate and export in params.yaml: what
 minimize: export_bytes/model_int8.tflite   # or maximize; a metric as MLflow's runs have it
 where:                                     # what the best must meet
   accuracy/validation: {min: 0.96}
-# asha: {grace_period: 5, reduction_factor: 3}   # stops trials early whose validation loss is poor
 """
 
 

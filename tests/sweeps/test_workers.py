@@ -83,6 +83,7 @@ class Here(NamedTuple):
     code_dir: Path
     scratch_dir: Path
     processors: int
+    handler: object  # of SIGTERM, before
 
     def run(self, work, items, scheduler=None):
         """What has become of each item, in the order in which they ended."""
@@ -107,8 +108,9 @@ def jobs(tmp_path_factory):
 def here(jobs, tmp_path_factory):
     """Two processes of this machine."""
     code_dir, scratch_dir = Path(jobs.__file__).parent, tmp_path_factory.mktemp("scratch")
+    handler = signal.getsignal(signal.SIGTERM)
     with open_ray(None, WORKERS, code_dir, scratch_dir) as processors:
-        yield Here(code_dir, scratch_dir, processors)
+        yield Here(code_dir, scratch_dir, processors, handler)
 
 
 def test_each_trial_is_run_once_in_few_processes(here, jobs):
@@ -196,10 +198,9 @@ def test_poor_trial_is_stopped_and_tells_so(here, jobs):
     assert {end.problem for end in ended} == {""}
 
 
-@pytest.mark.usefixtures("here")
-def test_handler_of_the_caller_stays():
+def test_handler_of_the_caller_stays(here):
     """Ray's own handler of SIGTERM, which would end the process at once, is not left in place."""
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is here.handler
 
 
 def test_address_without_a_listener_is_told_in_one_line():
