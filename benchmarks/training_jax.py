@@ -38,7 +38,7 @@ class Network(NamedTuple):
     bias_2: jax.Array
 
 
-class State(NamedTuple):
+class TrainingState(NamedTuple):
     """What a step changes."""
 
     network: Network
@@ -62,8 +62,8 @@ def compute_loss(network: Network, pixels: jax.Array, classes: jax.Array) -> tup
 
 
 def take_step(
-    images: jax.Array, labels: jax.Array, state: State, rows: jax.Array
-) -> tuple[State, tuple[jax.Array, jax.Array]]:
+    images: jax.Array, labels: jax.Array, state: TrainingState, rows: jax.Array
+) -> tuple[TrainingState, tuple[jax.Array, jax.Array]]:
     """The state after a step on these rows, the loss and the count before it."""
     (loss, correct), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
         state.network, images[rows], labels[rows]
@@ -73,13 +73,13 @@ def take_step(
     momentum = jax.tree.map(lambda m, g: m + (g - m) * (1 - BETA_1), state.momentum, gradient)
     velocity = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - BETA_2), state.velocity, gradient)
     network = jax.tree.map(lambda w, m, v: w - m * rate / (jnp.sqrt(v) + EPSILON), state.network, momentum, velocity)
-    return State(network, momentum, velocity, step), (loss * len(rows), correct)
+    return TrainingState(network, momentum, velocity, step), (loss * len(rows), correct)
 
 
 @jax.jit
 def run_epoch(
-    images: jax.Array, labels: jax.Array, state: State, order: jax.Array
-) -> tuple[State, jax.Array, jax.Array]:
+    images: jax.Array, labels: jax.Array, state: TrainingState, order: jax.Array
+) -> tuple[TrainingState, jax.Array, jax.Array]:
     """The state after an epoch, and its mean loss and accuracy."""
     step = partial(take_step, images, labels)
     whole = len(order) // BATCH * BATCH
@@ -96,7 +96,7 @@ input_count = images.shape[1]
 kernel_1, bias_1, kernel_2, bias_2 = jnp.split(load("weights"), np.cumsum([input_count * 20, 20, 20 * 10]).tolist())
 network = Network(kernel_1.reshape(input_count, 20), bias_1, kernel_2.reshape(20, 10), bias_2)
 zeros = jax.tree.map(jnp.zeros_like, network)
-state = State(network, zeros, zeros, jnp.float32(0))
+state = TrainingState(network, zeros, zeros, jnp.float32(0))
 times, losses = [], []
 for order in np.load(folder / "orders.npy", allow_pickle=False)[:epochs]:
     start, processor_start = perf_counter(), process_time()

@@ -30,6 +30,7 @@ from stages.lib.model.metrics import (
 from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
+from stages.lib.plotting.class_labels import explain_numbered, label_classes
 from stages.lib.plotting.confusion_matrix import draw_confusions
 from stages.lib.plotting.image_grid import draw_images
 from stages.lib.runner.stage import main
@@ -87,9 +88,10 @@ def draw_misclassified(
     """Draw the most confidently wrong test images with both classes."""
     rows = find_misclassified(probabilities, labels)
     shown = rows[:_SHOWN_IMAGES]
+    shown_names = label_classes(class_names)
     captions = [
-        f"test[{row}]: {class_names[labels[row]]}\n"
-        f"taken for {class_names[probabilities[row].argmax()]} ({probabilities[row].max():.2f})"
+        f"test[{row}]: {shown_names[labels[row]]}\n"
+        f"taken for {shown_names[probabilities[row].argmax()]} ({probabilities[row].max():.2f})"
         for row in shown
     ]
     title = f"{len(rows)} of {len(labels)} test images are misclassified"
@@ -137,6 +139,8 @@ def run(
         reports_dir / "evaluation/misclassified.png", test.images, test.labels, probabilities, class_names
     )
     write_json(reports_dir / "metrics.json", metrics)
+    if explained := explain_numbered(class_names):
+        print(f"evaluate: {explained}")
     verdict = "accepted" if metrics["accepted"] else "NOT accepted"
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f}: {verdict} (at least {params.min_accuracy} is wanted)")
 

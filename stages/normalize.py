@@ -26,7 +26,7 @@ from stages.lib.runner.stage import main
 
 # Images handled at a time: 784 float32 features each make 0.8 MB, which stay in the processor's cache until they are
 # written. With 25 MB, and a copy of them, most of the processor's time went into fresh pages for each chunk.
-CHUNK_ROWS = 256
+ROWS_AT_ONCE = 256
 
 
 class NormalizeParams(Section):
@@ -63,7 +63,7 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
 
 def read_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """Read the given rows (ascending) of memory-mapped images, a bounded number at a time."""
-    for chunk in iterate_chunks(len(rows), CHUNK_ROWS):
+    for chunk in iterate_chunks(len(rows), ROWS_AT_ONCE):
         yield images[rows[chunk]]
 
 

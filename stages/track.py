@@ -6,6 +6,7 @@ Writes  the MLflow store: mlflow.db and mlartifacts in the project's root, or ML
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from stages.lib.runner.stage import main
 from stages.lib.runner.stage_times import describe_times, read_times
 from stages.lib.runner.tested_machines import find_untested_here
 from stages.lib.tracking.manifest import describe_environment
-from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria, read_predictions
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Candidate, Criteria, describe_task, read_predictions
 from stages.lib.tracking.registry import promote, register
 from stages.lib.tracking.runs import UNKNOWN, ModelRecord, RunRecord, add_commit, ensure_experiment, find_run, log_run
 from stages.lib.tracking.store import open_store
 
 _REPORTS_DIR = Path("reports")
 _EXPORT_DIR = Path("models/export")
+_DATASET_PATH = Path("data/normalized/dataset.json")
 _RAW_TEST_DIR = Path("data/raw/test")
 # Outputs without which there is nothing to track: of the first stages and of the last.
 _NEEDED = ("data/raw", "data/normalized", "models/model.keras", "models/export", "reports/metrics.json")
@@ -38,24 +40,42 @@ _LOGGED = ("models/", "reports/")
 _OTHER_SECTIONS = ("ingest", "validate", "normalize", "train", "evaluate", "export")
 # Each export's largest |Δp| in each runtime, and the like.
 _MEASURED_NAME = "parity_measured.json"
-# Golden images that the registered model carries as its example.
-_EXAMPLE_IMAGES = 2
 
 
 class TrackParams(Section):
     """The `track` section of params.yaml."""
 
     # Its artifacts go into a folder of that name.
-    experiment: str = Field(
+    experiment: str | None = Field(
         pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
-        description="a name without slashes that begins with no dot",
+        description="a name without slashes that begins with no dot, or null for the data set's name",
     )
     # MLflow takes no slash and no colon, and has the name in quotes where it looks for versions.
-    registered_model: str = Field(
-        pattern=r"^[^/:'\"\x00-\x1f\x7f]+$", description="a name without slashes, colons and quotes"
+    registered_model: str | None = Field(
+        pattern=r"^[^/:'\"\x00-\x1f\x7f]+$",
+        description="a name without slashes, colons and quotes, or null for the data set's name",
     )
     significance: float = Field(gt=0, le=0.5, description="a number above 0, at most 0.5")
+    max_accuracy_drop: float = Field(ge=0, le=1, description="a number from 0 to 1")
     min_recall: float = Field(ge=0, le=1, description="a number from 0 to 1")
+
+    def name_experiment(self, dataset_name: str) -> str:
+        """The experiment that runs go to."""
+        return self.experiment or _make_name(dataset_name)
+
+    def name_model(self, dataset_name: str) -> str:
+        """The registered model that versions go to."""
+        return self.registered_model or _make_name(dataset_name)
+
+    @property
+    def criteria(self) -> Criteria:
+        """What a candidate must meet."""
+        return Criteria(self.significance, self.max_accuracy_drop, self.min_recall)
+
+
+def _make_name(dataset_name: str) -> str:
+    """A data set's name as MLflow takes it."""
+    return re.sub(r"^[.]|[/\\:'\"\x00-\x1f\x7f]", "-", dataset_name)
 
 
 def collect_metrics(reports_dir: Path) -> dict[str, float]:
@@ -142,21 +162,20 @@ def describe_run(state: State, dataset_name: str) -> RunRecord:
 
 
 def describe_model() -> ModelRecord:
-    """The exported ONNX model, an example that it answers, and how it stands for promotion."""
+    """The exported ONNX model, an example of its input, and how it stands for promotion."""
     metrics, parity = read_json(_REPORTS_DIR / "metrics.json"), read_json(_REPORTS_DIR / "parity.json")
-    onnx_path = _EXPORT_DIR / "model.onnx"
     golden = read_json(_EXPORT_DIR / "golden.json")
-    images = [np.frombuffer(bytes.fromhex(image), np.uint8) for image in golden["images"][:_EXAMPLE_IMAGES]]
+    image = np.frombuffer(bytes.fromhex(golden["images"][0]), np.uint8)
     return ModelRecord(
-        onnx_path=onnx_path,
-        example=np.reshape(images, (-1, *golden["image_size"])),
-        probabilities=np.array(golden["probabilities"][:_EXAMPLE_IMAGES], np.float32),
-        challenger=Challenger(
+        onnx_path=_EXPORT_DIR / "model.onnx",
+        example=image.reshape(1, *golden["image_size"]),
+        candidate=Candidate(
+            task=describe_task(read_json(_DATASET_PATH)),
             accuracy=metrics["accuracy"],
             test_data=hash_output(_RAW_TEST_DIR),
             accepted=metrics["accepted"],
             has_parity=all(report["within_budget"] for report in parity.values()),
-            recalls=collect_recalls(metrics),
+            lowest_recall=min(((recall, name) for name, recall in collect_recalls(metrics).items()), default=None),
             predictions=read_predictions(PREDICTIONS_PATH),
         ),
     )
@@ -182,21 +201,22 @@ def run(params: TrackParams, state_path: Path = _REPORTS_DIR / "state.json") -> 
     """Log the state unless it is logged, register its model unless it is registered, decide unless it is decided."""
     state = load_lock().state
     require_current(state, load_params(), _NEEDED, _LOGGED)
-    dataset_name = read_json(Path("data/normalized/dataset.json"))["name"]
+    dataset_name = read_json(_DATASET_PATH)["name"]
+    experiment, model_name = params.name_experiment(dataset_name), params.name_model(dataset_name)
     model = describe_model()
     with open_store() as store:
-        experiment_id = ensure_experiment(store, params.experiment)
-        known = find_run(store, experiment_id, params.registered_model, state.digest)
+        experiment_id = ensure_experiment(store, experiment)
+        known = find_run(store, experiment_id, model_name, state.digest)
         own = known or log_run(store, experiment_id, describe_run(state, dataset_name), model)
-        logged, version = register(store, experiment_id, params.registered_model, own, model.challenger)
+        logged, version = register(store, experiment_id, model_name, own, model.candidate)
         is_new = known is None and logged.info.run_id == own.info.run_id
         add_commit(store, logged, find_state_commit())
-        decision = promote(store, logged, version, model.challenger, Criteria(params.significance, params.min_recall))
+        is_experiment = bool(os.environ.get("DVC_EXP_NAME"))
+        decision = promote(store, logged, version, model.candidate, params.criteria, is_experiment=is_experiment)
     write_json(state_path, state._asdict())
     print(
-        f"track: run {logged.info.run_name!r} {'logged' if is_new else 'was already there'}; "
-        f"{params.registered_model} version {version.version} is {'' if decision.is_promoted else 'not '}"
-        f"promoted: {decision.reason}"
+        f"track: run {logged.info.run_name!r} {'logged' if is_new else 'was already there'}; {model_name} version "
+        f"{version.version} is {'the champion' if decision.is_promoted else 'not promoted'}: {decision.reason}"
     )
 
 

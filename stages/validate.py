@@ -191,8 +191,8 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     findings = check("splits", [describe_splits(splits, dataset["expected"])], expect_of_splits(), ["split"])
     if not all(finding.holds for finding in findings):
         return Validation(findings, [], source)
-    classes = describe_classes(splits, class_count)
-    findings += check_within("classes", [classes], list_class_rules(params), ["split", "label"])
+    classes = describe_classes(splits, source.class_names)
+    findings += check_within("classes", [classes], list_class_rules(params), ["split", "class"])
     facts = find_image_facts(source.rows, source.sizes)
     offenders: dict[Rule, list[Offender]] = {
         rule: [] for rule in list_image_rules(params, dataset["image_size"], class_count)
@@ -229,6 +229,8 @@ def _suggest(finding: Finding) -> str:
     """What to do about a broken expectation."""
     if finding.rule == STRUCTURE:
         return "run `dvc repro --force ingest`, which writes data/raw again"
+    if finding.rule == "min_images_per_class" and finding.arguments["min_value"] == 1:  # it cannot be lower
+        return "add images to these classes, or leave the classes out"
     change = f"{'lower' if finding.rule.startswith('min_') else 'raise'} validate.{finding.rule}"
     match finding.table:
         case "classes":
@@ -256,9 +258,13 @@ def _state(arguments: Mapping[str, Any]) -> str:
 
 
 def _name_row(row: Mapping[str, Any]) -> str:
-    """`train[3] a/1.png contrast=0` for an image, `train contrast=0` for a whole split."""
+    """`train[3] a/1.png contrast=0` for an image, `train images=0 class=a` for a class in a split."""
     place = [f"{row['split']}[{row['index']}]" if "index" in row else row.get("split", ""), row.get("file", "")]
-    values = [f"{key}={value}" for key, value in row.items() if key not in _PLACE]
+    values = [
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in row.items()
+        if key not in _PLACE
+    ]
     return " ".join([*filter(None, place), *values])
 
 

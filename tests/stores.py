@@ -11,29 +11,31 @@ from mlflow import MlflowClient
 from onnx import TensorProto, helper
 
 from stages.lib.core.files import write_csv
-from stages.lib.tracking.promotion import PREDICTIONS_PATH, Challenger, Criteria
+from stages.lib.exports.model_metadata import add_onnx_metadata
+from stages.lib.tracking.promotion import PREDICTIONS_PATH, Candidate, Criteria
 from stages.lib.tracking.registry import promote, register
 from stages.lib.tracking.runs import ModelRecord, RunRecord, add_commit, ensure_experiment, find_run, log_run
 from stages.lib.tracking.store import open_store
 
-CRITERIA = Criteria(significance=0.05, min_recall=0.7)
+CRITERIA = Criteria(significance=0.05, max_accuracy_drop=0.2, min_recall=0.7)
 IMAGES = 100
 
 
-def make_contender(*wrong, **changes):
+def make_candidate(*wrong, **changes):
     """A sound model that got these of its test images wrong."""
-    challenger = Challenger(
+    candidate = Candidate(
+        task="digits, 2x2 grey pixels 0..255, 2 classes",
         accuracy=1 - len(wrong) / IMAGES,
         test_data="a1",
         accepted=True,
         has_parity=True,
-        recalls={"left": 0.9},
+        lowest_recall=(0.9, "left"),
         predictions=[("left", "right" if image in wrong else "left") for image in range(IMAGES)],
     )
-    return challenger._replace(**changes)
+    return candidate._replace(**changes)
 
 
-GOOD = make_contender(*range(5))
+GOOD = make_candidate(*range(5))
 
 
 def enter_root(folder, monkeypatch):
@@ -60,7 +62,7 @@ def make_record(state="s1"):
     )
 
 
-def make_model(root, challenger):
+def make_model(root, candidate):
     """The smallest network that takes raw pixels: the mean of each half of the image."""
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2])
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [2])
@@ -76,21 +78,23 @@ def make_model(root, challenger):
         [shape, axes],
     )
     onnx_path = root / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), onnx_path)
-    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2), np.float32), challenger)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    add_onnx_metadata(model, {"class_names": ["left", "right"], "image_size": [2, 2]})
+    onnx.save(model, onnx_path)
+    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), candidate)
 
 
-def track(root, state="s1", challenger=GOOD, commit="c0"):
+def track(root, state="s1", candidate=GOOD, commit="c0", criteria=CRITERIA, **how):
     """What the stage does with the store."""
     with open_store() as store:
         experiment_id = ensure_experiment(store, "digits")
-        model = make_model(root, challenger)
-        write_csv(PREDICTIONS_PATH, ["actual", "predicted"], challenger.predictions)
+        model = make_model(root, candidate)
+        write_csv(PREDICTIONS_PATH, ["actual", "predicted"], candidate.predictions)
         known = find_run(store, experiment_id, "digits", state)
         run = known or log_run(store, experiment_id, make_record(state), model)
-        run, version = register(store, experiment_id, "digits", run, challenger)
+        run, version = register(store, experiment_id, "digits", run, candidate)
         add_commit(store, run, commit)
-        return store, run, version, promote(store, run, version, challenger, CRITERIA)
+        return store, run, version, promote(store, run, version, candidate, criteria, **how)
 
 
 def list_runs(store):

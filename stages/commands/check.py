@@ -20,7 +20,7 @@ _SCRATCH_DIR = Path(".cache")
 
 
 @click.command()
-@click.argument("path", metavar="[DIR]", required=False)
+@click.argument("path", metavar="[DIR]", required=False, type=click.Path())
 @click.option(
     "--reports",
     "reports_dir",
@@ -42,7 +42,7 @@ def check(path: str | None, reports_dir: Path) -> None:
     dataset, problems = read_dataset(params)
     for problem in problems:
         click.echo(f"stops: {problem}")
-    stopping, warnings = len(problems), 0
+    stopping = len(problems)
     if dataset:
         _SCRATCH_DIR.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=_SCRATCH_DIR, prefix="check.") as scratch:
@@ -50,17 +50,18 @@ def check(path: str | None, reports_dir: Path) -> None:
             write_dataset(dataset, name_dataset(params), raw_dir)
             validation = validate(raw_dir, load_section("validate", ValidateParams))
             write_reports(validation, reports_dir)
+            where = params.path if params.dataset == "folder" else params.dataset
             for word, findings in (("stops", validation.stopping), ("warns", validation.warnings)):
                 for finding in findings:
-                    click.echo(f"{word}: {explain(finding, path or params.dataset)}")
-        stopping, warnings = stopping + len(validation.stopping), len(validation.warnings)
-        flagged = len(validation.flagged_images)
+                    click.echo(f"{word}: {explain(finding, where)}")
+        stopping += len(validation.stopping)
         click.echo(
             f"check: {validation.source.rows.total:,} images in {len(dataset.class_names)} classes; "
-            f"{stopping} errors stop the pipeline, {warnings} warn, {flagged:,} flagged images; see {reports_dir}"
+            f"errors that stop the pipeline: {stopping:,}, warnings: {len(validation.warnings)}, "
+            f"flagged images: {len(validation.flagged_images):,}; see {reports_dir}"
         )
     else:
-        click.echo(f"check: no data set can be made of it; {stopping} errors stop the pipeline")
+        click.echo(f"check: no data set can be made of it; errors that stop the pipeline: {stopping:,}")
     if stopping:
         raise click.exceptions.Exit(1)
 

@@ -6,6 +6,7 @@ Writes  the registered model's alias `champion`, and a line on the versions that
 
 import click
 
+from stages.ingest import IngestParams, name_dataset
 from stages.lib.core.params import load_section
 from stages.lib.tracking.registry import roll_back
 from stages.lib.tracking.store import open_store
@@ -26,7 +27,7 @@ def rollback(version: int | None) -> None:
     Two rollbacks go two champions back. A version that was rolled back is not promoted again by `dvc repro`; naming it
     with --to makes it the champion again. Exit code 1 if there is nothing to roll back to.
     """
-    name = load_section("track", TrackParams).registered_model
+    name = load_section("track", TrackParams).name_model(name_dataset(load_section("ingest", IngestParams)))
     with open_store(create=False, again="`pipeline rollback` again") as store:
         champion, left = roll_back(store, name, version)
     click.echo(f"rollback: {name} version {champion} is the champion again{describe_left(left)}")

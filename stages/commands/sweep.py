@@ -134,6 +134,7 @@ def sweep(path: Path, address: str | None, workers: int | None, is_writing: bool
 
 def run_sweep(path: Path, folder: Path, address: str | None, workers: int | None, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
+    from stages.ingest import IngestParams, name_dataset  # noqa: PLC0415
     from stages.lib.sweeps.runs import close_log, open_log  # noqa: PLC0415  # MLflow and Ray take seconds
     from stages.lib.sweeps.workers import require_cluster  # noqa: PLC0415
     from stages.track import TrackParams  # noqa: PLC0415
@@ -150,7 +151,9 @@ def run_sweep(path: Path, folder: Path, address: str | None, workers: int | None
         make_trial = prepare_trials(base, data, code_dir)
         digest = hashlib.sha256(f"{plan} {make_trial(0, {}).key}".encode()).hexdigest()
         params = {"sweep.goal": goal, "sweep.keys": ", ".join(plan.choices), "sweep.search": plan.search}
-        log = open_log(load_section("track", TrackParams).experiment, f"sweep {path.stem}", digest, params)
+        dataset = name_dataset(load_section("ingest", IngestParams))
+        experiment = load_section("track", TrackParams).name_experiment(dataset)
+        log = open_log(experiment, f"sweep {path.stem}", digest, params)
         found = Sweep(plan, path, folder, make_trial, log, {}, {})
         print(f"sweep: {plan.search} of at most {plan.trials} trials; wanted is the {goal}", flush=True)
         try:

@@ -1,10 +1,9 @@
-"""Prove that dvc.lock holds: hash every output and cache object anew, then rebuild everything from a fresh clone.
+"""Prove that the outputs are those in dvc.lock: hash them and the cache again, then rebuild all in a fresh clone.
 
 Reads   dvc.lock, dvc.yaml, every output, DVC's cache; HEAD of the git repository
 Prints  each file that is not what dvc.lock promises, then what each rebuild gave
 """
 
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import NamedTuple
 import click
 
 from stages.lib.core.dvc_lock import LOCK_PATH, Output, load_graph, load_lock
-from stages.lib.core.errors import DataError, PipelineError
+from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import remove
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
 from stages.lib.verification.aarch64 import ARCHITECTURE
 from stages.lib.verification.differences import IDENTICAL, describe_difference
-from stages.lib.verification.integrity import Audit, ExpectedFile, audit, find_uncached, list_files
+from stages.lib.verification.integrity import ExpectedFile, audit, find_uncached, list_files
+from stages.lib.verification.programs import run_program
 from stages.lib.verification.rebuilds import (
     CPUS,
     Conditions,
@@ -41,23 +41,6 @@ class Promise(NamedTuple):
 
     outputs: Sequence[Output]
     files: Mapping[str, Mapping[str, ExpectedFile]]  # by path of the output: by path
-
-
-class Divergence(NamedTuple):
-    """How a rebuild left the promise."""
-
-    stage: str  # the first one, in the order in which they ran
-    files: list[str]  # what differs in each of its files, the path first
-    later: list[str]  # stages that diverged, too
-
-
-class Verdict(NamedTuple):
-    """What came of one rebuild."""
-
-    conditions: Conditions
-    rebuild: Rebuild
-    result: str  # in a few words
-    is_identical: bool
 
 
 @click.command()
@@ -90,13 +73,13 @@ class Verdict(NamedTuple):
     help="The same as " + " ".join(f"--cpu {cpu}" for cpu in CPUS) + ", if QEMU is installed; if not, say so.",
 )
 def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, is_emulated: bool) -> None:
-    """Prove that the committed dvc.lock holds, byte for byte.
+    """Prove that the outputs are those in dvc.lock, byte for byte.
 
-    First every output on disk and every object of it in DVC's cache is hashed anew, for DVC trusts both. Then HEAD is
-    cloned and the whole pipeline rebuilt in the clones, in other folders, with other numbers of threads, locales, time
-    zones, umasks and hash seeds, nothing taken from a cache. Where a rebuild diverges, the first stage, the file and
-    what differs inside are named. Nothing is written here, but for the Python of --arch: it and its packages, 2.2 GB,
-    are kept in .cache for the next time.
+    First every output on disk and every object of it in DVC's cache is hashed again, because DVC trusts both. Then HEAD
+    is cloned, and the whole pipeline is rebuilt in the clones without any cache, in other folders, with another number
+    of threads, locale, time zone, umask and hash seed. If a rebuild differs, the first stage, the file and what differs
+    in it are named. Nothing is written here, except the Python of --arch: it and its packages, 2.2 GB, are kept in
+    .cache for the next time.
 
     \b
     Exit code:
@@ -111,16 +94,16 @@ def verify(is_quick: bool, count: int, cpus: tuple[str, ...], arch: str | None, 
     if is_emulated:
         emulations += emulate_usual(cpus)
     if arch:
-        emulations.append(emulate_aarch64(print))
+        emulations.append(emulate_aarch64())
     elif is_emulated:
         print(f"not tried: AArch64, for it takes long; `pipeline verify --arch {ARCHITECTURE}` does", flush=True)
     outputs = load_lock().outputs
     audited = audit(outputs, find_uncached(load_graph()), find_cache())
-    print("\n".join(describe_audit(audited, len(outputs))), flush=True)
-    is_valid = not audited.problems
-    if not is_quick:
-        is_valid = make_rebuilds(Promise(outputs, audited.files), vary(count, emulations)) and is_valid
-    sys.exit(0 if is_valid else 1)
+    counts = f"{len(outputs)} outputs, {audited.file_count} files and {audited.object_count} cache objects"
+    whole = f"on disk and in DVC's cache: {counts} hashed, all as dvc.lock has them"
+    print(*(map(str, audited.problems) if audited.problems else [whole]), sep="\n", flush=True)
+    is_identical = is_quick or make_rebuilds(Promise(outputs, audited.files), vary(count, emulations))
+    sys.exit(0 if is_identical and not audited.problems else 1)
 
 
 def emulate_usual(known: Sequence[str]) -> list[Emulation]:
@@ -143,78 +126,64 @@ def find_cache() -> Path:
         DataError: DVC does not tell it.
     """
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
-    if done.returncode:
-        reason = done.stderr.strip() or f"exit code {done.returncode}"
-        raise DataError("this folder", f"DVC finds no project here: {reason}", "run in the project's root folder")
-    path = Path(done.stdout.strip()).absolute()
+    problem, hint = "DVC finds no project here", "run `git checkout .dvc/config`"
+    path = Path(run_program(command, "this folder", problem, hint).strip()).absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def describe_audit(audited: Audit, output_count: int) -> list[str]:
-    """A line for each error; one of praise if there is none."""
-    if audited.problems:
-        return [str(problem) for problem in audited.problems]
-    counts = f"{output_count} outputs, {audited.file_count} files and {audited.object_count} cache objects"
-    return [f"on disk and in DVC's cache: {counts} hashed, all as dvc.lock has them"]
 
 
 def make_rebuilds(promise: Promise, variants: Sequence[Conditions]) -> bool:
     """Rebuild under all conditions, telling of progress; whether every one gave what is expected."""
     revision = find_revision()
-    verdicts: list[Verdict] = []
+    rows: list[tuple[str, ...]] = []
+    differing: list[Rebuild] = []
     with TemporaryDirectory(prefix="verify-") as folder:
         for number, conditions in enumerate(variants, start=1):
-            print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}\n", end="", flush=True)
-            done = rebuild(revision, Path(folder) / str(number), conditions, tell)
-            verdict, lines = judge(promise, done, conditions)
-            print("", verdict.result, *(f"  {line}" for line in lines), sep="\n", flush=True)
-            verdicts.append(verdict)
-            if verdict.is_identical:
+            print(f"\nrebuild {number} of {len(variants)}: {conditions.describe()}", flush=True)
+            done = rebuild(revision, Path(folder) / str(number), conditions)
+            result, lines = judge(promise, done)
+            print(result, *(f"  {line}" for line in lines), sep="\n", flush=True)
+            rows.append((str(number), conditions.describe(), f"{done.seconds:.0f}", result))
+            if result == IDENTICAL:
                 remove(done.root)
-        print("", *compare_rebuilds(promise, verdicts), *summarize(verdicts), sep="\n")
-    return all(verdict.is_identical for verdict in verdicts)
+            else:
+                differing.append(done)
+        print("", *compare_rebuilds(promise, differing), sep="\n")
+    print(*format_table(("rebuild", "varied", "seconds", "result"), rows), sep="\n")
+    print(f"\n{len(variants) - len(differing)} of {len(variants)} rebuilds identical")
+    return not differing
 
 
-def tell(text: str) -> None:
-    """Go on with the line that shows progress."""
-    print(text, end="", flush=True)
-
-
-def judge(promise: Promise, done: Rebuild, conditions: Conditions) -> tuple[Verdict, list[str]]:
-    """Whether a rebuild gave what is expected; if not, the lines that say where."""
-    results, lines = [], []
-    divergence = find_divergence(promise, done)
-    if divergence:
-        results.append(f"{divergence.stage} diverges from dvc.lock")
-        lines += describe_divergence(divergence)
+def judge(promise: Promise, done: Rebuild) -> tuple[str, list[str]]:
+    """What came of a rebuild in a few words, IDENTICAL if it is the expected; if not, the lines that say where."""
+    stage, lines = find_divergence(promise, done)
+    results = [f"{stage} diverges from dvc.lock"] if stage else []
     if done.failed:
         results.append(f"{done.failed} failed")
         lines.append(done.problem)
     if not results and (what := describe_difference(LOCK_PATH, done.root / LOCK_PATH)) != IDENTICAL:
-        results.append("the same outputs, another dvc.lock")
-        lines.append(f"{LOCK_PATH}: {what}")
-    return Verdict(conditions, done, "; ".join(results) or "identical", is_identical=not results), lines
+        return "the same outputs, another dvc.lock", [f"{LOCK_PATH}: {what}"]
+    return "; ".join(results) or IDENTICAL, lines
 
 
-def find_divergence(promise: Promise, done: Rebuild) -> Divergence | None:
-    """The first stage whose outputs are not the expected ones, of those that ended well; none if all are."""
+def find_divergence(promise: Promise, done: Rebuild) -> tuple[str, list[str]]:
+    """The first stage, of those that ended well, whose outputs are not the expected ones; empty if there is none.
+
+    Beside it, what differs in its first files, how many more there are, and the stages after it.
+    """
     differing = [
         output
         for output in promise.outputs
         if was_made(output, done) and hash_output(done.root / output.path) != output.md5
     ]
     if not differing:
-        return None
+        return "", []
     ranks = {stage: number for number, stage in enumerate(done.stages)}
-    stages = sorted({output.stage for output in differing}, key=lambda stage: ranks.get(stage, len(ranks)))
-    files = [
-        line
-        for output in differing
-        if output.stage == stages[0]
-        for line in compare_output(output, promise.files[output.path], done.root)
-    ]
-    return Divergence(stages[0], files, stages[1:])
+    first, *later = sorted({output.stage for output in differing}, key=lambda stage: ranks.get(stage, len(ranks)))
+    outputs = [output for output in differing if output.stage == first]
+    lines = [line for output in outputs for line in compare_output(output, promise.files[output.path], done.root)]
+    others = len(lines) - _SHOWN_FILES
+    shown = [*lines[:_SHOWN_FILES], *([f"and {others} more of its files"] if others > 0 else [])]
+    return first, [*shown, *([f"after it: {', '.join(later)}"] if later else [])]
 
 
 def was_made(output: Output, done: Rebuild) -> bool:
@@ -240,53 +209,19 @@ def compare_output(output: Output, expected: Mapping[str, ExpectedFile], root: P
     return lines
 
 
-def describe_divergence(divergence: Divergence) -> list[str]:
-    """The first files that differ, how many more there are, and the stages after it."""
-    shown = divergence.files[:_SHOWN_FILES]
-    others = len(divergence.files) - len(shown)
-    return [
-        *shown,
-        *([f"and {others} more of its files"] if others else []),
-        *([f"after it: {', '.join(divergence.later)}"] if divergence.later else []),
-    ]
-
-
-def compare_rebuilds(promise: Promise, verdicts: Sequence[Verdict]) -> list[str]:
-    """Whether the rebuilds that are not as expected are at least like the first of them."""
-    others = [(number, verdict.rebuild) for number, verdict in enumerate(verdicts, 1) if not verdict.is_identical]
-    if len(others) < 2:
+def compare_rebuilds(promise: Promise, differing: Sequence[Rebuild]) -> list[str]:
+    """Whether the rebuilds that are not as expected are at least like each other."""
+    if len(differing) < 2:
         return []
-    (first, model), *rest = others
-    made = take_promise(promise.outputs, model)
-    lines = []
-    for number, other in rest:
-        divergence = find_divergence(made, other)
-        if divergence:
-            lines.append(f"rebuilds {first} and {number} diverge in {divergence.stage}: the same code, other bytes")
-            lines += [f"  {line}" for line in describe_divergence(divergence)]
-        elif not (model.failed or other.failed):
-            lines.append(
-                f"rebuilds {first} and {number} gave the same bytes as each other: dvc.lock is of other code, other "
-                "packages or another processor; if these are meant, `dvc repro` and commit dvc.lock"
-            )
-    return [*lines, ""]
-
-
-def take_promise(outputs: Sequence[Output], done: Rebuild) -> Promise:
-    """What a rebuild made, as the promise for another."""
-    made = [output._replace(md5=hash_output(done.root / output.path)) for output in outputs if was_made(output, done)]
-    return Promise(made, {output.path: list_files(output, done.root) for output in made})
-
-
-def summarize(verdicts: Sequence[Verdict]) -> list[str]:
-    """A table of the rebuilds, and how many were as expected."""
-    rows = [
-        (str(number), verdict.conditions.describe(), f"{verdict.rebuild.seconds:.0f}", verdict.result)
-        for number, verdict in enumerate(verdicts, start=1)
+    made = [
+        {output: hash_output(done.root / output.path) for output in promise.outputs if was_made(output, done)}
+        for done in differing
     ]
-    count = sum(verdict.is_identical for verdict in verdicts)
-    return [
-        *format_table(("rebuild", "varied", "seconds", "result"), rows),
-        "",
-        f"{count} of {len(verdicts)} rebuilds identical",
-    ]
+    stages = dict.fromkeys(o.stage for o in promise.outputs if len({hashes[o] for hashes in made if o in hashes}) > 1)
+    if stages:
+        return [f"the rebuilds differ from each other in {', '.join(stages)}: the same code, other bytes", ""]
+    if any(done.failed for done in differing):
+        return []
+    cause = "dvc.lock is of other code, other packages or another processor"
+    hint = "if these are meant, `dvc repro` and commit dvc.lock"
+    return [f"these rebuilds gave the same bytes as each other: {cause}; {hint}", ""]

@@ -1,15 +1,13 @@
-"""Find the pipeline state that a file belongs to, whatever the file is called and wherever it lies.
+"""Find the run, the commits and the params that a file belongs to, whatever it is called and wherever it lies.
 
 Reads   the file; dvc.lock of the work tree and of every commit; DVC's cache; the MLflow store, if there is one
-Prints  what the file is, how that was found, and the params, dvc.lock entry, commits and MLflow runs of each such state
+Prints  what the file is, whether its state is the current one, its MLflow runs and commits, and how that was found
 """
 
-import hashlib
-import io
 import os
 import re
-import subprocess
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,37 +19,30 @@ from stages.lib.core.errors import DataError, ParamsError, TrackingError, show_c
 from stages.lib.core.git import find_commit, read_at, require_no_refusal, run_git
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import flatten_params
-from stages.lib.core.paths import find_root, resolve
-from stages.lib.exports.checksums import CHECKSUMS_NAME
+from stages.lib.core.paths import resolve
 from stages.lib.exports.lineage import Upstream, digest_params, read_upstream
+from stages.lib.verification.integrity import list_files
 
-_WORK_TREE = "work tree"
-_RAW_DATA = "data/raw"
-_MODEL = "models/model.keras"
-_EXPORTS = "models/export"
+_RAW_DATA, _MODEL, _EXPORTS = "data/raw", "models/model.keras", "models/export"
 _SHORT_SHA = 7
-_NAME_WIDTH = len("found by") + 2
-
+_CURRENT, _NOT_CURRENT = "yes, dvc.lock here has this state", "no, dvc.lock here has another state"
 # A stage's deps as DVC writes them; nothing else in a stage stands this far to the left. Without them fewer versions of
 # dvc.lock differ, and each is parsed in half the time.
 _DEPS = re.compile(r"^    deps:\n(?:    - .*\n|      .*\n)*", re.MULTILINE)
-_FOLDER_MD5 = re.compile(r"\b[0-9a-f]{32}\.dir\b")
 _EXPERIMENT_REF = re.compile(r"exps/[0-9a-f]{2}/[0-9a-f]{38}/([^,]+)")
-
 # The most that MLflow gives at once.
 _MAX_RUNS, _MAX_VERSIONS, _MAX_MODELS = 50_000, 200_000, 1_000
 
+Listings = Mapping[str, Mapping[str, str] | None]  # of each folder, by its MD5: its files' MD5s by relative path
 
-Listing = Mapping[str, str]  # a folder's files: MD5 by relative path
 
-
-class Change(NamedTuple):
+class LockVersion(NamedTuple):
     """The dvc.lock of the work tree, or of a commit that changed it."""
 
     title: str  # of a commit: short SHA, date, and the subject or DVC's name of the experiment
     commit: str  # empty if it is the work tree's
     parents: list[str]  # the commits that changed it last before
-    text: str  # of dvc.lock, without deps
+    lock: Lock | None  # without deps; none if it is damaged
 
 
 class LoggedRun(NamedTuple):
@@ -73,21 +64,50 @@ class Match(NamedTuple):
 
 
 @click.command()
-@click.argument("path", metavar="FILE|REV", type=click.Path(path_type=Path))
-def whatis(path: Path) -> None:
-    """Find the params, dvc.lock entry, commits and MLflow runs that a file or a commit belongs to.
+@click.argument("name", metavar="FILE|REV", callback=lambda _context, _parameter, value: name_file(value))
+@click.option("--params", "has_params", is_flag=True, help="List the params, too.")
+def whatis(name: str | Path, has_params: bool) -> None:
+    """Find the MLflow runs, commits, dvc.lock entry and params that a file or a commit belongs to.
 
     FILE is any file that the pipeline made, under any name, anywhere. It is known by its bytes; an exported model is
     known by the digests inside it, too, also in a fresh clone. REV is a commit, branch or tag, if there is no such
     file. Nothing is written. Exit code 1 if no state has it.
     """
-    commit = None if path.exists() else find_commit(str(path))
-    lines = describe_commit(str(path), commit) if commit else describe_file(path)
+    commit = find_commit(name) if isinstance(name, str) else None
+    path = Path(name)
+    if not (commit or path.is_file()):
+        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
+        raise DataError(str(path), problem, "name a file that the pipeline made")
+    history, (runs, remark) = read_history(), read_runs()
+    if commit:
+        matches = [read_commit(commit)]
+        what, way = f"the state {matches[0].digest[:_SHORT_SHA]} of the pipeline", "its commit"
+    else:
+        what, way, matches = identify(path, history, runs)
+    count = f"; in {len(matches)} states, the newest first" if matches[1:] else ""
+    here = history[0].lock if not history[0].commit else None
+    states = [
+        {
+            "current": [_CURRENT if here and here.state.digest == match.digest else _NOT_CURRENT],
+            "MLflow": [remark] if remark else [run.title for run in runs if run.state == match.digest] or ["none"],
+            "commits": match.commits or ["none"],
+            "found by": [way],
+            "dvc.lock": list(dict.fromkeys(f"{output.path}  md5 {output.md5}" for output in match.outputs.values())),
+            "params": [f"{key}: {value}" for key, value in match.params.items()],
+        }
+        for match in matches
+    ]
+    lines = [f"{name}: {what}{count}", *format_states(states, has_params)]
     print("\n".join(map(show_controls, lines)))  # files and stores may be anybody's
 
 
-def describe_commit(revision: str, commit: str) -> list[str]:
-    """What dvc.lock says at a commit, and the runs of that state.
+def name_file(value: str) -> str | Path:
+    """The path, if that is one where it was typed; else the text."""
+    return Path(value) if Path(value).exists() else value
+
+
+def read_commit(commit: str) -> Match:
+    """The state that dvc.lock has at a commit, with all of its outputs.
 
     Raises:
         DataError: there is no valid dvc.lock at that commit.
@@ -98,49 +118,46 @@ def describe_commit(revision: str, commit: str) -> list[str]:
         raise DataError(where, "no such file", hint)
     lock = parse_lock(text, where, hint)
     outputs = {output.path: output for output in lock.outputs}
-    exports = read_listing(outputs[_EXPORTS].md5, find_root() / CACHE_DIR) if _EXPORTS in outputs else None
+    exports = read_listing(outputs[_EXPORTS].md5, CACHE_DIR) if _EXPORTS in outputs else None
     outputs |= {path: Output("", path, md5) for name, md5 in (exports or {}).items() for path in [f"{_EXPORTS}/{name}"]}
     commits = [str(run_git("show", "--no-patch", "--format=%h %cs %s", commit))]
-    match = Match(lock.state.digest, flatten_params(lock.state.params), outputs, commits)
-    return [f"{revision}: the state {match.digest[:_SHORT_SHA]} of the pipeline", *format_states([match], *read_runs())]
+    return Match(lock.state.digest, flatten_params(lock.state.params), outputs, commits)
 
 
-def describe_file(path: Path) -> list[str]:
+def identify(path: Path, history: Sequence[LockVersion], runs: Sequence[LoggedRun]) -> tuple[str, str, list[Match]]:
     """What a file is, how that was found, and the states that have it.
 
     Raises:
-        DataError: it is no file, or none that this pipeline made.
+        DataError: it is none that this pipeline made.
     """
-    if not path.is_file():
-        problem = "it is a folder" if path.is_dir() else "it is no ordinary file" if path.exists() else "no such file"
-        raise DataError(str(path), problem, "name a file that the pipeline made")
-    md5, history, (runs, remark) = hash_output(path), read_history(), read_runs()
-    listings = collect_listings(history, runs)
+    md5, listings = hash_output(path), collect_listings(history, runs)
     matches = find_by_hash(md5, listings, history, runs)
     if matches:
         stages = {name: output.stage for match in reversed(matches) for name, output in match.outputs.items()}
-        kinds = [f"{name}, an output of {stage}" if stage else f"{name}, an output" for name, stage in stages.items()]
-        what, way = "; ".join(kinds), f"its MD5 {md5}"
-    else:
-        upstream = read_upstream(path)
-        matches = find_by_upstream(upstream, history) if upstream else []
+        kinds = [f"{name}, an output{f' of {stage}' if stage else ''}" for name, stage in stages.items()]
+        return "; ".join(kinds), f"its MD5 {md5}", matches
+    upstream = read_upstream(path)
+    matches = find_by_upstream(upstream, history) if upstream else []
+    if not matches:
         unlisted = list(listings.values()).count(None)
-        if not matches:
-            found = (
-                f"MD5 {md5}, unknown to dvc.lock (versions: {len(history)})"
-                + ("" if remark else " and to the MLflow store")
-                + (", exported from a state that is not here, as it says itself" if upstream else "")
-                + (f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "")
-            )
-            get = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it"
-            hint = f"{get}, or look in the clone that did"
-            raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
-        what, way = check_export(path, all(listings.get(match.outputs[_EXPORTS].md5) for match in matches))
-    count = f"; in {len(matches)} states, the newest first" if matches[1:] else ""
-    return [f"{path}: {what}{count}", *format_field("found by", [way]), *format_states(matches, runs, remark)]
+        found = (
+            f"MD5 {md5}, unknown to dvc.lock (versions: {len(history)})"
+            + (f" and to the MLflow store (runs: {len(runs)})" if runs else "")
+            + (", exported from a state that is not here, as it says itself" if upstream else "")
+            + (f" (listings of folders that DVC's cache does not have: {unlisted})" if unlisted else "")
+        )
+        get = "get the commit (`git fetch`) or experiment (`dvc exp pull`) that made it"
+        hint = f"{get}, or look in the clone that did"
+        raise DataError(str(path), f"no known state of this pipeline has it: {found}", hint)
+    way = "the digests inside it; its own bytes"
+    if all(listings.get(match.outputs[_EXPORTS].md5) for match in matches):  # it is none of these files
+        what = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
+        return what, f"{way} are none that the listing of {_EXPORTS} names", matches
+    why = f"for the listing of {_EXPORTS} is not in DVC's cache"
+    return f"one of {_EXPORTS}, as it says itself", f"{way} were not compared, {why}", matches
 
 
-def read_history() -> list[Change]:
+def read_history() -> list[LockVersion]:
     """The dvc.lock of the work tree and those of all commits of all refs, DVC's experiments among them, newest first.
 
     Raises:
@@ -152,31 +169,18 @@ def read_history() -> list[Change]:
         *("--decorate-refs=refs/exps/*", "--format=%H%x09%P%x09%cs%x09%D%x09%s", "--", str(LOCK_PATH)),
     )
     records = [line.split("\t", maxsplit=4) for line in (log or "").split("\n") if line]
-    texts = read_locks([commit for commit, *_ in records])
     history = []
     if LOCK_PATH.is_file():
-        history.append(Change(_WORK_TREE, "", [], LOCK_PATH.read_text(encoding="utf-8", errors="replace")))
-    for (commit, parents, date, refs, subject), text in zip(records, texts, strict=True):
+        text = LOCK_PATH.read_text(encoding="utf-8", errors="replace")
+        history.append(LockVersion("", "", [], parse_if_valid(_DEPS.sub("", text))))
+    for commit, parents, date, refs, subject in records:
         experiment = _EXPERIMENT_REF.search(refs)
         title = f"{commit[:_SHORT_SHA]} {date} {f'experiment {experiment[1]}' if experiment else subject}"
-        if text:
-            history.append(Change(title, commit, parents.split(), text))
+        if committed := read_at(commit, LOCK_PATH):
+            history.append(LockVersion(title, commit, parents.split(), parse_if_valid(_DEPS.sub("", committed))))
     if not history:
-        hint = "run in the project's root folder, after the first `dvc repro`"
-        raise DataError(str(LOCK_PATH), "there is none in this folder or in a commit", hint)
-    return [change._replace(text=_DEPS.sub("", change.text)) for change in history]
-
-
-def read_locks(commits: Sequence[str]) -> list[str]:
-    """The text of dvc.lock in each commit, empty where there is none, by one process of git for all."""
-    if not commits:
-        return []
-    asked = "".join(f"{commit}:./{LOCK_PATH}\n" for commit in commits).encode()
-    done = subprocess.run(["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True)  # noqa: S607
-    answer = io.BytesIO(done.stdout)
-    # "ID blob SIZE", the content and an end of line; or "NAME missing".
-    sizes = (answer.readline().split()[-1] for _ in commits)
-    return [answer.read(int(size) + 1).decode(errors="replace") if size.isdigit() else "" for size in sizes]
+        raise DataError(str(LOCK_PATH), "there is none in this project or in a commit", "run `dvc repro` first")
+    return history
 
 
 @cache
@@ -205,16 +209,18 @@ def read_runs() -> tuple[list[LoggedRun], str]:
             versions = store.client.search_model_versions(max_results=_MAX_VERSIONS)
     except (TrackingError, OSError) as problem:  # what is known without it is worth telling
         return [], f"not asked: {problem}"
-    aliases = [(alias, model.name, str(number)) for model in models for alias, number in model.aliases.items()]
-    registered: dict[str | None, str] = {}  # by run
+    aliases = defaultdict(list)  # of each version
+    for model in models:
+        for alias, number in model.aliases.items():
+            aliases[model.name, str(number)].append(alias)
+    registered: dict[str | None, str] = defaultdict(str)  # by run
     for version in versions:
-        names = [alias for alias, *of in aliases if of == [version.name, str(version.version)]]
-        title = ", ".join(["", f"{version.name} version {version.version}", *names])
-        registered[version.run_id] = registered.get(version.run_id, "") + title
+        title = f"{version.name} version {version.version}"
+        registered[version.run_id] += ", ".join(["", title, *aliases[version.name, str(version.version)]])
     return [
         LoggedRun(
             f"{run.info.run_name} (run {run.info.run_id}, experiment {experiments[run.info.experiment_id]})"
-            + registered.get(run.info.run_id, ""),
+            + registered[run.info.run_id],
             run.data.tags[STATE_TAG],
             {tag.removeprefix("md5/"): md5 for tag, md5 in run.data.tags.items() if tag.startswith("md5/")},
             run.data.params,
@@ -223,33 +229,32 @@ def read_runs() -> tuple[list[LoggedRun], str]:
     ], ""
 
 
-def collect_listings(history: Sequence[Change], runs: Sequence[LoggedRun]) -> dict[str, Listing | None]:
-    """The MD5s of the files of every folder that is an output, by the folder's: from DVC's cache, else from disk."""
-    wanted = [md5 for change in history for md5 in _FOLDER_MD5.findall(change.text)]
-    wanted += [md5 for run in runs for md5 in run.outputs.values() if md5.endswith(".dir")]
-    cache_dir = find_root() / CACHE_DIR
-    listings: dict[str, Listing | None] = {md5: read_listing(md5, cache_dir) for md5 in dict.fromkeys(wanted)}
-    lock = parse_if_valid(history[0].text)
-    for _, path, md5 in lock.outputs if lock else ():
-        if listings.get(md5, ...) is None and hash_output(Path(path)) == md5:
-            files = (file for file in sorted(Path(path).rglob("*")) if file.is_file())
-            listings[md5] = {file.relative_to(path).as_posix(): hash_output(file) for file in files}
+def collect_listings(history: Sequence[LockVersion], runs: Sequence[LoggedRun]) -> Listings:
+    """The files of every folder that is an output, from DVC's cache, else from disk."""
+    locks = [version.lock for version in history if version.lock]
+    md5s = [output.md5 for lock in locks for output in lock.outputs] + [
+        md5 for run in runs for md5 in run.outputs.values()
+    ]
+    listings = {md5: read_listing(md5, CACHE_DIR) for md5 in dict.fromkeys(md5s) if md5.endswith(".dir")}
+    for output in history[0].lock.outputs if history[0].lock else ():
+        if listings.get(output.md5, ...) is None and hash_output(Path(output.path)) == output.md5:
+            files = list_files(output, Path())
+            listings[output.md5] = {path.removeprefix(f"{output.path}/"): file.md5 for path, file in files.items()}
     return listings
 
 
 def find_by_hash(
-    md5: str, listings: Mapping[str, Listing | None], history: Sequence[Change], runs: Sequence[LoggedRun]
+    md5: str, listings: Listings, history: Sequence[LockVersion], runs: Sequence[LoggedRun]
 ) -> list[Match]:
     """The states that have a file of this MD5, the newest first; then those that MLflow alone remembers."""
     ends = {md5: [""]}  # of the paths in an output that have the file, by the output's MD5
     for folder, files in listings.items():
-        inside = [f"/{name}" for name, of in (files or {}).items() if of == md5]
-        ends |= {folder: inside} if inside else {}
+        ends[folder] = [f"/{name}" for name, of in (files or {}).items() if of == md5]
 
     def locate(outputs: Iterable[Output]) -> dict[str, Output]:
         return {f"{output.path}{end}": output for output in outputs for end in ends.get(output.md5, ())}
 
-    matches = find_states(history, ends, lambda lock: locate(lock.outputs))
+    matches = find_states(history, lambda lock: locate(lock.outputs))
     known = {match.digest for match in matches}
     for run in runs:
         outputs = locate(Output("", path, md5) for path, md5 in run.outputs.items())
@@ -259,7 +264,7 @@ def find_by_hash(
     return matches
 
 
-def find_by_upstream(upstream: Upstream, history: Sequence[Change]) -> list[Match]:
+def find_by_upstream(upstream: Upstream, history: Sequence[LockVersion]) -> list[Match]:
     """The states that have this upstream, the newest first."""
 
     def locate(lock: Lock) -> dict[str, Output]:
@@ -270,70 +275,33 @@ def find_by_upstream(upstream: Upstream, history: Sequence[Change]) -> list[Matc
         is_given = (params, outputs.get(_RAW_DATA), outputs.get(_MODEL)) == upstream
         return {output.path: output for output in lock.outputs if is_given and output.path == _EXPORTS}
 
-    return find_states(history, [upstream.model], locate)
+    return find_states(history, locate)
 
 
-def find_states(
-    history: Sequence[Change], md5s: Collection[str], locate: Callable[[Lock], dict[str, Output]]
-) -> list[Match]:
-    """The states in which `locate` finds outputs, the newest first, with the commits whose change led to them.
-
-    md5s: a dvc.lock that has none of these is not worth parsing.
-    """
+def find_states(history: Sequence[LockVersion], locate: Callable[[Lock], dict[str, Output]]) -> list[Match]:
+    """The states in which `locate` finds outputs, the newest first, with the commits whose change led to them."""
     digests: dict[str, str] = {}  # of the states, by commit
     matches: dict[str, Match] = {}
-    for change in history:
-        lock = parse_if_valid(change.text) if any(md5 in change.text for md5 in md5s) else None
-        if lock and (outputs := locate(lock)):
-            state = lock.state
-            digests[change.commit] = state.digest
+    for version in history:
+        if version.lock and (outputs := locate(version.lock)):
+            state = version.lock.state
+            digests[version.commit] = state.digest
             matches.setdefault(state.digest, Match(state.digest, flatten_params(state.params), outputs, []))
-    for change in history:
-        digest = digests.get(change.commit)
-        if digest and digest not in map(digests.get, change.parents):
-            matches[digest].commits.append(change.title)
+    for version in history:
+        digest = digests.get(version.commit)
+        if version.commit and digest and digest not in map(digests.get, version.parents):
+            matches[digest].commits.append(version.title)
     return list(matches.values())
 
 
-def check_export(path: Path, is_listed: bool) -> tuple[str, str]:
-    """What a file is that was found by the digests inside it, and what is known of its own bytes.
-
-    is_listed: whether the files of each state that it claims are known. It is none of them: its hash did not find it.
-    """
-    what, way = f"one of {_EXPORTS}, as it says itself", "the digests inside it; its own bytes"
-    other = f"NOT a file that the pipeline wrote, but what became of one of {_EXPORTS}: damaged or changed"
-    if is_listed:
-        return other, f"{way} are none that the listing of {_EXPORTS} names"
-    sums = path.parent / CHECKSUMS_NAME
-    text = sums.read_text(encoding="utf-8", errors="replace") if sums.is_file() else ""
-    if hashlib.sha256(path.read_bytes()).hexdigest() in text:
-        return what, f"{way} were compared with {CHECKSUMS_NAME} beside it alone"
-    if any(line.endswith((f"  {path.name}", f" *{path.name}")) for line in text.splitlines()):
-        return other, f"{way} are not those that {CHECKSUMS_NAME} beside it names"
-    return what, f"{way} were not compared, for the listing of {_EXPORTS} is not in DVC's cache"
-
-
-def format_states(matches: Sequence[Match], runs: Sequence[LoggedRun], remark: str) -> list[str]:
-    """The newest state, then what each older one has and the newest has not.
-
-    remark: why there are no runs, if the store was not asked.
-    """
-    first: dict[str, list[str]] = {}
-    output = []
-    for number, match in enumerate(matches, start=1):
-        fields = {
-            "params": [f"{name}: {value}" for name, value in match.params.items()],
-            "dvc.lock": list(dict.fromkeys(f"{path}  md5 {md5}" for _, path, md5 in match.outputs.values())),
-            "commits": match.commits or ["none"],
-            "MLflow": [remark] if remark else [run.title for run in runs if run.state == match.digest] or ["none"],
-        }
-        first = first or fields
-        output += [f"state {number} of {len(matches)}, where it differs"] if number > 1 else []
-        for name, lines in fields.items():
-            output += format_field(name, [line for line in lines if number == 1 or line not in first[name]])
-    return output
-
-
-def format_field(name: str, lines: Sequence[str]) -> list[str]:
-    """A field's lines with its name before the first; nothing without lines."""
-    return [f"  {name if number == 0 else '':<{_NAME_WIDTH}} {line}" for number, line in enumerate(lines)]
+def format_states(states: Sequence[Mapping[str, list[str]]], has_params: bool) -> list[str]:
+    """The fields of the newest state, then of each older one what it has and the newest has not."""
+    lines = []
+    for number, fields in enumerate(states, start=1):
+        lines += [f"state {number} of {len(states)}, where it differs"] if number > 1 else []
+        for field, values in fields.items():
+            shown = [value for value in values if number == 1 or value not in states[0][field]]
+            if field == "params" and number == 1 and not has_params:
+                shown = [f"{len(values)}, which --params lists"]
+            lines += [f"  {field if line == 0 else '':<10} {value}" for line, value in enumerate(shown)]
+    return lines

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +85,8 @@ def test_sound_folder_has_nothing_to_say(project, shapes):
 
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "check: 120 images in 3 classes; 0 errors stop the pipeline, 0 warn, 0 flagged images; see reports/check\n"
+        "check: 120 images in 3 classes; "
+        "errors that stop the pipeline: 0, warnings: 0, flagged images: 0; see reports/check\n"
     )
     assert read_csv(project / "reports/check/flagged_images/flagged_images.csv") == []
 
@@ -106,7 +109,9 @@ def test_all_problems_are_listed_at_once(spoilt):
     assert "circle/wide.png aspect_robust_z=" in reported
     assert "circle/02.png other_polarity=1" in reported
     assert "repeats=1" in reported
-    assert result.stdout.splitlines()[-1].startswith("check: 124 images in 3 classes; 4 errors stop the pipeline, ")
+    assert result.stdout.splitlines()[-1].startswith(
+        "check: 124 images in 3 classes; errors that stop the pipeline: 4, "
+    )
 
 
 def test_suspects_are_shown_with_file_label_and_reason(project, spoilt):
@@ -142,7 +147,7 @@ def test_folder_without_a_sound_picture_is_told(tmp_path):
 
     assert result.exit_code == 1
     assert result.stdout.count("not a valid image") == 2
-    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; 3 errors stop the pipeline"
+    assert result.stdout.splitlines()[-1] == "check: no data set can be made of it; errors that stop the pipeline: 3"
 
 
 @pytest.mark.usefixtures("project")
@@ -151,7 +156,7 @@ def test_arrays_are_checked_as_pictures_are(tmp_path):
     result = run("check", write_idx(tmp_path / "arrays"))
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 90 images in 3 classes; 0 errors stop")
+    assert result.stdout.startswith("check: 90 images in 3 classes; errors that stop the pipeline: 0")
 
 
 @pytest.mark.usefixtures("project")
@@ -160,16 +165,125 @@ def test_without_a_folder_the_params_data_set_is_checked():
     result = run("check")
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("check: 1,797 images in 10 classes; 0 errors stop")
+    assert result.stdout.startswith("check: 1,797 images in 10 classes; errors that stop the pipeline: 0")
+
+
+def put_nothing(_):
+    pass
+
+
+def put_flat(path):
+    path.mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), number).save(path / f"{number}.png")
+
+
+def put_empty(path):
+    path.mkdir()
+    (path / ".DS_Store").touch()
+
+
+def put_table(path):
+    path.write_text("label,pixel0\n3,255\n", encoding="utf-8")
+
+
+def put_table_in_a_folder(path):
+    path.mkdir()
+    put_table(path / "train.csv")
+
+
+def put_image(path):
+    Image.new("L", (8, 8)).save(path)
+
+
+def put_archives(path):
+    path.mkdir()
+    for name in ("b.npz", "a.npz", "._a.npz"):
+        (path / name).touch()
+
+
+def put_archive(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("circle/1.png", "")
+
+
+def put_array(path):
+    np.save(path, np.zeros(3))
 
 
 @pytest.mark.usefixtures("project")
-def test_missing_folder_is_told_in_one_line():
-    """A mistyped name is no traceback."""
-    result = run("check", "nowhere")
+@pytest.mark.parametrize(
+    ("name", "put", "problem", "hint"),
+    [
+        (
+            "nowhere",
+            put_nothing,
+            "no such folder or .npz file",
+            "set ingest.path, or the argument of `pipeline check`, ",
+        ),
+        ("~/my", put_nothing, "DVC takes ~ for a folder's name, not for your home folder", "write /home/me/my in its"),
+        ("flat", put_flat, "got 3 images and no subfolder", "move the images of each class into a subfolder that is n"),
+        ("empty", put_empty, "got an empty folder", "put your images there, or name another folder"),
+        ("a.csv", put_table, "got a table", "make an .npz file of its pixels: docs/how-to/own-images.md shows how"),
+        ("tables", put_table_in_a_folder, "got other files, such as train.csv", "name another folder, or make an .npz"),
+        ("a.PNG", put_image, "got an image", "name the folder that has a subfolder for each class; `pipeline predict`"),
+        ("arrays", put_archives, "got 2 .npz files", "name one of them, such as a.npz"),
+        ("a.zip", put_archive, "got an archive", "unpack it, and name the folder"),
+        ("a.npy", put_array, "got one array", "put images and labels into an .npz file: docs/how-to/own-images.md sh"),
+        ("a.bin", put_table, "got another file", "name one of these"),
+    ],
+)
+def test_what_holds_no_images_with_classes_is_told_in_one_sentence(name, put, problem, hint, monkeypatch):
+    """One line says what is there in place of a data set and what to do, and one that nothing can be made of it."""
+    monkeypatch.setenv("HOME", "/home/me")
+    put(Path(name))
+    result = run("check", name)
+    told, summary = result.stdout.splitlines()
 
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[0].startswith("stops: nowhere: no such folder or .npz file; ")
+    assert told.startswith(f"stops: {name}: ")
+    assert f"{problem}; {hint}" in told
+    assert summary == "check: no data set can be made of it; errors that stop the pipeline: 1"
+
+
+def test_home_folder_in_params_is_refused_as_in_the_argument(project):
+    """What `pipeline check` would take, `dvc repro` would not: DVC looks for a folder of that name."""
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    changed = params.replace("dataset: digits", "dataset: folder").replace("path: data/own", "path: ~/my")
+    (project / "params.yaml").write_text(changed, encoding="utf-8")
+
+    assert run("check").stdout == run("check", "~/my").stdout
+
+
+@pytest.mark.usefixtures("project")
+def test_guide_that_hints_name_is_there():
+    """The page of the documents that shows how to make an .npz file."""
+    assert "numpy.savez" in (ROOT / "docs/how-to/own-images.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("project")
+def test_problems_of_arrays_have_a_line_each(tmp_path):
+    """What is wrong with two arrays is two errors, as with two files."""
+    images, labels = np.full((4, 6, 6), 0.5), np.array([0, 1, 1, 0])
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "shares.npz", **arrays)
+    lines = run("check", tmp_path / "shares.npz").stdout.splitlines()
+
+    assert [line.split(": ")[2] for line in lines[:2]] == ["x_train", "x_test"]
+    assert lines[-1] == "check: no data set can be made of it; errors that stop the pipeline: 2"
+
+
+@pytest.mark.usefixtures("project")
+def test_classes_are_told_by_their_names(shapes, tmp_path):
+    """A class without a test image is named as its folder is."""
+    shutil.copytree(shapes, tmp_path / "uneven")
+    (tmp_path / "uneven/rare").mkdir()
+    draw("cross", np.random.default_rng(9)).save(tmp_path / "uneven/rare/1.png")
+    result = run("check", tmp_path / "uneven")
+
+    assert result.exit_code == 1
+    assert "images of at least 1, got 1 of 8 otherwise (test images=0 class=rare); add images to these" in result.stdout
+    assert "label=" not in result.stdout
 
 
 def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, tmp_path):
@@ -185,7 +299,7 @@ def test_accepted_version_is_what_later_ones_are_compared_with(project, shapes, 
     assert accepted.stdout == ("accept: made up, 90 images in 3 classes; commit data/accepted.json, then `dvc repro`\n")
     assert profiles["made up"]["classes"] == {"left": 30, "middle": 30, "right": 30}
     assert result.exit_code == 0
-    assert "expected class_drift of at most 0.1, got 1 of 1 otherwise (class_drift=1.0)" in result.stdout
+    assert "expected class_drift of at most 0.1, got 1 of 1 otherwise (class_drift=1)" in result.stdout
     assert "run `pipeline accept` if these data are as they should be" in result.stdout
 
 

@@ -1,5 +1,11 @@
 """`pipeline predict` answers for images with an exported model, and says who answered."""
 
+import csv
+import io
+import json
+import os
+import shutil
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -85,16 +91,16 @@ def test_inverted_picture_is_said_and_answered_alike(exports, picture, tmp_path)
 
 
 def test_broken_file_does_not_keep_the_others_from_their_answer(exports, picture, tmp_path):
-    """Every sound image is answered, every broken one told, in one line, with exit code 1."""
+    """Every valid image is answered, every other file has a line of its own, and the exit code is 1."""
     broken = tmp_path / "broken.png"
     broken.write_text("no image", encoding="utf-8")
     result = run(broken, picture, tmp_path / "missing.png", "--model", exports / "model.onnx")
 
     assert result.exit_code == 1
     assert result.stdout.startswith(f"{picture}: ")
-    assert result.stderr.count("\n") == 1
-    assert str(broken) in result.stderr
-    assert "missing.png: cannot be read: No such file or directory; name an image file" in result.stderr
+    first, second = result.stderr.splitlines()
+    assert first == f"predict: {broken}: not a valid image: its kind is unknown; replace it, or leave it out"
+    assert second.startswith(f"predict: {tmp_path / 'missing.png'}: cannot be read: No such file or directory; name ")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
@@ -111,3 +117,131 @@ def test_damaged_model_is_told_in_one_line(exports, picture, tmp_path, name, dam
     assert result.stdout == ""
     assert result.stderr.startswith(f"predict: {tmp_path / name}: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with five images, in subfolders, too, and what systems leave in folders."""
+    folder = tmp_path / "pictures"
+    names = ["b.png", "a/2.png", "a/10.png", "a b.png", "=1.png"]
+    for name, image in zip(names, IMAGES, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", ".thumbnails/b.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not an image")
+    return folder
+
+
+def test_folder_is_answered_in_sorted_order_a_line_for_each_image(exports, pictures):
+    """All images of a folder and its subfolders are answered; hidden files and those of systems are passed over."""
+    result = run(pictures, "--model", exports / "model.onnx")
+    *lines, last = result.stdout.splitlines()
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line.removeprefix(f"{pictures}/").split(":")[0] for line in lines] == [
+        *("=1.png", "a/10.png", "a/2.png", "a b.png", "b.png")
+    ]
+    assert last == "predict: 5 images by ONNX Runtime with model.onnx"
+
+
+def test_json_has_the_models_own_numbers_beside_the_class_names(exports, pictures):
+    """JSON holds for each image the class and every class's probability, unrounded."""
+    result = run(pictures / "a", pictures / "b.png", "--model", exports / "model.onnx", "--format", "json")
+    answer = json.loads(result.stdout)
+    probabilities = load_predictor(exports / "model.onnx")(IMAGES[:3])
+
+    assert (answer["model"], answer["runtime"]) == (str(exports / "model.onnx"), "onnx_runtime")
+    assert [record["file"] for record in answer["images"]] == [
+        str(pictures / name) for name in ("a/10.png", "a/2.png", "b.png")
+    ]
+    assert [record["probabilities"] for record in answer["images"]] == [
+        dict(zip(CLASS_NAMES, probabilities[row].tolist(), strict=True)) for row in (2, 1, 0)
+    ]
+    assert [record["class"] for record in answer["images"]] == [
+        CLASS_NAMES[probabilities[row].argmax()] for row in (2, 1, 0)
+    ]
+
+
+def test_csv_has_the_same_numbers_and_no_formula(exports, pictures, monkeypatch):
+    """CSV holds what JSON holds, a row for each image; a quote keeps a spreadsheet from computing a name."""
+    monkeypatch.chdir(pictures)
+    model = ("--model", exports / "model.onnx")
+    rows = list(csv.DictReader(io.StringIO(run("=1.png", "b.png", *model, "--format", "csv").stdout)))
+    records = json.loads(run("=1.png", "b.png", *model, "--format", "json").stdout)["images"]
+
+    assert [row["file"] for row in rows] == ["'=1.png", "b.png"]
+    for row, record in zip(rows, records, strict=True):
+        assert (row["class"], float(row["probability"])) == (record["class"], record["probability"])
+        assert row["was_inverted"] == str(record["was_inverted"])
+        assert {name: float(row[f"probability of {name}"]) for name in CLASS_NAMES} == record["probabilities"]
+
+
+@pytest.mark.parametrize("output_format", ["text", "csv", "json"])
+def test_file_of_a_folder_that_is_no_image_has_its_line(exports, pictures, output_format):
+    """In each format what is no image goes to standard error alone, and the others are answered."""
+    (pictures / "a/notes.txt").write_text("not an image", encoding="utf-8")
+    os.mkfifo(pictures / "a/pipe.png")
+    (pictures / "empty").mkdir()
+    arguments = (pictures, pictures / "empty", "--model", exports / "model.onnx", "--format", output_format)
+    result = run(*arguments)
+
+    assert result.exit_code == 1
+    assert result.stdout.count(".png") == 5
+    assert [line.split("; ")[0] for line in result.stderr.splitlines()] == [
+        f"predict: {pictures / 'a/notes.txt'}: not a valid image: its kind is unknown",
+        f"predict: {pictures / 'a/pipe.png'}: it is no ordinary file",
+        f"predict: {pictures / 'empty'}: there is no image in it",
+    ]
+
+
+def test_unreadable_subfolder_has_its_line(exports, pictures):
+    """A subfolder that may not be read is told, and the rest is answered."""
+    if os.geteuid() == 0:
+        pytest.skip("needs a user whom the system refuses something: root may read every folder")
+    (pictures / "a").chmod(0)
+    result = run(pictures, "--model", exports / "model.onnx")
+    (pictures / "a").chmod(0o755)
+
+    assert result.exit_code == 1
+    assert result.stdout.count(".png") == 3
+    assert result.stderr.startswith(f"predict: {pictures / 'a'}: cannot be read: Permission denied; ")
+
+
+def test_missing_model_leads_to_dvc_repro(picture, tmp_path, monkeypatch):
+    """Before the first `dvc repro` the error says to run it, in the project's root and below."""
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "docs").mkdir()
+    for folder, model in ((".", "models/export/model.onnx"), ("docs", "../models/export/model.onnx")):
+        monkeypatch.chdir(tmp_path / folder)
+        result = run(picture)
+
+        assert result.exit_code == 1
+        assert result.stderr == (
+            f"predict: {model}: no such file; "
+            "run `dvc repro`, which writes models/export, or name a model that is there\n"
+        )
+
+
+def test_projects_own_model_answers_in_a_subfolder(exports, picture, tmp_path, monkeypatch):
+    """Without --model the model is the project's, and the image's path is the one that was typed."""
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "docs").mkdir()
+    shutil.copytree(exports, tmp_path / "models/export")
+    monkeypatch.chdir(tmp_path / "docs")
+    result = run(f"../{picture.name}")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"../{picture.name}: ")
+
+
+def test_model_of_no_project_answers_where_it_is_named(exports, picture, tmp_path, monkeypatch):
+    """Outside of a project a model must be named, and then answers."""
+    monkeypatch.chdir(tmp_path)
+    result = run(picture)
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"predict: {tmp_path}: it is in no project, so there is no default model; add --model FILE\n"
+    )
+    assert run(picture, "--model", exports / "model.onnx").exit_code == 0

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from click.testing import CliRunner
 from imports import ROOT
-from stores import GOOD, enter_root, get_champion, make_contender, remove_for_good
+from stores import GOOD, enter_root, get_champion, make_candidate, remove_for_good
 from stores import track as track_in
 
 from stages.commands.main import main
@@ -41,9 +41,9 @@ def explain(*arguments):
     return line
 
 
-def track(state="s1", challenger=GOOD):
+def track(state="s1", candidate=GOOD):
     """What the stage `track` does in the current folder."""
-    return track_in(Path.cwd(), state, challenger)
+    return track_in(Path.cwd(), state, candidate)
 
 
 @pytest.fixture
@@ -260,10 +260,10 @@ def test_state_that_came_back_is_promoted_as_it_was():
 @pytest.mark.usefixtures("project")
 def test_next_state_is_compared_with_the_champion_that_came_back():
     """After a rollback to a poorer champion, a candidate need not be as good as the one that was left."""
-    track("s1", make_contender(*range(20)))
-    track("s2", make_contender(*range(5)))
+    track("s1", make_candidate(*range(20)))
+    track("s2", make_candidate(*range(5)))
     roll_back()
-    store, _, _, decision = track("s3", make_contender(*range(20)))
+    store, _, _, decision = track("s3", make_candidate(*range(20)))
 
     assert get_champion(store) == "3"
     assert decision.reason.startswith("right on the same images as champion version 1")
@@ -378,7 +378,7 @@ def test_first_champion_has_none_before():
 @pytest.mark.usefixtures("project")
 def test_model_that_never_had_a_champion_has_none_before():
     """Where nothing was ever promoted, there is nothing to go back to."""
-    track(challenger=POOR)
+    track(candidate=POOR)
 
     assert explain() == "rollback: registered model digits: it never had a champion; run `dvc repro`"
 
@@ -432,9 +432,9 @@ def test_unusable_store_is_told_with_what_to_run_again(project):
 
 
 def test_other_folder_is_told(root):
-    """Without params.yaml there is no model to roll back."""
+    """Outside of a project there is no model to roll back."""
     assert not (root / "params.yaml").exists()
-    assert explain() == "rollback: params.yaml: no such file; run in the project's root folder"
+    assert explain().startswith(f"rollback: {root}: it is in no project: there is no dvc.yaml here or above; run `cd ")
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "two", "1.5"])

@@ -1,6 +1,5 @@
 """`pipeline whatis` finds params, dvc.lock entry, commits and runs from any one file that the pipeline made."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -17,12 +16,14 @@ from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import load_params
 from stages.lib.exports.lineage import Upstream, digest_params
 
+CURRENT = {"current": ["yes, dvc.lock here has this state"]}
+NOT_CURRENT = {"current": ["no, dvc.lock here has another state"]}
 CACHE = ".dvc/cache/files/md5"
 
 
 def run_whatis(*arguments):
     """What `pipeline whatis` gives in the current folder."""
-    return CliRunner().invoke(main, ["whatis", *map(str, arguments)])
+    return CliRunner().invoke(main, ["whatis", "--params", *map(str, arguments)])
 
 
 def read_fields(output):
@@ -124,6 +125,7 @@ def repository(tmp_path, monkeypatch, _alone):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     repository = Repository(root)
     repository.git("init", "--quiet", "--initial-branch=main")
+    repository.write("dvc.yaml", "stages: {}\n")
     repository.write(".gitignore", "/data\n/models\n/.dvc\n")
     repository.git("add", "--all")
     repository.reproduce()
@@ -142,7 +144,27 @@ def test_single_file_is_found_by_its_md5(repository, tmp_path):
     assert fields["found by"] == [f"its MD5 {repository.md5('models/model.keras')}"]
     assert fields["params"] == [f"{name}.seed: 0" for name in repository.params]
     assert fields["dvc.lock"] == [f"models/model.keras  md5 {repository.md5('models/model.keras')}"]
-    assert fields["commits"] == ["work tree", repository.first]
+    assert fields["commits"] == [repository.first]
+    assert list(fields) == ["current", "MLflow", "commits", "found by", "dvc.lock", "params"]
+
+
+def test_params_are_counted_and_listed_on_request(repository):
+    """Without --params the answer says how many there are."""
+    short = CliRunner().invoke(main, ["whatis", "models/model.keras"]).stdout
+
+    assert read_fields(short)["params"] == [f"{len(repository.params)}, which --params lists"]
+    assert read_fields(short) | {"params": []} == read_fields(run_whatis("models/model.keras").stdout) | {"params": []}
+
+
+def test_file_and_commit_are_found_from_a_subfolder(repository, monkeypatch):
+    """In a folder of the project paths are as they were typed, and revisions stay what they are."""
+    (repository.root / "docs").mkdir()
+    expected = [run_whatis(name).stdout for name in ("models/model.keras", "HEAD")]
+    monkeypatch.chdir(repository.root / "docs")
+
+    assert run_whatis("../models/model.keras").stdout == expected[0]
+    monkeypatch.chdir(repository.root / "docs")
+    assert run_whatis("HEAD").stdout == expected[1]
 
 
 def test_file_of_a_folder_is_found_in_the_cached_listing(repository, tmp_path):
@@ -195,7 +217,7 @@ def test_same_bytes_in_two_outputs_are_both_named(repository):
         "models/export/labels.npy, an output of export; in 2 states, the newest first"
     )
     assert len(read_fields(result.stdout)["dvc.lock"]) == 2
-    assert [list(state) for state in read_older(result.stdout)] == [["commits"]]
+    assert [list(state) for state in read_older(result.stdout)] == [["current", "commits"]]
 
 
 def test_several_states_tell_what_differs(repository):
@@ -210,18 +232,21 @@ def test_several_states_tell_what_differs(repository):
     assert result.stdout.splitlines()[0].endswith("an output of ingest; in 2 states, the newest first")
     assert {"train.seed: 1", "export.seed: 0"} <= set(newest["params"])
     assert newest["dvc.lock"] == [f"data/raw  md5 {repository.md5('data/raw')}"]
-    assert newest["commits"] == ["work tree", second]
-    assert oldest == {"params": ["train.seed: 0"], "commits": [repository.first]}
+    assert newest["commits"] == [second]
+    assert oldest == {**NOT_CURRENT, "params": ["train.seed: 0"], "commits": [repository.first]}
 
 
 def test_file_of_an_older_commit_is_found(repository, tmp_path):
-    """A file that the work tree no longer has belongs to the commit that had it, and to no other."""
+    """A file that the work tree no longer has belongs to the commit that had it, which is not the current state."""
     copy = shutil.copy(repository.root / "models/model.keras", tmp_path / "copy")
     repository.write("models/model.keras", "another network")
     repository.reproduce()
     repository.commit("Second state")
 
-    assert read_fields(run_whatis(copy).stdout)["commits"] == [repository.first]
+    fields = read_fields(run_whatis(copy).stdout)
+
+    assert fields["commits"] == [repository.first]
+    assert fields | NOT_CURRENT == fields
 
 
 def test_uncommitted_state_is_the_work_tree_alone(repository):
@@ -229,7 +254,10 @@ def test_uncommitted_state_is_the_work_tree_alone(repository):
     repository.write("models/model.keras", "another network")
     repository.reproduce()
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree"]
+    fields = read_fields(run_whatis("models/model.keras").stdout)
+
+    assert fields["commits"] == ["none"]
+    assert fields | CURRENT == fields
 
 
 def test_change_of_sources_alone_is_no_state(repository):
@@ -238,7 +266,7 @@ def test_change_of_sources_alone_is_no_state(repository):
     repository.reproduce()
     repository.commit("Rename a variable")
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", repository.first]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == [repository.first]
 
 
 def test_state_taken_back_names_each_commit_that_gave_it(repository):
@@ -250,7 +278,7 @@ def test_state_taken_back_names_each_commit_that_gave_it(repository):
     repository.reproduce()
     third = repository.commit("First state again")
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", third, repository.first]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == [third, repository.first]
 
 
 def test_state_of_another_branch_is_found(repository):
@@ -279,7 +307,7 @@ def test_merged_branch_is_searched_and_the_merge_not_credited(repository):
     of_main = read_fields(run_whatis("models/model.keras").stdout)["commits"]
 
     assert of_branch == [on_branch]
-    assert of_main == ["work tree", repository.first]
+    assert of_main == [repository.first]
 
 
 def test_merge_that_gives_a_new_state_is_named_once(repository):
@@ -298,7 +326,7 @@ def test_merge_that_gives_a_new_state_is_named_once(repository):
     repository.reproduce()
     merge = repository.commit("Merge both")
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", merge]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == [merge]
 
 
 def test_settings_of_git_do_not_change_the_answer(repository):
@@ -310,7 +338,7 @@ def test_settings_of_git_do_not_change_the_answer(repository):
     for setting in ("log.follow", "log.showSignature", "log.date", "color.ui"):
         repository.git("config", setting, {"log.date": "relative", "color.ui": "always"}.get(setting, "true"))
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", repository.first]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == [repository.first]
 
 
 def test_commit_that_deletes_the_lock_does_not_stop_the_search(repository, tmp_path):
@@ -345,7 +373,7 @@ def test_broken_lock_does_not_stop_the_search(repository, text):
     result = run_whatis("models/model.keras")
 
     assert result.exit_code == 0
-    assert read_fields(result.stdout)["commits"] == ["work tree", mended, repository.first]
+    assert read_fields(result.stdout)["commits"] == [mended, repository.first]
 
 
 @pytest.mark.parametrize("write", [write_onnx, write_tflite])
@@ -363,7 +391,7 @@ def test_export_is_found_by_the_digests_inside_it_without_a_cache(repository, wr
         "the digests inside it; its own bytes were not compared, for the listing of models/export is not in DVC's cache"
     ]
     assert fields["dvc.lock"] == [entry]
-    assert fields["commits"] == ["work tree", repository.first]
+    assert fields["commits"] == [repository.first]
 
 
 def test_changed_export_is_not_called_whole(repository, tmp_path):
@@ -378,32 +406,6 @@ def test_changed_export_is_not_called_whole(repository, tmp_path):
     assert read_fields(result.stdout)["found by"] == [
         "the digests inside it; its own bytes are none that the listing of models/export names"
     ]
-
-
-@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "changed"])
-def test_checksums_beside_an_export_are_compared(repository, tmp_path, is_whole):
-    """Without a listing, SHA256SUMS beside the file tells whether its bytes are those that were exported."""
-    path = write_onnx(tmp_path / "model.onnx", {"upstream": repository.upstream()._asdict()})
-    digest = hashlib.sha256(path.read_bytes() if is_whole else b"other").hexdigest()
-    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  model.tflite\n{digest}  model.onnx\n", encoding="utf-8")
-    shutil.rmtree(repository.root / "models/export")
-    result = run_whatis(path)
-    (found_by,) = read_fields(result.stdout)["found by"]
-
-    assert ("NOT a file that the pipeline wrote" in result.stdout) is not is_whole
-    assert found_by.endswith(
-        "compared with SHA256SUMS beside it alone" if is_whole else "are not those that SHA256SUMS beside it names"
-    )
-
-
-def test_copied_checksums_of_a_renamed_export_are_compared(repository, tmp_path):
-    """The digest, not the name, is looked up in SHA256SUMS: the file may have another name by now."""
-    path = write_onnx(tmp_path / "renamed.onnx", {"upstream": repository.upstream()._asdict()})
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (tmp_path / "SHA256SUMS").write_text(f"{digest} *model.onnx\n", encoding="utf-8")
-    shutil.rmtree(repository.root / "models/export")
-
-    assert "its own bytes were compared with SHA256SUMS beside it alone" in run_whatis(path).stdout
 
 
 @pytest.mark.parametrize("name", Upstream._fields)
@@ -474,6 +476,7 @@ def test_commit_tells_its_own_state(repository):
     assert fields["commits"] == [commit]
     assert f"models/model.keras  md5 {md5}" in fields["dvc.lock"]
     assert fields["MLflow"] == ["no store here"]
+    assert fields | NOT_CURRENT == fields
 
 
 def test_commit_without_a_lock_is_one_line(repository):
@@ -491,37 +494,36 @@ def test_outside_git_the_work_tree_is_searched(repository):
     """Without git there is still the dvc.lock on disk."""
     shutil.rmtree(repository.root / ".git")
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree"]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["none"]
 
 
 @pytest.mark.parametrize("has_git", [True, False])
 @pytest.mark.usefixtures("_alone")
-def test_folder_without_any_lock_is_one_line(tmp_path, monkeypatch, has_git):
-    """Where no dvc.lock is, neither on disk nor in a commit, the error says where to run."""
+def test_project_without_any_lock_is_one_line(tmp_path, monkeypatch, has_git):
+    """Where no dvc.lock is, neither on disk nor in a commit, the error says what writes it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    (tmp_path / "model.onnx").write_text("model", encoding="utf-8")
+    for name in ("model.onnx", "dvc.yaml"):
+        (tmp_path / name).write_text("model", encoding="utf-8")
     if has_git:
         Repository(tmp_path).git("init", "--quiet")
     result = run_whatis("model.onnx")
 
     assert result.exit_code == 1
-    assert result.stderr == (
-        "whatis: dvc.lock: there is none in this folder or in a commit; "
-        "run in the project's root folder, after the first `dvc repro`\n"
-    )
+    assert result.stderr == ("whatis: dvc.lock: there is none in this project or in a commit; run `dvc repro` first\n")
 
 
 def test_project_in_a_folder_of_a_repository_is_searched(repository, monkeypatch):
     """The project's root need not be the repository's."""
     (repository.root / "inner").mkdir()
     inner = Repository(repository.root / "inner")
+    inner.write("dvc.yaml", "stages: {}\n")
     inner.write("models/model.keras", "inner network")
     inner.reproduce()
     commit = inner.commit("Inner project")
     monkeypatch.chdir(inner.root)
 
-    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == ["work tree", commit]
+    assert read_fields(run_whatis("models/model.keras").stdout)["commits"] == [commit]
 
 
 def test_missing_store_is_not_created(repository):
@@ -550,7 +552,7 @@ def test_unusable_store_leaves_the_rest_to_be_told(repository):
 
     assert result.exit_code == 0
     assert line.startswith("not asked: the MLflow store sqlite:///")
-    assert read_fields(result.stdout)["commits"] == ["work tree", repository.first]
+    assert read_fields(result.stdout)["commits"] == [repository.first]
 
 
 # The pipeline itself, once; every check below is on what it left.
@@ -612,7 +614,7 @@ def test_renamed_network_leads_to_its_state(project, tmp_path):
     assert result.stdout.startswith(f"{copy}: models/model.keras, an output of train; in 2 states")
     assert newest["dvc.lock"] == [f"models/model.keras  md5 {read_entries(project)['models/model.keras']}"]
     assert {"ingest.dataset: digits", "train.hidden_units: [20]"} <= set(newest["params"])
-    assert newest["commits"] == ["work tree", list_commits(project)[0]]
+    assert newest["commits"] == [list_commits(project)[0]]
 
 
 def test_commit_leads_to_its_exports_and_its_run(project):
@@ -664,7 +666,7 @@ def test_file_of_every_stage_is_found(project, path, stage):
     newest = read_fields(result.stdout)
 
     assert result.stdout.startswith(f"{path}: {path}, an output of {stage}")
-    assert newest["commits"] == ["work tree", list_commits(project)[0]]
+    assert newest["commits"] == [list_commits(project)[0]]
     assert "(run " in newest["MLflow"][0]
 
 
@@ -719,7 +721,7 @@ def test_fresh_clone_knows_a_single_file_by_its_md5(project, fresh):
     result = run_whatis(project.root / "models/model.keras")
     fields = read_fields(result.stdout)
 
-    assert fields["commits"] == ["work tree", list_commits(fresh)[0]]
+    assert fields["commits"] == [list_commits(fresh)[0]]
     assert fields["MLflow"] == ["no store here"]
 
 
@@ -731,7 +733,7 @@ def test_fresh_clone_knows_an_export_by_the_digests_inside_it(project, fresh, tm
 
     assert fields["found by"][0].startswith("the digests inside it; its own bytes were not compared")
     assert fields["dvc.lock"] == [f"models/export  md5 {read_entries(project)['models/export']}"]
-    assert fields["commits"] == ["work tree", list_commits(fresh)[0]]
+    assert fields["commits"] == [list_commits(fresh)[0]]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model_int8.tflite"])
@@ -744,7 +746,7 @@ def test_export_with_a_changed_weight_is_not_called_whole(project, tmp_path, nam
     result = run_whatis(path)
 
     assert result.stdout.startswith(f"{path}: NOT a file that the pipeline wrote")
-    assert read_fields(result.stdout)["commits"] == ["work tree", list_commits(project)[0]]
+    assert read_fields(result.stdout)["commits"] == [list_commits(project)[0]]
 
 
 @pytest.mark.usefixtures("fresh")
@@ -773,7 +775,7 @@ def test_truncated_copy_is_not_found(project, tmp_path, name):
 def test_command_line_gives_the_same_and_changes_nothing(project):
     """The `pipeline` command in a process of its own prints no more than the answer, and git sees no change."""
     program = "from stages.commands.main import main; main()"
-    printed = project.run("python", "-c", program, "whatis", "models/model.keras")
+    printed = project.run("python", "-c", program, "whatis", "--params", "models/model.keras")
     again = run_whatis("models/model.keras").stdout
 
     assert printed == again

@@ -105,9 +105,19 @@ def test_every_format_is_taken(folder, suffix):
 
 
 def test_what_systems_leave_is_passed_over(folder):
-    """Hidden files, Thumbs.db and a note beside the classes are no images and no errors."""
-    for name in (".DS_Store", "cross/.DS_Store", "cross/Thumbs.db", ".git/x.png", "README.md"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    """Hidden files, thumbnails, what archives of macOS add and a note beside the classes are no images, no errors."""
+    names = (
+        *(".DS_Store", "cross/.DS_Store", "cross/Thumbs.db", "cross/thumbs.db", "cross/Desktop.ini", ".git/x.png"),
+        *(
+            "@eaDir/cross/x.png",
+            "cross/@eaDir/01.png/SYNOPHOTO_THUMB_M.jpg",
+            "cross/.thumbnails/01.png",
+            "#recycle/x.png",
+        ),
+        *("__MACOSX/cross/._01.png", "$RECYCLE.BIN/x.png", "cross/.@__thumb/01.png", "README.md"),
+    )
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text("", encoding="utf-8")
 
     assert len(load(folder).train.labels) == 16
@@ -220,7 +230,21 @@ def write_pages(path):
     pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:])
 
 
+def write_heic(path):
+    # The first box of a file from a telephone; Pillow writes no others than AVIF.
+    path.write_bytes(b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00mif1heicmiaf" + bytes(100))
+
+
+def write_avif(path):
+    Image.fromarray(draw(0)).save(path, format="AVIF")
+
+
+CONVERT = (
+    "convert it with `heif-convert own/cross/odd.png own/cross/odd.jpg` (Debian: libheif-examples, Homebrew: libheif)"
+)
 BROKEN = {
+    "HEIC": (write_heic, "a HEIC image, which is not taken", CONVERT),
+    "AVIF": (write_avif, "an AVIF image, which is not taken", CONVERT),
     "text": (write_text, f"not a valid image: it is none of {', '.join(KINDS)}", "replace it, or leave it out"),
     "empty": (write_nothing, "not a valid image: it is none of PNG, ", "replace it, or leave it out"),
     "cut off": (cut_off, "not a valid image: .*truncated", "replace it, or leave it out"),
@@ -289,6 +313,19 @@ def test_fewer_than_two_classes_are_refused(tmp_path, classes, got):
 
     assert (refusal.value.where, refusal.value.got) == ("own", got)
     assert refusal.value.expected == "a subfolder for each of two or more classes"
+
+
+@pytest.mark.parametrize("between", ["", "archive/"])
+def test_folder_around_the_classes_is_named_in_a_hint(tmp_path, between):
+    """Archives often have one folder in which the classes are: that is the one to name."""
+    for name in CLASSES:
+        save(tmp_path / "own" / "unpacked" / between / name / "1.png", draw(1))
+    with pytest.raises(DataError) as refusal:
+        load(tmp_path / "own")
+
+    assert refusal.value.hint == (
+        "name own/unpacked if its subfolders are the classes, or sort the images into such subfolders"
+    )
 
 
 def test_name_of_a_class_is_the_same_on_every_system(folder):
@@ -388,8 +425,8 @@ def test_splits_of_other_names_are_no_classes(folder):
     with pytest.raises(DataError) as refusal:
         load(folder.parent / "sorted")
 
-    assert refusal.value.causes[0].expected == "a folder for each class, or train and test"
-    assert refusal.value.causes[0].got == "test, train, val"
+    assert refusal.value.expected == "a folder for each class, or train and test"
+    assert refusal.value.got == "test, train, val"
 
 
 def test_class_without_an_image_in_a_split_is_said(folder, capsys):

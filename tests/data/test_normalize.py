@@ -63,7 +63,7 @@ def test_constants_come_from_the_training_split_alone(tmp_path):
 def test_chunk_size_changes_no_byte(tmp_path, monkeypatch, method, chunk_rows):
     """Constants and features do not depend on how many images are in memory at once."""
     whole = list_files(write_normalized(tmp_path / "whole", method=method))
-    monkeypatch.setattr(normalize, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(normalize, "ROWS_AT_ONCE", chunk_rows)
 
     assert list_files(write_normalized(tmp_path / "chunks", method=method)) == whole
 

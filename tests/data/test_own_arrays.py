@@ -6,13 +6,18 @@ import zipfile
 
 import numpy as np
 import pytest
-from samples import make_dataset, write_idx
+from pages import read_blocks
+from PIL import Image
+from samples import make_dataset, make_split, write_idx
 
 from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json
+from stages.lib.data.image_decoding import read_grey
 from stages.lib.data.own_images import load_folder
+
+SPLITS = ("train", "test")
 
 
 @pytest.fixture
@@ -36,10 +41,7 @@ def test_own_images_come_back(own, tmp_path):
     assert dataset["sources"].keys() == {path.name for path in own.iterdir()}
 
 
-GREY = "uint8 (N, H, W), grey levels 0..255"
-
-
-GREY = "uint8 (N, H, W), grey levels 0..255"
+GREY = "grey images (N, H, W) of whole numbers 0..255"
 
 
 def drop(own):
@@ -58,24 +60,27 @@ def mix_up(own):
 
 
 @pytest.mark.parametrize(
-    ("change", "where", "expected", "got"),
+    ("change", "expected", "got"),
     [
-        (drop, "ingest.path: own", "one IDX file of the test split's labels, such as t10k-labels-", "none of them"),
+        (drop, "one IDX file of the test split's labels, such as t10k-labels-", "none"),
         (
-            *(add_another, "ingest.path: own", "one IDX file of the train split's images, such as train-images-"),
+            *(add_another, "one IDX file of the train split's images, such as train-images-"),
             "train-images-idx3-ubyte, train-images.idx3-ubyte",
         ),
-        (mix_up, "own: train", "as many labels as images", "60 images and 59 labels"),
+        (
+            *(mix_up, "as many labels in train-labels-idx1-ubyte as images in train-images-idx3-ubyte"),
+            "60 images and 59 labels",
+        ),
     ],
     ids=["missing", "twice", "counts"],
 )
-def test_own_files_that_do_not_fit_are_refused(own, change, where, expected, got):
+def test_own_files_that_do_not_fit_are_refused(own, change, expected, got):
     """Which file of which split is missing, there twice or of another length is said."""
     change(own)
     with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
 
-    assert (refusal.value.causes[0].where, refusal.value.causes[0].got) == (where, got)
+    assert (refusal.value.causes[0].where, refusal.value.causes[0].got) == ("own", got)
     assert expected in refusal.value.causes[0].expected
 
 
@@ -93,45 +98,195 @@ def test_own_arrays_in_npz_come_back(tmp_path):
     assert dataset.sources.keys() == {"own.npz"}
 
 
+def save_valid(path, **arrays):
+    """Save 4 images of 3 by 5 pixels of two classes in each split, but for the arrays that are given."""
+    images = np.arange(60, dtype=np.uint8).reshape(4, 3, 5)
+    valid = {"x": images, "y": np.array([0, 1, 1, 0])}
+    np.savez(path, **{f"{name}_{split}": array for name, array in valid.items() for split in SPLITS} | arrays)
+    return images
+
+
 @pytest.mark.parametrize(
-    ("arrays", "where", "expected", "got"),
+    "change",
     [
-        ({"x_train": np.zeros((2, 3, 3))}, "train: images", GREY, "float64 (2, 3, 3)"),
-        ({"x_train": np.zeros((2, 3, 3, 3), np.uint8)}, "train: images", GREY, "uint8 (2, 3, 3, 3)"),
-        ({"y_train": np.array([0.0, 1.0])}, "train: labels", "whole numbers from 0 on", "float64"),
-        ({"y_train": np.array([-1, 1])}, "train: labels", "whole numbers from 0 on", "-1"),
-        ({"y_train": np.array([{}, {}], object)}, "y_train", "16 bytes of plain values in C order", "objects"),
-        (
-            *({"y_train": np.array([0, 10**15])}, "labels"),
-            *("class ids below 256, of which each may have an image", "1,000,000,000,000,000"),
-        ),
-        ({"y_train": np.array([0, 1, 1])}, "train", "as many labels as images", "2 images and 3 labels"),
+        lambda images: images[..., np.newaxis],
+        lambda images: images.astype(np.float32),
+        lambda images: images.astype(np.float64)[..., np.newaxis],
+        lambda images: images.astype(">i8"),
+        lambda images: images.astype(np.uint16),
     ],
-    ids=["float", "colour", "float labels", "negative", "pickled", "huge class", "counts"],
+    ids=["channel", "float32", "float64 and channel", "big-endian", "uint16"],
 )
-def test_own_arrays_that_are_no_grey_images_with_classes_are_refused(own, arrays, where, expected, got):
-    """What the arrays hold is said, and nothing is unpickled."""
-    valid = {"x": np.zeros((2, 3, 3), np.uint8), "y": np.array([0, 1])}
-    rest = {f"{name}_{split}": array for name, array in valid.items() for split in ("train", "test")}
-    np.savez(own.with_name("own.npz"), **(rest | arrays))
+@pytest.mark.usefixtures("own")
+def test_images_of_whole_numbers_are_taken_whatever_their_type(tmp_path, change):
+    """What Keras, PyTorch and pandas make of bytes comes back as bytes; a last axis of one channel is dropped."""
+    images = save_valid(tmp_path / "own.npz")
+    save_valid(tmp_path / "own.npz", x_train=change(images))
+
+    np.testing.assert_array_equal(load_folder("own.npz", (28, 28), 0.2, 0).train.images, images, strict=True)
+
+
+IMAGES = np.full((4, 6, 6), 0.2)
+SHARES = "x_train = (x_train * 255).round().astype('uint8')"
+
+
+@pytest.mark.parametrize(
+    ("images", "got", "change"),
+    [
+        (IMAGES, "float64 (4, 6, 6) from 0.2 to 0.2", SHARES),
+        (IMAGES > 0.5, "bool (4, 6, 6) from 0 to 0", SHARES),
+        ((IMAGES > 0.1).astype(np.int64), "int64 (4, 6, 6) from 1 to 1", SHARES),
+        (IMAGES.reshape(4, 36), "float64 (4, 36)", "x_train = x_train.reshape(-1, 6, 6)"),
+        (IMAGES[:, np.newaxis], "float64 (4, 1, 6, 6)", "x_train = x_train[:, 0]"),
+        (
+            *(np.full((4, 3, 5, 3), 9, np.uint8), "uint8 (4, 3, 5, 3)"),
+            "x_train = (x_train[..., :3] @ [0.299, 0.587, 0.114]).round().astype('uint8')",
+        ),
+        (IMAGES - 1, "float64 (4, 6, 6) from -0.8 to -0.8", ""),
+        (IMAGES * np.nan, "float64 (4, 6, 6) from nan to nan", ""),
+        (np.full((4, 6, 6), 256), "int64 (4, 6, 6) from 256 to 256", ""),
+        (IMAGES.astype(np.complex64), "complex64 (4, 6, 6)", ""),
+        (np.zeros((4, 7)), "float64 (4, 7)", ""),
+    ],
+    ids=["0..1", "bool", "0 and 1", "flat", "first channel", "colour", "negative", "NaN", "wide", "complex", "rows"],
+)
+@pytest.mark.usefixtures("own")
+def test_images_of_other_values_are_refused_with_the_conversion(tmp_path, images, got, change):
+    """The line that the hint shows makes images that are taken, or the hint says what they should be."""
+    save_valid(tmp_path / "own.npz", x_train=images, x_test=np.full((4, 6, 6), 7))
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+    told = refusal.value.causes[0]
+
+    assert (told.where, told.expected, told.got) == ("own.npz: x_train", GREY, got)
+    if not change:
+        assert told.hint == "bring all of them to whole numbers 0..255 in the same way; then save the file again"
+        return
+    assert f"in Python: `{change}`;" in told.hint
+    arrays = dict(np.load(tmp_path / "own.npz"))
+    exec(change, arrays)  # as a person types it
+    assert arrays["x_train"].shape[0] == 4
+    assert arrays["x_train"].ndim == 3
+
+
+@pytest.mark.usefixtures("own")
+def test_colour_becomes_the_grey_of_an_image_file(tmp_path):
+    """The line that the hint shows gives the grey levels that the same image has as a file, but for rounding."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3), np.uint8)
+    Image.fromarray(colours[0]).save(tmp_path / "colour.png")
+    with (tmp_path / "colour.png").open("rb") as file:
+        grey = np.asarray(read_grey(file, "colour.png"))
+    save_valid(tmp_path / "own.npz", x_train=colours)
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+    arrays = {"x_train": colours}
+    exec(refusal.value.causes[0].hint.split("`")[1], arrays)  # as a person types it
+
+    assert np.abs(arrays["x_train"][0].astype(int) - grey).max() <= 1
+
+
+@pytest.mark.usefixtures("own")
+def test_shown_conversions_make_arrays_that_are_taken(tmp_path, monkeypatch):
+    """The blocks of the documents, typed as they are: a hint's line with what goes around it, and a table."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    table = np.column_stack([np.arange(1030) % 10, generator.integers(0, 256, (1030, 784))])
+    np.savetxt("digits.csv", table, fmt="%d", delimiter=",", header="label,pixel0,…")
+    save_valid("mine.npz", x_train=generator.random((4, 3, 5)))
+    shown = [block for block in read_blocks("python") if "numpy.savez" in block]
+    for block in shown:
+        exec(block, {})  # as a person types it
+
+    assert len(shown) == 2
+    assert load_folder("mine-8-bit.npz", (28, 28), 0.2, 0).train.images.shape == (4, 3, 5)
+    assert load_folder("mine.npz", (28, 28), 0.2, 0).expected == {"train": 30, "test": 1000}
+
+
+@pytest.mark.usefixtures("own")
+def test_images_of_another_size_than_the_training_images_are_refused(tmp_path):
+    """Arrays stay as they are: nothing brings them to one size."""
+    save_valid(tmp_path / "own.npz", x_test=np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)
 
-    assert refusal.value.where.endswith(f"own.npz: {where}")
-    assert (refusal.value.expected, refusal.value.got) == (expected, got)
+    assert (refusal.value.where, refusal.value.got) == ("own.npz: x_test", "5 x 3")
+    assert refusal.value.expected == "images of 3 x 5 as for training"
+
+
+@pytest.mark.usefixtures("own")
+def test_labels_of_another_number_than_images_are_refused(tmp_path):
+    """Both arrays are named."""
+    save_valid(tmp_path / "own.npz", y_train=np.array([0, 1, 1]))
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+    assert (refusal.value.where, refusal.value.got) == ("own.npz", "4 images and 3 labels")
+    assert refusal.value.expected == "as many labels in y_train as images in x_train"
+
+
+@pytest.mark.usefixtures("own")
+def test_labels_and_images_that_cannot_be_taken_are_told_at_once(tmp_path):
+    """An array of each kind is wrong, and both are named."""
+    save_valid(tmp_path / "own.npz", x_train=IMAGES - 1, y_test=np.array([0.5, 1, 1, 0]))
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+
+    assert {"own.npz: x_train", "own.npz: y_test"} <= {cause.where for cause in refusal.value.causes}
+
+
+@pytest.mark.usefixtures("own")
+def test_medmnist_is_taken_and_its_validation_images_are_trained_on(tmp_path, capsys):
+    """The validation images follow the training images, and a line says so; labels stand in a column."""
+    made = {part: make_split(count, seed=count) for part, count in (("train", 30), ("val", 9), ("test", 12))}
+    images = {f"{part}_images": split.images for part, split in made.items()}
+    labels = {f"{part}_labels": split.labels[:, np.newaxis] for part, split in made.items()}
+    np.savez(tmp_path / "bloodmnist.npz", **images, **labels)
+    dataset = load_folder("bloodmnist.npz", (28, 28), 0.2, 0)
+
+    joined = np.concatenate([made["train"].images, made["val"].images])
+    np.testing.assert_array_equal(dataset.train.images, joined, strict=True)
+    np.testing.assert_array_equal(
+        dataset.train.labels, np.concatenate([made["train"].labels, made["val"].labels]), strict=True
+    )
+    np.testing.assert_array_equal(dataset.test.images, made["test"].images, strict=True)
+    assert dataset.expected == {"train": 39, "test": 12}
+    assert capsys.readouterr().out == "ingest: bloodmnist.npz: 9 validation images join the training images\n"
+
+
+@pytest.mark.usefixtures("own")
+def test_medmnist_without_a_validation_split_is_taken(tmp_path):
+    """Its names alone are what counts."""
+    made = make_split(30, seed=1)
+    arrays = {f"{part}_{kind}": array for part in SPLITS for kind, array in made._asdict().items()}
+    np.savez(tmp_path / "own.npz", **arrays)
+
+    assert load_folder("own.npz", (28, 28), 0.2, 0).expected == {"train": 30, "test": 30}
+
+
+@pytest.mark.usefixtures("own")
+def test_idx_labels_from_1_are_names(tmp_path, capsys):
+    """EMNIST's letters begin at 1: ids begin at 0, and a line says so."""
+    made = make_dataset()
+    shifted = {name: getattr(made, name)._replace(labels=getattr(made, name).labels + 1) for name in SPLITS}
+    write_idx(tmp_path / "letters", made._replace(**shifted))
+    dataset = load_folder("letters", (28, 28), 0.2, 0)
+
+    np.testing.assert_array_equal(dataset.train.labels, made.train.labels, strict=True)
+    assert dataset.class_names == ("1", "2", "3")
+    assert capsys.readouterr().out == (
+        "ingest: letters: labels 1 to 3 are taken as names of classes, whose ids are 0 to 2\n"
+    )
 
 
 @pytest.mark.usefixtures("own")
 def test_arrays_that_are_missing_are_named(tmp_path):
-    """Each array that is not there is told, with those that are, and with the names that all should have."""
+    """The arrays that are not there are told, with those that are, and with the names that all should have."""
     np.savez(tmp_path / "own.npz", x_train=np.zeros((2, 3, 3), np.uint8))
     with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)
 
-    assert [(cause.expected, cause.got, cause.hint) for cause in refusal.value.causes] == [
-        (f"an array {name}", "x_train", "name the arrays x_train, y_train, x_test, y_test")
-        for name in ("y_train", "x_test", "y_test")
-    ]
+    assert (refusal.value.expected, refusal.value.got) == ("arrays y_train, x_test, y_test", "x_train")
+    assert refusal.value.hint == "name the arrays x_train, y_train, x_test, y_test"
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda _: b"text"], ids=["cut off", "text"])
@@ -185,7 +340,7 @@ def promise(shape, header_bytes=118):
     return b"\x93NUMPY\2\0" + header_bytes.to_bytes(4, "little") + header.ljust(header_bytes)
 
 
-IMAGES = np.zeros((4, 3, 3), np.uint8)
+BLACK = np.zeros((4, 3, 3), np.uint8)
 
 
 @pytest.mark.usefixtures("own")
@@ -193,13 +348,13 @@ IMAGES = np.zeros((4, 3, 3), np.uint8)
     ("content", "reported"),
     [
         (pack(), r"no header of a \.npy array: "),
-        (pack(format_npy(IMAGES), zipfile.ZIP_BZIP2), r"it is compressed by another method than numpy\.savez has"),
-        (encrypt(pack(format_npy(IMAGES))), r"not a whole \.npz file: .+ is encrypted"),
-        (pack(format_npy(np.asfortranarray(IMAGES))[:-1]), "expected 36 bytes of plain values in C order, got"),
-        (pack(format_npy(IMAGES.transpose())), "expected 36 bytes .+, got values in Fortran's order"),
-        (pack(format_npy(IMAGES) + b"more"), "expected 36 bytes of plain values in C order, got 40 bytes"),
+        (pack(format_npy(BLACK), zipfile.ZIP_BZIP2), r"it is compressed by another method than numpy\.savez has"),
+        (encrypt(pack(format_npy(BLACK))), r"not a whole \.npz file: .+ is encrypted"),
+        (pack(format_npy(np.asfortranarray(BLACK))[:-1]), "expected 36 bytes of plain values in C order, got"),
+        (pack(format_npy(BLACK.transpose())), "expected 36 bytes .+, got values in Fortran's order"),
+        (pack(format_npy(BLACK) + b"more"), "expected 36 bytes of plain values in C order, got 40 bytes"),
         (
-            claim(pack(format_npy(IMAGES)[:-9], zipfile.ZIP_DEFLATED), 9),
+            claim(pack(format_npy(BLACK)[:-9], zipfile.ZIP_DEFLATED), 9),
             "expected 36 bytes of plain values in C order, got 27 bytes",
         ),
         (pack(format_npy(np.zeros(3, "V0"))), "expected 0 bytes of plain values in C order"),
@@ -249,7 +404,7 @@ def test_all_problems_of_own_files_are_told_at_once(own):
     with pytest.raises(DataError) as refusal:
         load_folder("own", (28, 28), 0.2, 0)
 
-    assert [cause.got for cause in refusal.value.causes] == ["3c68746d", "3c68746d", "none of them"]
+    assert [cause.got for cause in refusal.value.causes] == ["3c68746d", "3c68746d", "none"]
 
 
 def test_path_that_is_not_there_is_refused(tmp_path, monkeypatch):

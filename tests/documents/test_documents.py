@@ -21,6 +21,8 @@ from ruamel.yaml import YAML
 from benchmarks.pipeline import tabulate
 from stages.commands.main import main
 from stages.lib.core.files import read_json
+from stages.lib.validation.expectations import Finding
+from stages.validate import explain
 
 README, BENCHMARKS = PAGES["README.md"], PAGES["docs/benchmarks.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -30,6 +32,8 @@ SECTIONS = "|".join(STAGES)
 OTHERS_WORDS = {
     "Connection refused",
     "ERROR: failed to transfer",
+    "LexerNoViableAltException",
+    "No such file or directory",
     "No space left on device",
     "Read timed out",
     "Read-only file system",
@@ -221,12 +225,12 @@ def test_shell_blocks_are_shell():
 
 
 def test_python_blocks_are_python():
-    """Each block of Python is one; those that use exports and the team's server are run by other tests."""
+    """Each block of Python is one; other tests run those that use exports, the team's server and arrays."""
     blocks = read_blocks("python")
     for block in blocks:
         ast.parse(block)
 
-    assert len(blocks) == 3
+    assert len(blocks) == 5
 
 
 def test_shown_modules_exist():
@@ -235,6 +239,31 @@ def test_shown_modules_exist():
 
     assert len(shown) > 1
     assert [name for name in shown if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
+
+
+def list_strings() -> str:
+    """All strings in the code of `stages`, a line for each."""
+    return "\n".join(
+        node.value
+        for path in (ROOT / "stages").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def test_shown_lines_of_check_end_in_the_hints_of_the_code():
+    """What the page on own images shows of `pipeline check` has the hints that it prints, word for word."""
+    hints = re.findall(r"^(?:stops|warns): .+; (.+)$", PAGES["docs/how-to/own-images.md"], re.MULTILINE)
+    of_rules = {hint: rule[1] for hint in hints if (rule := re.search(r"validate\.(\w+)$", hint))}
+    others = [piece.strip() for hint in hints if hint not in of_rules for piece in re.split(r"/\S+", hint)]
+    strings = list_strings()
+
+    assert len(of_rules) > 1
+    assert len(others) > 2
+    for hint, rule in of_rules.items():
+        finding = Finding("images", "", {"column": "x", "max_value": 0}, False, 1, 1, [], rule, True)
+        assert explain(finding, "images").hint == hint
+    assert [piece for piece in others if piece not in strings] == []
 
 
 def test_quoted_lines_are_those_of_the_code():
@@ -250,12 +279,7 @@ def test_quoted_lines_are_those_of_the_code():
         for piece in re.split(r"…|[\d,]{2,}|dvc\.lock: |numpy", quote)
     }
     own = {piece for piece in pieces if " " in piece}
-    strings = "\n".join(
-        node.value
-        for path in (ROOT / "stages").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
+    strings = list_strings()
 
     assert len(own) > 10
     assert {piece for piece in own if piece not in strings} == set()

@@ -152,7 +152,7 @@ def test_file_without_its_digest_is_refused(export_dir, listed):
     )
 
 
-NAME_ONE = "name a model, such as models/export/model.onnx"
+NAME_ONE = "run `dvc repro`, which writes models/export, or name a model that is there"
 
 
 def test_missing_file_is_told_though_its_digest_is_there(export_dir):

@@ -412,6 +412,15 @@ def test_no_disagreement_is_a_picture_that_says_so(tmp_path):
     assert read_picture(tmp_path / "chart.png").shape == (60, 950, 3)
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+def test_disagreement_about_a_class_that_charts_cannot_write_is_told_by_number(tmp_path):
+    """The chart is that of a class which is called by its number."""
+    for name, class_name in (("name.png", "猫"), ("number.png", "class 0")):
+        draw_disagreements(tmp_path / name, make_comparisons(), REFERENCE, TEST, [class_name, *CLASS_NAMES[1:]])
+
+    assert (tmp_path / "name.png").read_bytes() == (tmp_path / "number.png").read_bytes()
+
+
 def test_at_most_twenty_five_disagreements_are_drawn(tmp_path):
     """Of many, the first are shown: five rows of five."""
     reference = np.tile(REFERENCE[:1], (40, 1))

@@ -494,7 +494,13 @@ def test_experiment_may_have_any_other_name(name):
     assert validate_section({**TRACK, "experiment": name}, TrackParams, "track.").experiment == name
 
 
-TRACK = {"experiment": "digits", "registered_model": "digits", "significance": 0.05, "min_recall": 0.7}
+TRACK = {
+    "experiment": "digits",
+    "registered_model": "digits",
+    "significance": 0.05,
+    "max_accuracy_drop": 0.015,
+    "min_recall": 0.7,
+}
 
 
 def test_no_parameter_but_one_is_a_path():

@@ -94,7 +94,7 @@ def test_digits_give_the_committed_lock_on_another_architecture(tmp_path, monkey
     """From ingest to export every byte is the committed one on AArch64, too."""
     monkeypatch.chdir(ROOT)
     try:
-        emulate_aarch64(print)
+        emulate_aarch64()
     except PipelineError as error:
         pytest.skip(str(error))
     output = verify(tmp_path / "clone", monkeypatch, "--arch", "aarch64")

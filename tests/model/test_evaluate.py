@@ -1,6 +1,7 @@
 """The test split is measured, and what the network got wrong is shown."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from stages import evaluate, train
 from stages.evaluate import EvaluateParams, find_misclassified, measure
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import TrainingError
-from stages.lib.core.files import read_csv, read_json
+from stages.lib.core.files import read_csv, read_json, write_json
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import build_network
 from stages.train import EarlyStoppingParams, TrainParams
@@ -156,3 +157,27 @@ def test_network_that_answers_nan_is_refused(trained, tmp_path):
         "lower train.learning_rate",
     )
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_classes_that_charts_cannot_write_are_numbered_and_told(trained, tmp_path, capsys):
+    """Both charts are those of classes which are called by their numbers; a line says which number is which."""
+    charts = []
+    for name, class_names in (("names", ["猫", "middle", "犬"]), ("numbers", ["class 0", "middle", "class 2"])):
+        shutil.copytree(trained, tmp_path / name)
+        dataset_path = tmp_path / name / "data/normalized/dataset.json"
+        write_json(dataset_path, {**read_json(dataset_path), "class_names": class_names})
+        run(tmp_path / name, tmp_path / name / "reports")
+        files = list_files(tmp_path / name / "reports/evaluation")
+        charts.append((files["confusion.png"], files["misclassified.png"]))
+
+    assert charts[0] == charts[1]
+    assert (
+        "evaluate: the charts' font lacks letters of these names: class 0 is 猫, class 2 is 犬\n"
+        in capsys.readouterr().out
+    )
+    assert {row["actual"] for row in read_csv(tmp_path / "names/reports/evaluation/predictions.csv")} == {
+        "猫",
+        "middle",
+        "犬",
+    }

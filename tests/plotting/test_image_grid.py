@@ -32,3 +32,14 @@ def test_caption_that_looks_like_a_formula_is_drawn(tmp_path, name):
     draw_images(tmp_path / "images.png", "title", IMAGES[:1], [name])
 
     assert (tmp_path / "images.png").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_letter_that_the_font_lacks_is_drawn_as_a_mark(tmp_path):
+    """A file may be called anything: matplotlib does not warn, and the rest of the caption stays."""
+    charts = []
+    for caption in ("train[3] 写真 3.png\nblank", "train[3] \ufffd\ufffd 3.png\nblank"):
+        draw_images(tmp_path / "images.png", "title", IMAGES[:1], [caption])
+        charts.append((tmp_path / "images.png").read_bytes())
+
+    assert charts[0] == charts[1]

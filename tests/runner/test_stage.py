@@ -333,4 +333,5 @@ def test_stage_without_params_file_says_where_to_run(project):
     code, reported = run_stage(project, "pass")
 
     assert code == 1
-    assert re.fullmatch("tiny: params.yaml: no such file; run in the project's root folder\n", reported)
+    hint = "run in the project's root folder, or `git checkout params.yaml` if it was deleted"
+    assert reported == f"tiny: params.yaml: no such file; {hint}\n"

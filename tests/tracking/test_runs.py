@@ -7,7 +7,7 @@ import pytest
 from stores import GOOD, list_runs, make_model, make_record, track
 
 from stages.lib.core.files import write_csv
-from stages.lib.tracking.runs import COLOR_TAG, STATE_TAG, ensure_experiment, find_run, log_run
+from stages.lib.tracking.runs import STATE_TAG, ensure_experiment, find_run, log_run
 from stages.lib.tracking.store import open_store
 from stages.track import collect_history, find_best_epoch
 
@@ -35,27 +35,6 @@ def test_kept_epoch_is_a_metric_and_the_columns_are_curves(tmp_path, marks, best
 
     assert find_best_epoch(tmp_path) == best
     assert collect_history(tmp_path) == {"loss/train": [0.5, 1.0, 1.5], "accuracy/train": [0.5, 0.5, 0.5]}
-
-
-def test_runs_in_a_row_have_colors_of_their_own(root):
-    """Seven runs in a row have seven colours in MLflow's pages; then the first comes again."""
-    for number in range(8):
-        store, *_ = track(root, state=f"s{number}")
-    colors = [run.data.tags[COLOR_TAG] for run in list_runs(store)]
-
-    assert len(set(colors)) == 7
-    assert colors[0] == colors[-1]
-
-
-def test_runs_of_no_state_leave_the_colors_alone(root):
-    """Trials of a sweep between two states do not begin the colours anew."""
-    track(root, state="s1")
-    with open_store() as store:
-        store.client.create_run(ensure_experiment(store, "digits"))
-    store, *_ = track(root, state="s2")
-    colors = {run.data.tags.get(COLOR_TAG) for run in list_runs(store)}
-
-    assert len(colors) == 3  # two, and none
 
 
 def test_same_state_is_logged_once(root):

@@ -158,9 +158,23 @@ def test_sheet_shows_those_who_stop_first_and_some_of_each_kind():
 def test_long_names_are_wrapped_and_cut(source):
     """No caption is wider than its image or pushes others away."""
     caption = flagged_images.write_caption(
-        flagged_images.FlaggedImage(0, stops=False, reasons=["a reason of many words " * 20]), source
+        flagged_images.FlaggedImage(0, stops=False, reasons=["a reason of many words " * 20]), source, {}
     )
 
     assert max(map(len, caption.splitlines())) <= 31
     assert len(caption.splitlines()) == 5
     assert caption.endswith("…")
+
+
+def test_name_that_charts_cannot_show_is_numbered_throughout_a_caption(source):
+    """In the file's name, as the class and in a reason its number stands for it, before lines are wrapped."""
+    source = source._replace(class_names=["猫", "犬", "鳥"], files=["猫/0.png", *source.files[1:]])
+    flagged_image = flagged_images.FlaggedImage(0, stops=False, reasons=["same pixels as test[0] 犬/1.png, a 犬"])
+    caption = flagged_images.write_caption(flagged_image, source, {"猫": "class 0", "犬": "class 1", "鳥": "class 2"})
+
+    assert caption.split("\n") == [
+        "train[0] class 0/0.png",
+        "class 0",
+        "same pixels as test[0] class",
+        "1/1.png, a class 1",
+    ]

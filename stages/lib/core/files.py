@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stages.lib.core.errors import DataError
 
@@ -99,9 +99,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table with a header line; a single quote keeps a spreadsheet from computing a text."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows)
+        print_csv(file, [header])
+        print_csv(file, rows)
+
+
+def print_csv(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows of a table to an open file, in the form of `write_csv`."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

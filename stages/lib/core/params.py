@@ -63,7 +63,8 @@ def load_mapping(path: Path, expected: str) -> dict[str, Any]:
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(str(path), "no such file", "run in the project's root folder") from None
+        hint = f"run in the project's root folder, or `git checkout {path.name}` if it was deleted"
+        raise ParamsError(str(path), "no such file", hint) from None
     except ValueError as error:  # bytes that are no text are one, too
         is_text = not isinstance(error, UnicodeDecodeError)
         hint = f"correct it; `git diff {path}` shows what was changed" if is_text else "save it as UTF-8"

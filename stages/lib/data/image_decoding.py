@@ -1,6 +1,9 @@
 """Images of any size and kind as the raw pixels that an exported model takes."""
 
+import re
+import shlex
 import warnings
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -16,6 +19,8 @@ from stages.lib.data.image_limits import CountedBytes, read_bounded, require_bou
 _LIGHT = 128
 _STRIP_ROWS = 256
 _FILTER = Image.Resampling.BICUBIC
+# ISO/IEC 23008-12, annex B, and https://aomediacodec.github.io/av1-avif: brands of still images and of sequences.
+_HEIF_MAGIC = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1|avi[fs])", re.DOTALL)
 # Letters of a decoder's own words.
 _MAX_REPORTED = 200
 
@@ -65,8 +70,6 @@ def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -
         return _read_grey(file, name, kinds)
     except DataError:
         raise
-    except UnidentifiedImageError:
-        reason = f"it is none of {', '.join(kinds)}" if kinds else "its kind is unknown"
     except Exception as error:  # noqa: BLE001  (Pillow's readers raise any kind on damaged files)
         reported = isinstance(error, (OSError, ValueError, SyntaxError))
         reason = str(error) if reported else f"{type(error).__name__} {error}".strip()
@@ -77,7 +80,10 @@ def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Imag
     content = read_bounded(file, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on metadata, which do not name the file
-        image = Image.open(CountedBytes(content), formats=kinds)
+        try:
+            image = Image.open(CountedBytes(content), formats=kinds)
+        except UnidentifiedImageError:
+            raise _refuse_kind(content, name, kinds) from None
         require_bounded(image, name)
         if not _is_alone(image):
             raise DataError(name, "it holds several images", "save each as a file of its own")
@@ -112,6 +118,18 @@ def _load_tiff(image: TiffImageFile, name: str) -> None:
         raise _refuse(name, diary)
     if failure:
         raise failure
+
+
+def _refuse_kind(content: bytes, name: str, kinds: tuple[str, ...] | None) -> DataError:
+    if magic := _HEIF_MAGIC.match(content):
+        path = Path(name)
+        converted = path.with_suffix(".jpg" if path.suffix.lower() == ".png" else ".png")
+        command = shlex.join(["heif-convert", name, str(converted)])
+        hint = f"convert it with `{command}` (Debian: libheif-examples, Homebrew: libheif)"
+        return DataError(
+            name, f"{'an AVIF' if magic[1].startswith(b'avi') else 'a HEIC'} image, which is not taken", hint
+        )
+    return _refuse(name, f"it is none of {', '.join(kinds)}" if kinds else "its kind is unknown")
 
 
 def _refuse(name: str, reason: str) -> DataError:

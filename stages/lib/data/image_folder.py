@@ -1,7 +1,6 @@
 """A folder of images, one subfolder for each class: what is in it, and what of that is no image."""
 
 import os
-import re
 import stat
 import time
 import unicodedata
@@ -15,19 +14,23 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split, allocate, iterate_chunks
 from stages.lib.core.errors import CONTROLS, DataError
+from stages.lib.data.class_names import find_name_problem, normalize_name
 from stages.lib.data.image_decoding import fit_image, read_grey
 from stages.lib.data.splits import split_stratified
 
 # Pillow's names. A file's content decides, not its name.
 KINDS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-# Files that systems leave in any folder; so are those whose names begin with a dot.
-_LEFT_BY_SYSTEMS = {"Thumbs.db", "desktop.ini"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+# What Windows, macOS, Synology, QNAP and Linux leave in any folder, by its name in lower case. So is all whose name
+# begins with a dot, such as .DS_Store and .thumbnails.
+_LEFT_BY_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "@eadir", "#recycle", "@recycle", "@tmp", "lost+found"),
+}
 _SPLITS = ("train", "test")
 # Subfolders that are all called so are splits, not classes.
 _SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"}
 _PROGRESS_SECONDS = 5
-_TAG = re.compile(r"<[A-Za-z/!?]")  # what begins a tag of HTML
 
 
 class ImageFile(NamedTuple):
@@ -49,10 +52,12 @@ class ImageFolder(NamedTuple):
     sizes: dict[str, NDArray[np.int32]]  # (N, 2), height and width of each upright image in pixels, by split
 
 
-def has_images(folder: Path) -> bool:
-    """Whether the folder has subfolders, as one with classes does, or cannot be looked into."""
+def has_subfolders(folder: Path) -> bool:
+    """Whether this is a folder that has subfolders, as one with classes does, or cannot be looked into."""
     try:
-        return any(entry.is_dir() and not _is_left_by_systems(entry.name) for entry in folder.iterdir())
+        return folder.is_dir() and any(
+            entry.is_dir() and not is_left_by_systems(entry.name) for entry in folder.iterdir()
+        )
     except OSError:
         return True  # `read_image_folder` says why
 
@@ -88,8 +93,10 @@ def read_image_folder(
             print(f"{heading}: {row + 1:,} of {len(listed):,} images", flush=True)
     class_names = tuple(sorted({listed[row].class_name for row in valid}))
     if len(class_names) < 2:
-        expected, got = "a subfolder for each of two or more classes", ", ".join(class_names) or "none"
-        problems.append(DataError(shown, expected=expected, got=got, hint="sort the images into such subfolders"))
+        if listed or not problems:  # else what is wrong with the folder is said
+            expected, got = "a subfolder for each of two or more classes", ", ".join(class_names) or "none"
+            hint = _suggest_classes(folder, shown, class_names)
+            problems.append(DataError(shown, expected=expected, got=got, hint=hint))
         return None, sorted(problems, key=str)
     image_files, rows = [listed[row] for row in valid], np.array(valid)
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -111,6 +118,13 @@ def read_image_folder(
         sizes={name: sizes[rows[places]] for name, places in chosen.items()},
     )
     return read, sorted(problems, key=str)
+
+
+def _suggest_classes(folder: Path, shown: str, class_names: Sequence[str]) -> str:
+    """What to do about fewer than two classes."""
+    sort = "sort the images into such subfolders"
+    inner = [name for name in class_names if has_subfolders(folder / name)]
+    return f"name {shown}/{inner[0]} if its subfolders are the classes, or {sort}" if inner else sort
 
 
 def _choose(
@@ -164,7 +178,7 @@ def list_image_files(folder: Path, shown: str) -> tuple[list[ImageFile], list[Da
                 problems.append(problem)
             else:
                 name = path.relative_to(folder).as_posix()
-                image_files.append(ImageFile(path, name, split, _normalize(class_dir.name)))
+                image_files.append(ImageFile(path, name, split, normalize_name(class_dir.name)))
         if len(image_files) + len(problems) == count:
             hint = "put images into the folder, or remove it"
             problems.append(DataError(_show(class_dir, folder, shown), "there is no image in it", hint))
@@ -181,6 +195,7 @@ def _list_classes(folder: Path, shown: str, problems: list[DataError]) -> list[t
     if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_WORDS:
         got, hint = ", ".join(sorted(names)), "name two of them train and test, and move the others away"
         problems.append(DataError(shown, expected="a folder for each class, or train and test", got=got, hint=hint))
+        return []
     return [(subfolder, "") for subfolder in subfolders]
 
 
@@ -193,7 +208,7 @@ def _list_subfolders(parent: Path, folder: Path, shown: str, problems: list[Data
         elif entry.is_symlink() and not path.is_file():
             hint = "copy the folder here, or remove the link"
             problems.append(DataError(_show(path, folder, shown), "it is a link to a folder or to nothing", hint))
-        elif path.suffix.lower() in _SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
             hint = "move it into the folder of its class"
             problems.append(DataError(_show(path, folder, shown), "it is in no folder of a class", hint))
     return subfolders
@@ -214,15 +229,16 @@ def _iterate_files(class_dir: Path, folder: Path, shown: str, problems: list[Dat
 def _scan(parent: Path, folder: Path, shown: str, problems: list[DataError]) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(parent) as entries:
-            kept = [entry for entry in entries if not _is_left_by_systems(entry.name)]
+            kept = [entry for entry in entries if not is_left_by_systems(entry.name)]
     except OSError as error:
         problems.append(DataError.unreadable(_show(parent, folder, shown), error))
         return []
     return sorted(kept, key=lambda entry: entry.name)
 
 
-def _is_left_by_systems(name: str) -> bool:
-    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
+def is_left_by_systems(name: str) -> bool:
+    """Whether a file or folder of this name is none of a person's own."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def _find_problem(path: Path, class_dir: Path, folder: Path, shown: str) -> DataError | None:
@@ -251,23 +267,15 @@ def _find_name_problems(class_dirs: Sequence[Path], folder: Path, shown: str) ->
     """Find class names that reports could not show, and those that other systems would take for one."""
     first: dict[str, Path] = {}
     for class_dir in class_dirs:
-        name, where = _normalize(class_dir.name), _show(class_dir, folder, shown)
+        name, where = normalize_name(class_dir.name), _show(class_dir, folder, shown)
         if not _is_utf8(name):
             continue  # told above
-        if not _is_printable(name) or not _is_visible(name) or name != name.strip():
-            expected = "a class name that can be read, without blanks around it"
-            yield DataError(where, expected=expected, got=ascii(name), hint="rename the folder")
-        elif _TAG.search(name):
-            yield DataError(where, "this class name holds a tag of HTML", "rename the folder")
-        other = first.setdefault(_normalize(name.lower()), class_dir)
-        if _normalize(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
-            problem = "this class name differs in upper case or the form of accents alone from that of "
-            yield DataError(where, problem + _show(other, folder, shown), "rename one of the folders")
-
-
-def _normalize(name: str) -> str:
-    """The name with its accents in the composed form: systems differ in which they write."""
-    return unicodedata.normalize("NFC", name)
+        if problem := find_name_problem(name, where, "rename the folder"):
+            yield problem
+        other = first.setdefault(normalize_name(name.lower()), class_dir)
+        if normalize_name(other.name) != name or (other != class_dir and other.parent == class_dir.parent):
+            difference = "this class name differs in upper case or the form of accents alone from that of "
+            yield DataError(where, difference + _show(other, folder, shown), "rename one of the folders")
 
 
 def _is_utf8(name: str) -> bool:
@@ -276,10 +284,6 @@ def _is_utf8(name: str) -> bool:
 
 def _is_printable(name: str) -> bool:
     return not CONTROLS.search(name)
-
-
-def _is_visible(name: str) -> bool:
-    return any(unicodedata.category(letter)[0] not in "CZ" for letter in name)
 
 
 def _show(path: Path, folder: Path, shown: str) -> str:

@@ -2,7 +2,8 @@
 
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -22,40 +23,53 @@ _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SAVE_AGAIN = "save it again with numpy.savez"
 
 
+def list_npz(path: Path) -> set[str]:
+    """The names of the arrays.
+
+    Raises:
+        DataError: the file is no valid .npz.
+    """
+    with _open_archive(path) as archive:
+        return {member.removesuffix(".npy") for member in archive.namelist()}
+
+
 def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of these names; large ones are held by a file.
 
     Raises:
         DataError: the file is no valid .npz, or an array is missing, pickled, or longer or shorter than it says.
     """
+    there = list_npz(path)
+    with _open_archive(path) as archive:
+        arrays: dict[str, NDArray[Any]] = {}
+        problems: list[DataError] = []
+        for name in names:
+            try:
+                if name in there:
+                    arrays[name] = _unpack(archive, name, path)
+            except DataError as problem:
+                problems.append(problem)
+        missing = [name for name in names if name not in there]
+        if missing:
+            expected, got = f"arrays {', '.join(missing)}", ", ".join(sorted(there)) or "none"
+            hint = f"name the arrays {', '.join(names)}"
+            problems.append(DataError(str(path), expected=expected, got=got, hint=hint))
+        if problems:
+            raise DataError.join(problems)
+        return arrays
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _unpack_all(archive, names, path)
+            yield archive
     except DataError:
         raise
     # Of a damaged archive, a password and more than Python can unpack, zipfile tells by whatever comes about.
     except Exception as error:  # noqa: BLE001
         reason = str(error) or type(error).__name__
         raise DataError(str(path), f"not a whole .npz file: {reason}", _SAVE_AGAIN) from None
-
-
-def _unpack_all(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    problems: list[DataError] = []
-    members = sorted(archive.namelist())
-    for name in names:
-        if f"{name}.npy" not in members:
-            got = ", ".join(member.removesuffix(".npy") for member in members) or "none"
-            hint = f"name the arrays {', '.join(names)}"
-            problems.append(DataError(str(path), expected=f"an array {name}", got=got, hint=hint))
-            continue
-        try:
-            arrays[name] = _unpack(archive, name, path)
-        except DataError as problem:
-            problems.append(problem)
-    if problems:
-        raise DataError.join(problems)
-    return arrays
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
@@ -86,7 +100,12 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
 def _require_plain(found: int, size: int, dtype: np.dtype[Any], is_fortran: bool, where: str) -> None:
     expected = f"{size} bytes of plain values in C order"
     if dtype.hasobject:
-        raise DataError(where, expected=expected, got="objects", hint="save it with a type of numbers, such as uint8")
+        raise DataError(
+            where,
+            expected=expected,
+            got="objects",
+            hint="save numbers as uint8, names by .astype(str)",
+        )
     if is_fortran:
         hint = "save numpy.ascontiguousarray of it"
         raise DataError(where, expected=expected, got="values in Fortran's order", hint=hint)

@@ -1,128 +1,215 @@
-"""A person's own images as arrays: four IDX files, or an .npz file, as Keras has them."""
+"""A person's own images as arrays: four IDX files, or an .npz file with the names of Keras or of MedMNIST."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split
+from stages.lib.core.arrays import Split, allocate, iterate_chunks
 from stages.lib.core.errors import DataError
 from stages.lib.data.datasets import Dataset
 from stages.lib.data.idx import open_idx
-from stages.lib.data.npz import open_npz
+from stages.lib.data.labels import number_classes
+from stages.lib.data.npz import list_npz, open_npz
 
 # Words in the names of IDX files as MNIST and its many likenesses have them.
 _SPLIT_WORDS = {"train": ("train",), "test": ("t10k", "test")}
 _KIND_WORDS = {"images": "idx3", "labels": "idx1"}
 _DIMENSIONS = {"images": 3, "labels": 1}
-# Keras's names in its own data sets' .npz files.
-_NPZ_NAMES = {"images": "x", "labels": "y"}
-# As many as a byte can tell apart need no look at how many images there are.
-_FEW_CLASSES = 256
+# Names of images and labels in Keras's own .npz files, and in those of MedMNIST (https://medmnist.com).
+_KERAS_NAMES = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
+_MEDMNIST_NAMES = {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")}
+# Weights of red, green and blue in Pillow's grey (ITU-R BT.601).
+_GREY_WEIGHTS = "[0.299, 0.587, 0.114]"
 
 
-def load_arrays(folder: Path, path: str) -> Dataset:
+class _Part(NamedTuple):
+    """One part of a data set as its file has it."""
+
+    images: NDArray[Any]
+    images_name: str
+    labels: NDArray[Any]
+    labels_name: str
+
+
+def load_arrays(folder: Path, path: str, heading: str) -> Dataset:
     """Load a person's own images from an .npz file, or from a folder with one or with four IDX files.
 
-    path: the file or folder as the person named it.
+    Labels are what `number_classes` takes; images (N, H, W) or (N, H, W, 1), whole numbers 0..255 of any type. Those
+    that MedMNIST sets aside for validation join the training images.
+
+    path: the file or folder as the person named it. heading: what stands before a line on what became of the data.
 
     Raises:
         DataError: naming everything that is missing, damaged or does not fit.
     """
-    archives = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
-    splits, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
-    problems = [problem for name, split in splits.items() for problem in _find_problems(split, f"{path}: {name}")]
+    archives = [folder] if folder.is_file() else list_archives(folder)
+    parts, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
+    parts = {name: part._replace(images=_drop_channel(part.images)) for name, part in parts.items()}
+    image_size = parts["train"].images.shape[1:]
+    problems = [problem for part in parts.values() for problem in _find_problems(part, image_size, path)]
+    try:
+        ids, class_names = number_classes({part.labels_name: part.labels for part in parts.values()}, path, heading)
+    except DataError as problem:
+        problems += problem.causes
     if problems:
         raise DataError.join(problems)
+    splits = {
+        name: Split(_to_bytes([part.images]), labels) for (name, part), labels in zip(parts.items(), ids, strict=True)
+    }
+    if aside := splits.pop("val", None):
+        print(f"{heading}: {path}: {len(aside.labels):,} validation images join the training images")
+        images, labels = (list(pair) for pair in zip(splits["train"], aside, strict=True))
+        splits["train"] = Split(_to_bytes(images), np.concatenate(labels))
     return Dataset(
         train=splits["train"],
         test=splits["test"],
-        class_names=tuple(map(str, range(_count_classes(splits, path)))),
+        class_names=class_names,
         expected={name: len(split.labels) for name, split in splits.items()},
         sources={file.name: hash_file(file) for file in files},
     )
 
 
-def _open_npz(path: Path) -> tuple[dict[str, Split], list[Path]]:
-    """Both splits in an .npz file, and that file."""
-    arrays = open_npz(path, [f"{name}_{split}" for split in _SPLIT_WORDS for name in _NPZ_NAMES.values()])
-    splits = {split: Split(arrays[f"x_{split}"], arrays[f"y_{split}"].reshape(-1)) for split in _SPLIT_WORDS}
-    return splits, [path]
+def _open_npz(path: Path) -> tuple[dict[str, _Part], list[Path]]:
+    """The parts of the data set in an .npz file, and that file."""
+    there = list_npz(path)
+    names = _MEDMNIST_NAMES if "train_images" in there else _KERAS_NAMES
+    names = {part: pair for part, pair in names.items() if part in _SPLIT_WORDS or not there.isdisjoint(pair)}
+    arrays = open_npz(path, [name for pair in names.values() for name in pair])
+    parts = {part: _Part(arrays[images], images, arrays[labels], labels) for part, (images, labels) in names.items()}
+    return parts, [path]
 
 
-def _open_idx(folder: Path, path: str) -> tuple[dict[str, Split], list[Path]]:
+def _open_idx(folder: Path, path: str) -> tuple[dict[str, _Part], list[Path]]:
     """Both splits in four IDX files, and these files."""
     arrays: dict[tuple[str, str], Any] = {}
-    files: list[Path] = []
+    files: dict[tuple[str, str], Path] = {}
     problems: list[DataError] = []
     for split, (kind, dimensions) in product(_SPLIT_WORDS, _DIMENSIONS.items()):
         try:
             file = _find_idx_file(folder, path, split, kind)
             arrays[split, kind] = open_idx(file, dimensions)
-            files.append(file)
+            files[split, kind] = file
         except DataError as problem:
             problems.append(problem)
     if problems:
         raise DataError.join(problems)
-    return {split: Split(arrays[split, "images"], arrays[split, "labels"]) for split in _SPLIT_WORDS}, files
-
-
-def _find_problems(split: Split, where: str) -> Iterator[DataError]:
-    """The errors of arrays that are no grey images with a class id each; everything else is for `validate` to find."""
-    images, labels = split
-    if images.ndim != 3 or images.dtype != np.uint8:
-        yield DataError(
-            f"{where}: images",
-            expected="uint8 (N, H, W), grey levels 0..255",
-            got=f"{images.dtype} {images.shape}",
-            hint="convert them to 8-bit grey and save them again",
+    parts = {
+        split: _Part(
+            *(arrays[split, "images"], files[split, "images"].name),
+            *(arrays[split, "labels"], files[split, "labels"].name),
         )
-    is_integer = np.issubdtype(labels.dtype, np.integer)
-    if not is_integer or labels.min(initial=0) < 0:
+        for split in _SPLIT_WORDS
+    }
+    return parts, list(files.values())
+
+
+def _drop_channel(images: NDArray[Any]) -> NDArray[Any]:
+    """Images (N, H, W, 1) as (N, H, W); others as they are."""
+    return images.reshape(images.shape[:-1]) if images.ndim == 4 and images.shape[-1] == 1 else images
+
+
+def _find_problems(part: _Part, image_size: tuple[int, ...], path: str) -> Iterator[DataError]:
+    """The errors of images that are not grey or no whole numbers 0..255, or do not go with their labels."""
+    images, name = part.images, part.images_name
+    if not _has_grey_levels(images):
+        got, change = f"{images.dtype} {images.shape}", ""
+        if images.ndim != 3:
+            change = _suggest_shape(images.shape, name)
+        elif images.dtype.kind in "biuf":
+            low, high = _find_range(images)
+            got += f" from {low:g} to {high:g}"
+            change = f"{name} = ({name} * 255).round().astype('uint8')" if low >= 0 and high <= 1 else ""
+        hint = f"in Python: `{change}`" if change else "bring all of them to whole numbers 0..255 in the same way"
+        expected = "grey images (N, H, W) of whole numbers 0..255"
+        yield DataError(f"{path}: {name}", expected=expected, got=got, hint=f"{hint}; then save the file again")
+    elif images.shape[1:] != image_size:
+        expected, got = (" x ".join(map(str, size)) for size in (image_size, images.shape[1:]))
+        hint = "bring all images to one size"
+        yield DataError(f"{path}: {name}", expected=f"images of {expected} as for training", got=got, hint=hint)
+    if images.shape[:1] != part.labels.shape[:1]:
+        counts = [f"{len(array):,}" if array.ndim else "no" for array in (images, part.labels)]
         yield DataError(
-            f"{where}: labels",
-            expected="whole numbers from 0 on",
-            got=str(labels.min() if is_integer else labels.dtype),
-            hint="save them as integers that number the classes from 0",
-        )
-    if images.shape[:1] != labels.shape[:1]:
-        yield DataError(
-            where,
-            expected="as many labels as images",
-            got=f"{len(images) if images.ndim else 'no'} images and {len(labels)} labels",
-            hint="save the images and labels of this split again, a label for each image",
+            path,
+            expected=f"as many labels in {part.labels_name} as images in {name}",
+            got=f"{counts[0]} images and {counts[1]} labels",
+            hint="save both again, a label for each image",
         )
 
 
-def _count_classes(splits: Mapping[str, Split], path: str) -> int:
-    """One more than the largest class id, which may not be larger than the number of images."""
-    count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
-    most = max(_FEW_CLASSES, sum(len(split.labels) for split in splits.values()))
-    if count > most:
-        expected = f"class ids below {most:,}, of which each may have an image"
-        raise DataError(f"{path}: labels", expected=expected, got=f"{count - 1:,}", hint="number the classes from 0")
-    return count
+def _has_grey_levels(images: NDArray[Any]) -> bool:
+    """Whether these are images (N, H, W) of whole numbers 0..255, of whatever type."""
+    if images.ndim != 3 or images.dtype == np.uint8 or not images.size:
+        return images.ndim == 3
+    if images.dtype.kind not in "iuf":
+        return False
+    low, high = _find_range(images)
+    # What ends at 1 is a share of the range: as a grey level it would be as good as black.
+    is_in_range = low >= 0 and 1 < high <= 255
+    chunks = (images[rows] for rows in iterate_chunks(len(images)))
+    return is_in_range and all(np.array_equal(chunk, np.rint(chunk)) for chunk in chunks)
+
+
+def _find_range(images: NDArray[Any]) -> tuple[float, float]:
+    """The smallest and the largest value."""
+    chunks = [images[rows] for rows in iterate_chunks(len(images))]
+    return float(np.min([chunk.min() for chunk in chunks])), float(np.max([chunk.max() for chunk in chunks]))
+
+
+def _suggest_shape(shape: tuple[int, ...], name: str) -> str:
+    """The line of Python that makes (N, H, W) of an array of another shape; empty if there is no telling."""
+    match shape:
+        case (_, count) if (side := math.isqrt(count)) ** 2 == count:
+            return f"{name} = {name}.reshape(-1, {side}, {side})"
+        case (_, 1, _, _):
+            return f"{name} = {name}[:, 0]"
+        case (_, _, _, 3 | 4):
+            return f"{name} = ({name}[..., :3] @ {_GREY_WEIGHTS}).round().astype('uint8')"
+    return ""
+
+
+def _to_bytes(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """The rows of arrays (N, H, W) of whole numbers 0..255, one after the other, as uint8."""
+    if len(arrays) == 1 and arrays[0].dtype == np.uint8:
+        return arrays[0]
+    images = allocate((sum(map(len, arrays)), *arrays[0].shape[1:]), np.uint8)
+    start = 0
+    for array in arrays:
+        for rows in iterate_chunks(len(array)):
+            images[start + rows.start : start + rows.stop] = array[rows]
+        start += len(array)
+    return images
 
 
 def _find_idx_file(folder: Path, path: str, split: str, kind: str) -> Path:
     """The only IDX file of a split's images or labels."""
-    found = [
-        file
-        for file in sorted(folder.glob(f"*{_KIND_WORDS[kind]}*"))
-        if file.is_file() and any(word in file.name.lower() for word in _SPLIT_WORDS[split])
-    ]
+    words = _SPLIT_WORDS[split]
+    found = [file for file in list_idx_files(folder, kind) if any(word in file.name.lower() for word in words)]
     if len(found) != 1:
         raise DataError(
-            f"ingest.path: {path}",
-            expected="a subfolder of images for each class, or one .npz file, or one IDX file of the "
-            f"{split} split's {kind}, such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
-            got=", ".join(file.name for file in found) or "none of them",
-            hint="keep one of these" if found else "put it there, or name another folder",
+            path,
+            expected=f"one IDX file of the {split} split's {kind}, "
+            f"such as {_SPLIT_WORDS[split][0]}-{kind}-{_KIND_WORDS[kind]}-ubyte, plain or .gz",
+            got=", ".join(file.name for file in found) or "none",
+            hint="keep one of these" if found else "put it there",
         )
     return found[0]
+
+
+def list_archives(folder: Path) -> list[Path]:
+    """The .npz files in a folder, in order."""
+    return sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+
+
+def list_idx_files(folder: Path, kind: str = "") -> list[Path]:
+    """The files in a folder that are IDX files by their names, in order; kind: `images` or `labels` alone."""
+    words = [_KIND_WORDS[kind]] if kind else _KIND_WORDS.values()
+    return sorted(path for path in folder.iterdir() if path.is_file() and any(word in path.name for word in words))
 
 
 def hash_file(path: Path) -> str:

@@ -25,7 +25,8 @@ def read_whole(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
-        raise ExportError(str(path), "no such file", "name a model, such as models/export/model.onnx") from None
+        hint = "run `dvc repro`, which writes models/export, or name a model that is there"
+        raise ExportError(str(path), "no such file", hint) from None
     except OSError as error:
         raise ExportError.unreadable(str(path), error) from None
     digests = _read_digests(path.parent / CHECKSUMS_NAME)

@@ -16,6 +16,7 @@ from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.prediction import predict_in_batches
+from stages.lib.plotting.class_labels import label_classes
 from stages.lib.plotting.heat_map import Cell, draw_heat_map
 from stages.lib.plotting.image_grid import draw_images
 
@@ -164,6 +165,7 @@ def draw_disagreements(
     class_names: Sequence[str],
 ) -> None:
     """Draw the test images to which an export gives another class than Keras, with both answers."""
+    class_names = label_classes(class_names)
 
     def describe(answer: NDArray[np.float32]) -> str:
         return f"{class_names[int(answer.argmax())]} ({answer.max():.2f})"

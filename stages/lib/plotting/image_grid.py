@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.plotting.png import draw_png, shorten
+from stages.lib.plotting.png import draw_png, replace_missing, shorten
 
 # Lengths are in inches. Captions are of 8 points, at matplotlib's distance of 1.2 from line to line.
 _COLUMNS = 5
@@ -55,5 +55,5 @@ def draw_images(
                 extent=(middle - half, middle + half, bottom, top),
                 aspect="auto",
             )
-            text = "\n".join(shorten(line, _MAX_LETTERS) for line in caption.split("\n"))
+            text = "\n".join(shorten(replace_missing(line), _MAX_LETTERS) for line in caption.split("\n"))
             axes.text(middle, top - 0.05, text, ha="center", va="bottom", fontsize=_FONT_POINTS, parse_math=False)

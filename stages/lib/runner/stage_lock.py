@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from stages.lib.core.errors import PipelineError
 from stages.lib.runner.startup import PARENT, find_grandparent
 
-_LOCK_PATH = Path(".cache/stage.lock")
+_STAGE_LOCK_PATH = Path(".cache/stage.lock")
 _SECONDS_BETWEEN_LOOKS = 0.1
 # Asked as early as can be: see `PARENT`.
 _GRANDPARENT = find_grandparent()
@@ -49,17 +49,17 @@ def hold_stage_lock(stage: str) -> Iterator[None]:
     if "DVC_STAGE" in os.environ:
         stderr = os.dup(2) if sys.stderr else None  # 2 itself may be turned away from a library's noise
         threading.Thread(target=_end_with_parent, args=(stage, stderr), daemon=True).start()
-    lock = FileLock(_LOCK_PATH)
-    _LOCK_PATH.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_STAGE_LOCK_PATH)
+    _STAGE_LOCK_PATH.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        name, _, pid = _LOCK_PATH.read_text(encoding="utf-8").partition(" ")
+        name, _, pid = _STAGE_LOCK_PATH.read_text(encoding="utf-8").partition(" ")
         running = f"the stage {name} is running here (process {pid})" if pid else "another stage is running here"
         stop = f", or stop it with `kill {pid}`" if pid else ""
         raise PipelineError(str(Path.cwd()), running, f"wait until it ends{stop}, then run again") from None
     with lock:
-        _LOCK_PATH.write_text(f"{stage} {os.getpid()}", encoding="utf-8")
+        _STAGE_LOCK_PATH.write_text(f"{stage} {os.getpid()}", encoding="utf-8")
         yield
 
 

@@ -1,17 +1,22 @@
-"""Which model becomes the champion: a valid one that is not significantly worse than the champion."""
+"""Which model becomes the champion: a valid one that is not worse than the champion, by significance and by points."""
 
 import csv
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import iterate_csv
 
 PREDICTIONS_PATH = Path("reports/evaluation/predictions.csv")
+
+# Of accuracies in reports and tags.
+_DECIMALS = 4
 
 # True and predicted class of each test image, in the order of the images.
 Predictions = list[tuple[str, str]]
@@ -21,27 +26,31 @@ class Criteria(NamedTuple):
     """What a model must meet beside its accuracy and its parity: `track` of params.yaml."""
 
     significance: float  # level of the test against the champion, above 0, at most 0.5
+    max_accuracy_drop: float  # below the champion and below the best champion so far on the same test images, 0..1
     min_recall: float  # of every class, 0..1
 
 
-class Challenger(NamedTuple):
+class Candidate(NamedTuple):
     """A model as it stands for promotion."""
 
+    task: str  # what it answers, see `describe_task`
     accuracy: float  # on its test split, 0..1
     test_data: str  # digest of that split
     accepted: bool  # accuracy is at least evaluate.min_accuracy
-    has_parity: bool  # every export answers as Keras does
-    recalls: Mapping[str, float]  # of each class that has test images, 0..1
+    has_parity: bool  # every required export answers as Keras does
+    lowest_recall: tuple[float, str] | None  # 0..1, and whose it is; none if no class has test images
     predictions: Predictions
 
 
 class Champion(NamedTuple):
-    """The model that a challenger would replace."""
+    """The model that a candidate would replace."""
 
     version: int  # in the model registry
+    task: str | None  # none of one that was registered by hand
     accuracy: float  # on its test split, 0..1
     test_data: str  # digest of that split
     predictions: Predictions | str  # or what became of them: "are gone"
+    best_accuracy: float  # of all champions so far, this one included, on that split
 
 
 class Decision(NamedTuple):
@@ -51,35 +60,77 @@ class Decision(NamedTuple):
     reason: str
 
 
-def decide(candidate: Challenger, champion: Champion | None, criteria: Criteria) -> Decision:
-    """A sound candidate takes over unless it is significantly worse than the champion on the same test images.
+def describe_task(dataset: Mapping[str, Any]) -> str:
+    """What a network answers: the data set's name, image size, kind of pixels and classes, in order.
 
-    Other test images start a new line of champions: results on different data do not compare. Where the champion's
-    predictions cannot be compared image by image, the accuracies decide, and a lower one is refused.
+    Models of different tasks have no common champion: a service that loads it would get answers to another question.
+
+    dataset: dataset.json, as `ingest` or `normalize` wrote it.
+    """
+    names = dataset["class_names"]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+    size = "x".join(map(str, dataset["image_size"]))
+    classes = f"{len(names)} classes from {names[0]!r} to {names[-1]!r} ({digest})"
+    return f"{dataset['name']}, {size} grey pixels 0..255, {classes}"
+
+
+def decide(
+    candidate: Candidate, champion: Champion | None, criteria: Criteria, *, is_data_change_accepted: bool = False
+) -> Decision:
+    """Decide whether a candidate takes over from the champion.
+
+    It must be valid by itself, and of the champion's task. On the same test images it may be neither significantly
+    worse than the champion, nor further below it, or below the best champion so far, than the largest drop. Where the
+    champion's predictions cannot be compared image by image, the accuracies decide, and a lower one is refused. Results
+    on different test images do not compare: then a person must accept the change.
     """
     problem = _find_problem(candidate, criteria)
     if problem:
         return Decision(False, problem)
     if champion is None:
         return Decision(True, f"first champion, test accuracy {candidate.accuracy:.4f}")
+    if champion.task is None:
+        problem = f"champion version {champion.version} has no tag 'task'"
+        return Decision(False, f"{problem}: if it answers the same question, set it to {candidate.task!r} in MLflow")
+    if champion.task != candidate.task:
+        return Decision(
+            False,
+            f"champion version {champion.version} answers another task ({champion.task}), this model {candidate.task}: "
+            "give each task a name of its own in track.registered_model",
+        )
     if champion.test_data != candidate.test_data:
-        return Decision(True, f"first champion on changed test data, accuracy {candidate.accuracy:.4f}")
+        accuracies = f"accuracy {candidate.accuracy:.4f}, before {champion.accuracy:.4f}"
+        problem = f"its test images are not those of champion version {champion.version} ({accuracies})"
+        return Decision(is_data_change_accepted, f"{problem}, so they do not compare")
     mismatch = _find_mismatch(candidate.predictions, champion.predictions)
     if mismatch or isinstance(champion.predictions, str):
-        return _compare_accuracies(candidate, champion, mismatch)
-    return _compare_predictions(candidate.predictions, champion.predictions, champion.version, criteria.significance)
+        decision = _compare_accuracies(candidate, champion, mismatch)
+    else:
+        decision = _compare_predictions(
+            candidate.predictions, champion.predictions, champion.version, criteria.significance
+        )
+    drop = _find_drop(candidate, champion, criteria.max_accuracy_drop)
+    return Decision(False, drop) if drop and decision.is_promoted else decision
 
 
-def _find_problem(candidate: Challenger, criteria: Criteria) -> str:
-    """Why the candidate is not sound; empty if it is."""
+def _find_problem(candidate: Candidate, criteria: Criteria) -> str:
+    """Why the candidate is not valid by itself; empty if it is."""
     if not candidate.accepted:
         return f"test accuracy {candidate.accuracy:.4f} is below evaluate.min_accuracy"
-    low = sorted((recall, name) for name, recall in candidate.recalls.items() if recall < criteria.min_recall)
-    if low:
-        recall, name = low[0]
-        others = f", and {len(low) - 1} more" if low[1:] else ""
-        return f"recall of class {name!r} is {recall:.4f}, below track.min_recall {criteria.min_recall}{others}"
-    return "" if candidate.has_parity else "an export is not within its budget against Keras"
+    if candidate.lowest_recall and candidate.lowest_recall[0] < criteria.min_recall:
+        recall, name = candidate.lowest_recall
+        return f"recall of class {name!r} is {recall:.4f}, below track.min_recall {criteria.min_recall}"
+    return "" if candidate.has_parity else "a required export is not within its budget against Keras"
+
+
+def _find_drop(candidate: Candidate, champion: Champion, max_drop: float) -> str:
+    """Why the candidate's accuracy is too far below a champion's; empty if it is not."""
+    best = f"the best champion so far on these test images had {champion.best_accuracy:.4f}"
+    own = f"champion version {champion.version} has {champion.accuracy:.4f}"
+    for accuracy, whose in ((champion.accuracy, own), (champion.best_accuracy, best)):
+        if round(accuracy - candidate.accuracy, _DECIMALS) > max_drop:
+            return f"test accuracy {candidate.accuracy:.4f}: {whose}, and track.max_accuracy_drop is {max_drop}"
+    return ""
 
 
 def _find_mismatch(candidate: Predictions, champion: Predictions | str) -> str:
@@ -93,7 +144,7 @@ def _find_mismatch(candidate: Predictions, champion: Predictions | str) -> str:
     return ""
 
 
-def _compare_accuracies(candidate: Challenger, champion: Champion, mismatch: str) -> Decision:
+def _compare_accuracies(candidate: Candidate, champion: Champion, mismatch: str) -> Decision:
     is_lower = candidate.accuracy < champion.accuracy
     return Decision(
         not is_lower,

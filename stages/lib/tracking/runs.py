@@ -11,30 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from stages.lib.core.files import require_space
 from stages.lib.core.paths import find_root
-from stages.lib.tracking.promotion import Challenger
+from stages.lib.tracking.promotion import Candidate
 from stages.lib.tracking.store import Run, Store, create_unless_there, mlflow, repeat_if_refused, to_path
 
 STATE_TAG = "pipeline.state"
 CLONE_TAG = "pipeline.clone"  # digest of the machine and the folder that logged the run
 COMMITS_TAG = "git.commits"
 UNKNOWN = "unknown"  # what a tag says where git does not tell
-# MLflow's own tag: the run's colour in lists and charts.
-COLOR_TAG = "mlflow.runColor"
-
-# Okabe and Ito's palette, told apart by everyone (https://jfly.uni-koeln.de/color/), without the yellow, which is faint
-# on white. MLflow itself draws a colour by the run's id, and on the page of a single metric it does so in spite of the
-# tag: of three runs, two have the same in one case out of ten.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-
 # At most, of a run without its files: rows in the store, an example and a description of the model.
 _RUN_BYTES = 1 << 20
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
-_MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
+_MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnxruntime", "pandas")]
+# Asked for with a request, it is answered in place of images.
+_ABOUT = mlflow.types.ParamSpec("about", mlflow.types.DataType.boolean, default=False)
 
 
 class RunRecord(NamedTuple):
@@ -56,8 +49,7 @@ class ModelRecord(NamedTuple):
 
     onnx_path: Path
     example: NDArray[np.uint8]  # raw images (N, H, W)
-    probabilities: NDArray[np.float32]  # the answer to them (N, classes)
-    challenger: Challenger
+    candidate: Candidate
 
 
 def ensure_experiment(store: Store, name: str) -> str:
@@ -102,6 +94,12 @@ def find_run(store: Store, experiment_id: str, model_name: str, state: str) -> R
     return finished[0] if finished else None
 
 
+def find_named_runs(store: Store, experiment_id: str, name: str) -> list[Run]:
+    """The finished runs whose id or name this is."""
+    found = store.client.search_runs([experiment_id], "attributes.status = 'FINISHED'")
+    return [run for run in found if name in (run.info.run_id, run.info.run_name)]
+
+
 def _is_left(store: Store, run: Run) -> bool:
     """Whether to delete a run that does not count; one that another clone may be logging now stays."""
     if not store.is_shared:  # and no other process writes to it
@@ -143,7 +141,6 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
         **record.tags,
         STATE_TAG: record.state,
         CLONE_TAG: _describe_clone(),
-        COLOR_TAG: _choose_color(store, experiment_id),
     }
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
         run_id = run.info.run_id
@@ -157,14 +154,15 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
         store.client.log_dict(run_id, record.manifest, "manifest.json")
         for path in record.artifacts:
             store.client.log_artifact(run_id, path, str(path.parent) if path.parent.name else None)
-        mlflow.onnx.log_model(
-            onnx.load(model.onnx_path),
+        mlflow.pyfunc.log_model(
             name="classifier",
-            signature=mlflow.models.infer_signature(model.example, model.probabilities),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"onnx": str(model.onnx_path)},
+            # No inputs: MLflow would cast what a person sends to their type, 0.9 to 0, before the model sees it.
+            signature=mlflow.models.ModelSignature(params=mlflow.types.ParamSchema([_ABOUT])),
             input_example=model.example,
+            metadata={"task": model.candidate.task},
             pip_requirements=_MODEL_REQUIREMENTS,
-            save_as_external_data=False,  # one file, and none with a random name
-            onnx_execution_providers=["CPUExecutionProvider"],
         )
     return store.client.get_run(run_id)
 
@@ -193,13 +191,6 @@ def log_metrics(
         for epoch, value in enumerate(of, start=1)
     ]
     store.client.log_batch(run_id, metrics=values)
-
-
-def _choose_color(store: Store, experiment_id: str) -> str:
-    """The colour that follows the one of the newest run of any state."""
-    newest = store.client.search_runs([experiment_id], f"tags.`{STATE_TAG}` LIKE '%'", max_results=1)
-    color = newest[0].data.tags.get(COLOR_TAG) if newest else None
-    return _COLORS[(_COLORS.index(color) + 1) % len(_COLORS)] if color in _COLORS else _COLORS[0]
 
 
 def add_commit(store: Store, run: Run, commit: str) -> None:

@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # A run's address on a server, which may have a password in it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-# Neither bars nor the diary of the store's tables: a stage says in a line what it did.
+# Neither bars nor, below, the diary of MLflow: a stage says in a line what it did.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
@@ -31,7 +31,9 @@ with import_lean():
     import mlflow
     import mlflow.data.code_dataset_source
     import mlflow.data.meta_dataset
-    import mlflow.onnx
+    import mlflow.models
+    import mlflow.pyfunc
+    import mlflow.types
     from alembic.script import ScriptDirectory
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -53,6 +55,7 @@ __all__ = [
     "to_path",
 ]
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 # MLflow prints what goes wrong in a store with its whole stack; here it is reported in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

@@ -174,21 +174,28 @@ def write_flagged_images(flagged_images: Sequence[FlaggedImage], source: Source,
 
 
 def _draw_sheet(path: Path, flagged_images: Sequence[FlaggedImage], source: Source) -> None:
-    from stages.lib.plotting.image_grid import draw_images  # noqa: PLC0415  (most data has no flagged images, and need not wait for it)
+    # Most data has no flagged images, and need not wait for these.
+    from stages.lib.plotting.class_labels import find_numbered  # noqa: PLC0415
+    from stages.lib.plotting.image_grid import draw_images  # noqa: PLC0415
 
+    numbered = find_numbered(source.class_names)
     shown = choose_shown(flagged_images)
     title = f"{len(flagged_images):,} flagged images" + (
         f", {len(shown)} of them" if len(shown) < len(flagged_images) else ""
     )
     images = [source.rows.read_image(flagged_image.row) for flagged_image in shown]
-    draw_images(
-        path, title, images, [write_caption(flagged_image, source) for flagged_image in shown], grey_levels=(0, 255)
-    )
+    captions = [write_caption(flagged_image, source, numbered) for flagged_image in shown]
+    draw_images(path, title, images, captions, grey_levels=(0, 255))
 
 
-def write_caption(flagged_image: FlaggedImage, source: Source) -> str:
-    """The image's name, its class, its reasons; long ones are wrapped, and at last cut off."""
+def write_caption(flagged_image: FlaggedImage, source: Source, numbered: Mapping[str, str]) -> str:
+    """The image's name, its class, its reasons; long ones are wrapped, and at last cut off.
+
+    numbered: what stands in place of some classes' names.
+    """
     texts = [source.name_row(flagged_image.row), source.name_class(flagged_image.row), *flagged_image.reasons]
+    for name in sorted(numbered, key=len, reverse=True):
+        texts = [text.replace(name, numbered[name]) for text in texts]
     lines = [line for text in texts for line in textwrap.wrap(text, _CAPTION_WIDTH)]
     return "\n".join(lines if len(lines) <= _CAPTION_LINES else [*lines[: _CAPTION_LINES - 1], "…"])
 

@@ -41,20 +41,20 @@ def describe_splits(splits: Mapping[str, Split], expected: Mapping[str, int]) ->
     )
 
 
-def describe_classes(splits: Mapping[str, Split], class_count: int) -> pd.DataFrame:
-    """One row per split and class: its images, and their number as a ratio to that of the largest class (0..1)."""
+def describe_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> pd.DataFrame:
+    """One row per split and class: its name, its number of images, and their ratio to those of the largest class."""
     rows = []
-    for name, split in splits.items():
+    for split_name, split in splits.items():
         counts = dict(zip(*map(np.ndarray.tolist, np.unique(split.labels, return_counts=True)), strict=True))
         largest = max(counts.values(), default=0)
         rows += [
             {
-                "split": name,
-                "label": label,
+                "split": split_name,
+                "class": name,
                 "images": counts.get(label, 0),
                 "ratio_to_largest": counts.get(label, 0) / largest if largest else 0.0,
             }
-            for label in range(class_count)
+            for label, name in enumerate(class_names)
         ]
     return pd.DataFrame(rows)
 

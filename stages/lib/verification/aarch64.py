@@ -11,16 +11,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import atomic_write, require_space, write_text
 from stages.lib.core.paths import resolve
+from stages.lib.verification.programs import require_program, run_program
 
 ARCHITECTURE = "aarch64"
 EMULATOR = "qemu-aarch64"
+INSTALL_QEMU = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
 # Runs DVC and MLflow, which need not be emulated: only what stages import up to `export` is laid.
 LEFT_OUT = ("dvc", "mlflow")
 
@@ -65,17 +65,8 @@ exec {EMULATOR} -cpu {_PROCESSOR} -L "$root" -0 "$root/{_PYTHON}" "$root/usr/bin
 """
 
 
-class _Pin(NamedTuple):
-    """A package as requirements.txt locks it."""
-
-    lines: str  # with its hashes
-    needed_by: set[str]
-
-
-def lay_python(tell: Callable[[str], None]) -> Path:
+def lay_python() -> Path:
     """The `python` that runs a program as AArch64 does; it is laid first if it is not there yet.
-
-    tell: is given a line before that, for it takes minutes.
 
     Raises:
         PipelineError: this machine lacks a program for it, or packages cannot be had.
@@ -86,7 +77,7 @@ def lay_python(tell: Callable[[str], None]) -> Path:
     )
     root = resolve(f".cache/{ARCHITECTURE}/{hashlib.sha256(pins.encode()).hexdigest()[:12]}")
     if not root.is_dir():
-        tell(f"laying an AArch64 Python into {root}, once: some minutes, 2.2 GB")
+        print(f"laying an AArch64 Python into {root}, once: some minutes, 2.2 GB", flush=True)
         require_space(root, _NEEDED_BYTES)
         with atomic_write(root) as partial:
             _lay_system(partial)
@@ -104,13 +95,9 @@ def require_programs() -> None:
         raise PipelineError(
             _WHERE, "this machine is an AArch64 itself", "leave it out: every rebuild here is on AArch64"
         )
-    if shutil.which(EMULATOR) is None:
-        hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError(_WHERE, f"{EMULATOR} is not on PATH", hint)
+    require_program(EMULATOR, _WHERE, INSTALL_QEMU)
     for program in ("apt-get", "dpkg-deb"):
-        if shutil.which(program) is None:
-            hint = "run this on Debian or Ubuntu, or in a container of one"
-            raise PipelineError(_WHERE, f"it needs {program}, which is not on PATH", hint)
+        require_program(program, _WHERE, "run this on Debian or Ubuntu, or in a container of one")
 
 
 def select_pins(requirements: str, project: str) -> str:
@@ -118,15 +105,20 @@ def select_pins(requirements: str, project: str) -> str:
 
     requirements: what uv wrote, which says by whom each is needed. project: the text of pyproject.toml.
     """
-    pins = {_read_name(block): _read_pin(block) for block in re.split(r"\n(?=\S)", requirements.strip())}
+    pins, needed_by = {}, {}
+    for block in re.split(r"\n(?=\S)", requirements.strip()):
+        lines, name = block.splitlines(), _read_name(block)
+        comments = " ".join(line.strip(" #") for line in lines if line.startswith("    #"))
+        needed_by[name] = {_read_name(word) for word in comments.split() if re.match(r"[\w.-]+$", word)}
+        pins[name] = "\n".join(line for line in lines if not line.lstrip().startswith("#")).rstrip("\\ \n")
     direct = tomllib.loads(project)["project"]["dependencies"]
     needed: set[str] = set()
     found = {_read_name(dependency) for dependency in direct}.difference(LEFT_OUT)
     while found:
         needed |= found
-        found = {name for name, pin in pins.items() if pin.needed_by & needed} - needed
+        found = {name for name in pins if needed_by[name] & needed} - needed
     # pip would take the markers as of the machine that it runs on.
-    return "\n".join(pins[name].lines for name in sorted(needed) if "'x86_64'" not in pins[name].lines) + "\n"
+    return "\n".join(pins[name] for name in sorted(needed) if "'x86_64'" not in pins[name]) + "\n"
 
 
 def _read_name(requirement: str) -> str:
@@ -134,15 +126,6 @@ def _read_name(requirement: str) -> str:
     match = re.match(r"[\w.-]+", requirement)
     assert match
     return re.sub(r"[-_.]+", "-", match[0]).lower()
-
-
-def _read_pin(block: str) -> _Pin:
-    """One package's lines of requirements.txt."""
-    lines = block.splitlines()
-    comments = " ".join(line.strip(" #") for line in lines if line.startswith("    #"))
-    needed_by = {_read_name(word) for word in comments.split() if re.match(r"[\w.-]+$", word)}
-    kept = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    return _Pin(kept.rstrip("\\ \n"), needed_by)
 
 
 def _lay_system(root: Path) -> None:
@@ -154,12 +137,14 @@ def _lay_system(root: Path) -> None:
     config = _APT_CONFIG.format(state=private / "state", cache=private / "cache")
     write_text(private / "apt.conf", config)
     apt = ["apt-get", "--quiet", "--config-file", str(private / "apt.conf")]
-    _run([*apt, "update"], "apt-get cannot list the packages for arm64", _CHECK_APT)
+    run_program([*apt, "update"], _WHERE, "apt-get cannot list the packages for arm64", _CHECK_APT)
     install = [*apt, "install", "--yes", "--no-install-recommends", "--download-only", *_PACKAGES]
-    _run(install, "apt-get cannot download the packages for arm64", _CHECK_APT)
+    run_program(install, _WHERE, "apt-get cannot download the packages for arm64", _CHECK_APT)
     for archive in sorted((private / "cache/archives").glob("*.deb")):
         extract = ["dpkg-deb", "--extract", str(archive), str(root)]
-        _run(extract, f"dpkg-deb cannot unpack {archive.name}", "free disk space (`df .cache`) and run again")
+        run_program(
+            extract, _WHERE, f"dpkg-deb cannot unpack {archive.name}", "free disk space (`df .cache`) and run again"
+        )
     shutil.rmtree(private)
     version = _find_version(root)
     write_text(root / "proc/cpuinfo", "".join(_CPUINFO.format(number=number) for number in range(2)))
@@ -180,19 +165,15 @@ def _lay_wheels(root: Path, pins: str) -> None:
     requirements = root / "requirements.txt"
     write_text(requirements, pins)
     abi = f"cp{version.replace('.', '')}"
-    options = {"--platform": _PLATFORMS, "--abi": [abi, "abi3", "none"], "--implementation": ["cp"]}
-    options |= {"--python-version": [version], "--only-binary": [":all:"], "--requirement": [str(requirements)]}
     # Where this Python looks by itself.
-    options |= {"--target": [str(root / f"usr/local/lib/python{version}/dist-packages")]}
+    target = root / f"usr/local/lib/python{version}/dist-packages"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
+    pip += ["--only-binary=:all:", f"--requirement={requirements}", f"--target={target}", f"--python-version={version}"]
+    pip += ["--implementation=cp", *(f"--abi={name}" for name in (abi, "abi3", "none"))]
+    pip += [f"--platform={name}" for name in _PLATFORMS]
     hint = "check the network and the index (`python -m pip config list`), then run again"
-    _run([*pip, *_list_options(options.items())], "pip cannot download the wheels for AArch64", hint)
-    _compile(root / f"usr/local/lib/python{version}/dist-packages", version)
-
-
-def _list_options(options: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """Each option once for each of its values."""
-    return [word for option, values in options for value in values for word in (option, value)]
+    run_program(pip, _WHERE, "pip cannot download the wheels for AArch64", hint)
+    _compile(target, version)
 
 
 def _compile(folder: Path, version: str) -> None:
@@ -201,17 +182,3 @@ def _compile(folder: Path, version: str) -> None:
         command = [sys.executable, "-m", "compileall", "-q", "-j", "0", str(folder)]
         # Some files are not for this version, which is no matter until they are imported.
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
-
-
-def _run(command: Sequence[str], problem: str, hint: str) -> None:
-    """Run a program that must succeed.
-
-    problem, hint: what it means if it does not, and what to do then.
-
-    Raises:
-        PipelineError: with the last that it said.
-    """
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise PipelineError(_WHERE, f"{problem}: {said[-1]}", hint)

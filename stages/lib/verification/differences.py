@@ -107,28 +107,23 @@ def _read_plain(content: bytes) -> Leaves:
 
 
 def _flatten(value: Any, path: str = "") -> Leaves:  # noqa: ANN401  # dicts, lists and objects, nested
-    """The leaves of a nested value by their dotted paths."""
+    """The leaves of a nested value by dotted paths, with the own names of a list's items where these differ."""
     value = vars(value) if hasattr(value, "__dict__") else value
     if not isinstance(value, (dict, list)) or not value:
         return {path: value}
-    if isinstance(value, list):
-        value = [vars(item) if hasattr(item, "__dict__") else item for item in value]
-        value = dict(zip(_name_items(value), value, strict=True))
+    if isinstance(value, dict):
+        named = {f".{key}": item for key, item in value.items()}
     else:
-        value = {f".{key}": item for key, item in value.items()}
-    leaves: Leaves = {}
-    for name, item in value.items():
-        leaves |= _flatten(item, f"{path}{name}".removeprefix("."))
-    return leaves
-
-
-def _name_items(items: list[Any]) -> list[str]:
-    """Names for the items of a list: their own, where each has one that no other has, else their numbers."""
-    for key in ("path", "name", "key"):
-        names = {name for item in items if isinstance(item, dict) and isinstance(name := item.get(key), str)}
-        if len(names) == len(items):
-            return [f".{item[key]}" for item in items]
-    return [f"[{number}]" for number in range(len(items))]
+        items = [vars(item) if hasattr(item, "__dict__") else item for item in value]
+        named = {f"[{number}]": item for number, item in enumerate(items)}
+        for key in ("key", "name", "path"):
+            own = {f".{item[key]}": item for item in items if isinstance(item, dict) and isinstance(item.get(key), str)}
+            named = own if len(own) == len(items) else named
+    return {
+        end: leaf
+        for name, item in named.items()
+        for end, leaf in _flatten(item, f"{path}{name}".removeprefix(".")).items()
+    }
 
 
 def _read_csv(content: bytes) -> Leaves:

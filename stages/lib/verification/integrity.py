@@ -3,13 +3,12 @@
 DVC itself takes a read-only cache object for sound, and a file for unchanged whose time and size it remembers.
 """
 
-import json
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.lib.core.dvc_lock import Output, locate_object
+from stages.lib.core.dvc_lock import Output, locate_object, read_listing
 from stages.lib.core.errors import DataError
 from stages.lib.core.hashing import hash_output
 
@@ -72,9 +71,8 @@ def _examine(
     output: Output, is_cached: bool, cache_dir: Path, objects: dict[Path, str]
 ) -> tuple[list[DataError], dict[str, ExpectedFile]]:
     """The errors of one output and its files, all hashed; `objects` is added to."""
-    on_disk = list_files(output, Path())
+    on_disk = {path: file.md5 for path, file in list_files(output, Path()).items()}
     is_valid = hash_output(Path(output.path)) == output.md5
-    is_folder = output.md5.endswith(".dir")
     problems: list[DataError] = []
 
     def check(md5: str, name: str) -> Path | None:
@@ -88,23 +86,19 @@ def _examine(
             problems.append(_describe_object(path, name, md5, got, output.path if is_valid else None))
         return None
 
-    listing = check(output.md5, output.path) if is_cached else None
-    if not is_folder:
-        expected = {output.path: output.md5}
-    elif listing:
-        entries = json.loads(listing.read_text(encoding="utf-8"))
-        expected = {f"{output.path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+    own = check(output.md5, output.path) if is_cached else None
+    if output.md5.endswith(".dir"):
+        listing = read_listing(output.md5, cache_dir) if own else None
+        expected = {f"{output.path}/{name}": md5 for name, md5 in (listing or {}).items()}
+        expected = expected or (on_disk if is_valid else {})
+        cached = {path: check(md5, path) for path, md5 in expected.items()} if is_cached else {}
     else:
-        expected = {path: file.md5 for path, file in on_disk.items()} if is_valid else {}
-    cached = {}
-    if is_cached:
-        cached = {path: check(md5, path) if is_folder else listing for path, md5 in expected.items()}
+        expected, cached = {output.path: output.md5}, {output.path: own}
     if not is_valid:
-        can_checkout = bool(cached) and None not in cached.values() and listing is not None
-        # After the cache's: DVC would fill the disk from there.
-        problems += _describe_disk(output, expected, on_disk, can_checkout=can_checkout)
+        can_checkout = own is not None and None not in cached.values()
+        problems += _describe_disk(output, expected, on_disk, can_checkout)  # after the cache's, which DVC would take
     files = {
-        path: ExpectedFile(md5, Path(path) if is_valid or on_disk.get(path, ("",))[0] == md5 else cached.get(path))
+        path: ExpectedFile(md5, Path(path) if is_valid or on_disk.get(path) == md5 else cached.get(path))
         for path, md5 in expected.items()
     }
     return problems, files
@@ -115,40 +109,27 @@ def _describe_object(path: Path, name: str, md5: str, got: str, valid_output: st
 
     valid_output: the output that can fill the cache again.
     """
-    is_there = got != "nothing"
-    remove = f"rm -f {shlex.quote(str(path))}"
+    remove = "" if got == "nothing" else f"rm -f {shlex.quote(str(path))}"
     if valid_output:
-        commit = f"dvc commit {shlex.quote(valid_output)}"
-        hint = f"`{remove} && {commit}`" if is_there else f"`{commit}`"
+        hint = f"`{' && '.join(filter(None, [remove, f'dvc commit {shlex.quote(valid_output)}']))}`"
     else:
-        hint = f"{f'`{remove}`, then ' if is_there else ''}`dvc fetch` if there is a remote, else `dvc repro`"
+        hint = f"{f'`{remove}`, then ' if remove else ''}`dvc fetch` if there is a remote, else `dvc repro`"
     return DataError(f"{path} ({name})", expected=f"MD5 {md5.removesuffix('.dir')}", got=got, hint=hint)
 
 
 def _describe_disk(
-    output: Output, expected: Mapping[str, str], on_disk: Mapping[str, ExpectedFile], *, can_checkout: bool
-) -> list[DataError]:
+    output: Output, expected: Mapping[str, str], on_disk: Mapping[str, str], can_checkout: bool
+) -> Iterator[DataError]:
     """The files of an output that are not there or others than dvc.lock promises; the folder if no file is known."""
     command = "dvc repro"
     if can_checkout:
         # Several files of a folder may be wrong: without --force DVC asks about each of the others.
         force = "--force " if output.md5.endswith(".dir") else ""
         command = f"dvc checkout {force}{shlex.quote(output.path)}"
-    differing: Iterable[tuple[str, str, str]]
-    if expected and Path(output.path).exists():
-        pairs = {
-            path: (expected.get(path, "nothing"), on_disk[path].md5 if path in on_disk else "nothing")
-            for path in sorted(expected.keys() | on_disk.keys())
-        }
-        differing = [(path, *pair) for path, pair in pairs.items() if pair[0] != pair[1]]
-    else:
-        differing = [(output.path, output.md5, hash_output(Path(output.path)))]
-    return [
-        DataError(
-            path,
-            expected=f"MD5 {md5}" if md5 != "nothing" else md5,
-            got=got,
-            hint=f"`{command}`" if got == "nothing" else f"`rm -rf {shlex.quote(path)} && {command}`",
-        )
-        for path, md5, got in differing
-    ]
+    if not expected or not Path(output.path).exists():
+        expected, on_disk = {output.path: output.md5}, {output.path: hash_output(Path(output.path))}
+    for path in sorted(expected.keys() | on_disk.keys()):
+        md5, got = expected.get(path), on_disk.get(path, "nothing")
+        if md5 != got:
+            hint = command if got == "nothing" else f"rm -rf {shlex.quote(path)} && {command}"
+            yield DataError(path, expected=f"MD5 {md5}" if md5 else "nothing", got=got, hint=f"`{hint}`")

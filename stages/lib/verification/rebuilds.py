@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from stages.lib.core.dvc_lock import load_graph
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.git import require_repository, run_git
 from stages.lib.core.paths import resolve
-from stages.lib.verification import aarch64
+from stages.lib.verification.aarch64 import INSTALL_QEMU, lay_python
+from stages.lib.verification.programs import require_program, run_program
 
 EMULATOR = "qemu-x86_64"
 # On which to rebuild where nothing else is asked for, and what they have: TensorFlow's own sums follow the size of the
@@ -116,30 +117,20 @@ def emulate_cpu(cpu: str) -> Emulation:
     Raises:
         PipelineError: the emulator is not installed, does not know `cpu`, or Python does not run on it.
     """
-    try:
-        done = subprocess.run(  # noqa: S603  # `cpu` is one argument, whatever it holds
-            [EMULATOR, "-cpu", cpu, sys.executable, "-c", ""], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        hint = "install it (Debian, Ubuntu: `apt-get install qemu-user`)"
-        raise PipelineError("--cpu", f"{EMULATOR} is not on PATH", hint) from None
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if not _NOISE.match(line)]
-        raise PipelineError(
-            "--cpu",
-            f"Python does not run on {cpu!r}: {said[-1] if said else f'exit code {done.returncode}'}",
-            f"choose another, such as Haswell; `{EMULATOR} -cpu help` lists them",
-        )
-    return Emulation(cpu, [EMULATOR, "-cpu", cpu, sys.executable])
+    require_program(EMULATOR, "--cpu", INSTALL_QEMU)
+    python = [EMULATOR, "-cpu", cpu, sys.executable]  # `cpu` is one argument, whatever it holds
+    hint = f"choose another, such as Haswell; `{EMULATOR} -cpu help` lists them"
+    run_program([*python, "-c", ""], "--cpu", f"Python does not run on {cpu!r}", hint)
+    return Emulation(cpu, python)
 
 
-def emulate_aarch64(tell: Callable[[str], None]) -> Emulation:
+def emulate_aarch64() -> Emulation:
     """AArch64, with a Python for it that is laid first if need be.
 
     Raises:
         PipelineError: it cannot be had here, and why.
     """
-    return Emulation("AArch64", [str(aarch64.lay_python(tell))], left_out=("track",))
+    return Emulation("AArch64", [str(lay_python())], left_out=("track",))
 
 
 def find_revision() -> Revision:
@@ -165,10 +156,10 @@ def find_revision() -> Revision:
     return Revision(Path(top), commit, run_git("rev-parse", "--show-prefix") or "")
 
 
-def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Callable[[str], None]) -> Rebuild:
+def rebuild(revision: Revision, parent: Path, conditions: Conditions) -> Rebuild:
     """Clone the revision into a folder below `parent` and run all of its stages there, none of them from a cache.
 
-    tell: is given the pieces of a line: each stage's name when it starts, and what it took when it has ended.
+    Each stage's name is printed when it starts, and what it took when it has ended.
     """
     environment = make_environment(os.environ, conditions, parent)
     left_out = conditions.emulation.left_out if conditions.emulation else ()
@@ -178,9 +169,9 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     command = [sys.executable, "-u", "-m", "dvc", "repro", "--force", "--no-run-cache"]
     if left_out:
         command += [name for name in load_graph(root) if name not in left_out]
-    started = time.monotonic()
-    stages: dict[str, float] = {}  # start by name
-    said: list[str] = []  # by the stage that runs
+    started = stage_started = time.monotonic()
+    stages: list[str] = []
+    printed: list[str] = []  # by the stage that runs
     with subprocess.Popen(  # noqa: S603
         command,
         cwd=root,
@@ -193,25 +184,20 @@ def rebuild(revision: Revision, parent: Path, conditions: Conditions, tell: Call
     ) as process:
         assert process.stdout
         for line in process.stdout:
-            match = _STAGE.match(line)
-            if not match:
-                said += [] if _NOISE.match(line) else [line.strip()]
-                continue
-            _tell_end(stages, tell)
-            tell(f"{', ' if stages else ''}{match[1]}")
-            stages[match[1]] = time.monotonic()
-            said = []
-    _tell_end(stages, tell)
+            if match := _STAGE.match(line):
+                print(f" {time.monotonic() - stage_started:.0f} s, " if stages else "", end="")
+                print(match[1], end="", flush=True)
+                stages.append(match[1])
+                stage_started, printed = time.monotonic(), []
+            elif not _NOISE.match(line):
+                printed.append(line.strip())
+    print(f" {time.monotonic() - stage_started:.0f} s" if stages else "")
     seconds = time.monotonic() - started
     if not process.returncode:
-        return Rebuild(root, list(stages), seconds, failed="", problem="", left_out=left_out)
+        return Rebuild(root, stages, seconds, failed="", problem="", left_out=left_out)
     *ended, failed = stages or ["dvc"]
-    return Rebuild(root, ended, seconds, failed, said[-1] if said else f"exit code {process.returncode}", left_out)
-
-
-def _tell_end(stages: dict[str, float], tell: Callable[[str], None]) -> None:
-    if stages:
-        tell(f" {time.monotonic() - stages[next(reversed(stages))]:.0f} s")
+    problem = printed[-1] if printed else f"exit code {process.returncode}"
+    return Rebuild(root, ended, seconds, failed, problem, left_out)
 
 
 def make_environment(base: Mapping[str, str], conditions: Conditions, parent: Path) -> dict[str, str]:
@@ -246,15 +232,10 @@ def _clone(revision: Revision, target: Path, environment: Mapping[str, str], uma
     """A clone without branch that shares the repository's objects."""
     git = ["git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false"]
     source = str(revision.repository)
+    hint = "run again once `git clone` of it works, or add --quick"
     for command in (
         [*git, "clone", "--quiet", "--shared", "--no-checkout", "--template=", "--", source, str(target)],
         [*git, "-C", str(target), "checkout", "--quiet", "--detach", revision.commit],
     ):
-        done = subprocess.run(  # noqa: S603
-            command, env=environment, umask=umask, capture_output=True, encoding="utf-8", errors="replace", check=False
-        )
-        if done.returncode:
-            reason = done.stderr.strip() or f"exit code {done.returncode}"
-            hint = "run again once `git clone` of it works, or add --quick"
-            raise PipelineError(source, f"git cannot clone it: {reason}", hint)
+        run_program(command, source, "git cannot clone it", hint, env=environment, umask=umask)
     return target
