@@ -31,7 +31,8 @@ HOMES = {
     "tensorflow": {"stages.lib.model.deterministic_tensorflow"},
     "keras": {"stages.lib.model.deterministic_tensorflow"},
     "tf2onnx": {"stages.lib.exports.conversion"},
-    "mlflow": {"stages.lib.tracking.store"},
+    # The second runs where MLflow loads the model, far from this project.
+    "mlflow": {"stages.lib.tracking.store", "stages.lib.tracking.served_model"},
     "great_expectations": {"stages.lib.validation.expectations"},
     "matplotlib": {"stages.lib.plotting.png"},
     "ray": {"stages.lib.sweeps.workers"},
