@@ -306,7 +306,7 @@ def run(
     measured: dict[str, Any] = {"max_abs_error": measure_errors(comparisons), "runtimes": describe_others(comparisons)}
     refusals = judge(comparisons, models, {FILES[kind]: kind for kind in params.artifacts})
     golden, golden_steps, firmware = find_golden(probabilities, test), {}, None
-    if INT8_NAME in models:
+    if INT8_NAME in models and not any(found.failure for found in comparisons if found.export == INT8_NAME):
         answers = {
             comparison.runtime: comparison.probabilities
             for comparison in comparisons

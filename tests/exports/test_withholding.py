@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from stages.lib.core.errors import ExportError
-from stages.lib.exports.conversion import convert_to_dynamic_range_tflite
+from stages.lib.exports.conversion import calibrate, convert_to_dynamic_range_tflite, convert_to_int8_tflite
 from stages.lib.exports.parity import Budget, compare
-from stages.lib.exports.parity_matrix import Comparison
+from stages.lib.exports.parity_matrix import Comparison, compare_exports
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
+from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import build_network
 
 # Ten images of three classes: of the last two the reference is unsure.
@@ -194,3 +195,32 @@ def test_file_with_two_causes_tells_both():
     refusals = [Refusal({"a": "1"}, "too far", "raise it"), Refusal({"a": ""}, "too large", "lower it")]
 
     assert list_withheld(refusals) == {"a": "too far; raise it; also too large; lower it"}
+
+
+def test_file_that_a_runtime_cannot_run_is_withheld(small_model):
+    """What a runtime says of a file that it refuses is told, and counts as no answer at all."""
+    name = "model.tflite"
+    comparisons = compare_exports({name: b"no model"}, {name: BUDGET}, small_model.reference, small_model.test)
+    (refusal,) = judge(comparisons, {name: b"no model"}, KINDS)
+
+    assert [comparison.parity and comparison.parity.same_class for comparison in comparisons] == [0, None, None]
+    assert comparisons[1].unsupported_reason == "LiteRT refuses it"  # where another might end the process
+    assert refusal.reason == "LiteRT refuses it"
+    assert refusal.measured[name].startswith("LiteRT cannot run it: ")
+    assert "export.artifacts" in refusal.hint
+
+
+def test_network_that_gives_only_zeros_has_its_int8_file_withheld(small_model):
+    """A hidden layer without a range quantizes to what LiteRT refuses: the hint is a network that learns."""
+    name = "model_int8.tflite"
+    keras.utils.set_random_seed(0)
+    network = build_network((6, 8), [4], 3, "softmax")
+    kernel, bias, *others = network.get_weights()
+    network.set_weights([kernel, bias - 100, *others])  # no image lifts a unit above 0
+    images = small_model.test.images
+    content = convert_to_int8_tflite(network, calibrate(network, np.zeros_like(images)))
+    comparisons = compare_exports({name: content}, {name: BUDGET}, small_model.reference, small_model.test)
+    (refusal,) = judge(comparisons, {name: content}, KINDS)
+
+    assert refusal.reason == "LiteRT refuses it"
+    assert "normalize.method" in refusal.hint

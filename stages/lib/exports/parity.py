@@ -80,10 +80,10 @@ def compare(
 def _find_classes(
     reference: NDArray[np.floating], actual: NDArray[np.floating], expected: NDArray[np.integer]
 ) -> NDArray[np.integer]:
-    """The model's classes (N,); the reference's own where it holds the two apart by rounding alone."""
+    """The model's classes (N,); the reference's own where it holds the two apart by rounding alone; -1 where NaN is."""
     rows, got = np.arange(len(actual)), actual.argmax(axis=1)
     distances = reference[rows, expected] - reference[rows, got]
-    return np.where(distances <= _ROUNDING, expected, got)
+    return np.where(np.isnan(actual).any(axis=1), -1, np.where(distances <= _ROUNDING, expected, got))
 
 
 def measure_steps(one: NDArray[np.floating], other: NDArray[np.floating], step: float) -> int:

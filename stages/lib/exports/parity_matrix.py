@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split
+from stages.lib.core.errors import ExportError
 from stages.lib.core.markdown import format_table
 from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
@@ -39,6 +40,7 @@ class Comparison(NamedTuple):
     unsupported_reason: str  # why the runtime cannot run it; empty if it can
     probabilities: NDArray[np.float32]  # (N, classes); (0, classes) if it was not run
     parity: Parity | None  # with Keras; none if it was not run
+    failure: str = ""  # what the runtime said that could not run it, though it should
 
 
 def compare_exports(
@@ -47,18 +49,24 @@ def compare_exports(
     """Each export's bytes in each runtime for its kind, on raw test images.
 
     reference: the network's exact probabilities for the same images, float32 (N, classes); Keras's own differ from them
-    by float32's rounding.
+    by float32's rounding. A runtime that cannot run a file of its kind answers NaN.
     """
     comparisons = []
     for name, content in contents.items():
+        refused = ""
         for runtime in find_runtimes(Path(name)):
-            unsupported_reason = find_unsupported_reason(name, runtime)
-            if unsupported_reason:
+            # On what one runtime refuses, another may end the whole process.
+            if unsupported_reason := find_unsupported_reason(name, runtime) or refused:
                 comparisons.append(Comparison(name, runtime, budgets[name], unsupported_reason, reference[:0], None))
                 continue
-            probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
+            failure = ""
+            try:
+                probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
+            except ExportError as error:
+                failure, probabilities = error.problem, np.full_like(reference, np.nan)
+                refused = f"{RUNTIMES[runtime].title} refuses it"
             parity = compare(reference, probabilities, test.labels, budgets[name])
-            comparisons.append(Comparison(name, runtime, budgets[name], "", probabilities, parity))
+            comparisons.append(Comparison(name, runtime, budgets[name], "", probabilities, parity, failure))
     return comparisons
 
 

@@ -20,6 +20,9 @@ _DYNAMIC_RANGE = "model_dynamic_range.tflite"
 # LiteRT's own kernels multiply the sum of a row of int8 weights by an activation's zero point, and give nonsense from
 # about this sum on (measured: dense layers on 182 x 182 pixels). XNNPACK's do not.
 _MAX_ROW_SUM = 1 << 18
+_LEAVE_OUT = "leave it out of export.artifacts"
+# A layer that gives only zeros, as of a network that has learned nothing, has no range to be quantized by.
+_RETRAIN = "train a network that tells the classes apart (normalize.method: standardize may help), or leave it out"
 
 
 class Refusal(NamedTuple):
@@ -49,6 +52,10 @@ def judge(
         run = [(comparison, comparison.parity) for comparison in group if comparison.parity]
         failed = [(comparison, parity) for comparison, parity in run if not parity.within_budget]
         if not failed:
+            continue
+        if refused := next((comparison for comparison, _ in failed if comparison.failure), None):
+            cause = f"{RUNTIMES[refused.runtime].title} refuses it", _RETRAIN if name in _CALIBRATED else _LEAVE_OUT
+            found.setdefault(cause, {})[name] = refused.failure
             continue
         worst, parity = max(failed, key=lambda pair: _rank(pair[1]))
         is_kernel_limit = name == _DYNAMIC_RANGE and len(failed) < len(run) and _has_large_row_sums(contents[name])
@@ -102,7 +109,7 @@ def _find_cause(name: str, parity: Parity, is_kernel_limit: bool, budget: str) -
     limits = f"raise the limits in export.budgets.{budget}"
     if is_kernel_limit:
         reason = "a row of int8 weights sums to more than LiteRT's own kernels hold, which answer nonsense"
-        return reason, "lower ingest.image_size, or leave it out of export.artifacts"
+        return reason, f"lower ingest.image_size, or {_LEAVE_OUT}"
     beyond = "further from Keras than its budget allows"
     if name in _FLOATS:
         return f"{beyond}, which is for rounding alone", limits

@@ -24,8 +24,8 @@ _PREPARING_BYTES, _ZERO_POINT_BYTES = 512, 4
 _PLACING_BYTES, _PLACED_BYTES = 64, 56
 
 # Of the file: each bias, and each channel's two scales, of the weights and of the bias, with their zero points of 64
-# bits; and no less for all that is not the network's, such as its metadata.
-_BIAS_BYTES, _SCALES_BYTES, _FILE_BYTES = 4, 24, 2048
+# bits; and for all that is not the network's, such as its metadata, no less and usually no more.
+_BIAS_BYTES, _SCALES_BYTES, _LEAST_BYTES, _USUAL_BYTES = 4, 24, 2048, 4096
 
 
 INT8_NAME = "model_int8.tflite"
@@ -93,7 +93,7 @@ def bound_file(sizes: Sizes) -> int:
     """Bytes that the network's int8 file has at the least."""
     widths = [math.prod(sizes.image_size), *sizes.hidden_units, sizes.class_count]
     layers = sum((inputs + _BIAS_BYTES + _SCALES_BYTES) * units for inputs, units in pairwise(widths))
-    return layers + _FILE_BYTES
+    return layers + _LEAST_BYTES
 
 
 def find_misfit(sizes: Sizes, limits: Limits) -> ExportError | None:
@@ -131,7 +131,8 @@ def _find_smaller(sizes: Sizes, limits: Limits) -> str:
     """Fewer units where these can be few enough, else fewer pixels; empty if neither helps."""
 
     def fits(changed: Sizes) -> bool:
-        return compute_arena(changed) <= limits.max_arena_bytes and bound_file(changed) <= limits.max_file_bytes
+        file_bytes = bound_file(changed) - _LEAST_BYTES + _USUAL_BYTES
+        return compute_arena(changed) <= limits.max_arena_bytes and file_bytes <= limits.max_file_bytes
 
     for most in range(max(sizes.hidden_units, default=0) - 1, 0, -1):
         units = _shrink(sizes.hidden_units, most)
