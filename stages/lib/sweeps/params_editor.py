@@ -20,6 +20,7 @@ def edit_params(settings: Mapping[str, Any], path: Path = PARAMS_PATH) -> None:
     yaml = YAML()
     yaml.width = _WIDTH
     yaml.preserve_quotes = True
+    yaml.representer.add_representer(type(None), _write_null)  # else it is left out
     document = yaml.load(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
         *parents, key = name.split(".")
@@ -32,6 +33,10 @@ def edit_params(settings: Mapping[str, Any], path: Path = PARAMS_PATH) -> None:
     text = io.StringIO()
     yaml.dump(document, text)
     write_text(path, text.getvalue())
+
+
+def _write_null(representer: Any, _value: None) -> Any:  # noqa: ANN401  # ruamel's
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _write_in_brackets(values: list[Any]) -> CommentedSeq:
