@@ -1,8 +1,8 @@
 """Trials until a sweep finds the best, TPE against random: `python -m benchmarks.sweep_samplers`, a quarter of an hour.
 
 The space is that of the example in docs/how-to/sweeps.md. Every point of a grid over it is trained once, on the data as
-they are; then the samplers of `pipeline sweep` are asked, and answered from that table: a learning rate between two of
-the grid's counts as the nearer one. All in one process, without Ray's workers.
+they are, and kept in .cache/sweep-table.json. Then the samplers of `pipeline sweep` are asked, and answered from that
+table: a learning rate between two of the grid's counts as the nearer one. All in one process, without Ray's workers.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.measurements import describe_machine, print_lines, run_benchmark
 from stages import train
 from stages.commands import sweep
 from stages.lib.core.arrays import load_split
-from stages.lib.core.files import read_json, write_text
+from stages.lib.core.files import read_json, write_json, write_text
 from stages.lib.core.markdown import format_table
 from stages.lib.core.params import load_params
 from stages.lib.model.deterministic_tensorflow import keras
@@ -34,6 +34,7 @@ GOALS = {
 }
 SAMPLERS = ("random", "tpe")
 _DATA_DIR = Path("data/normalized")
+_TABLE_PATH = Path(".cache/sweep-table.json")
 _FINISHED = Result("finished", "", {}, {}, 0)
 
 
@@ -94,6 +95,14 @@ def measure_table(plan: Plan, rates: Sequence[float]) -> dict[str, Any]:
         "bytes": [measure_bytes(one) for one in units],
         "accuracies": [[measure_accuracies(one, rate, epochs) for rate in rates] for one in units],
     }
+
+
+def read_table(plan: Plan, rates: Sequence[float]) -> dict[str, Any]:
+    """The table of an earlier call, if it has the same rates; else it is measured, and kept."""
+    if not _TABLE_PATH.exists() or read_json(_TABLE_PATH)["rates"] != list(rates):
+        write_json(_TABLE_PATH, measure_table(plan, rates))
+    table: dict[str, Any] = read_json(_TABLE_PATH)
+    return table
 
 
 def look_up(plan: Plan, table: dict[str, Any], settings: Settings) -> dict[str, float]:
@@ -165,14 +174,11 @@ def main() -> None:
     parser.add_argument("--rates", type=int, default=24, help="points of the grid for the learning rate")
     parser.add_argument("--trials", type=int, default=300, help="after which a seed has not found it")
     parser.add_argument("--workers", type=int, default=2, help="trials at a time")
-    parser.add_argument("--table", type=Path, help="an earlier result, whose table is used")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     with run_benchmark():
         plan = read_example("random", options.trials)
-        table = (
-            read_json(options.table)["table"] if options.table else measure_table(plan, list_rates(plan, options.rates))
-        )
+        table = read_table(plan, list_rates(plan, options.rates))
         goals = {}
         for name, goal in GOALS.items():
             best, share = find_best(plan._replace(goal=goal), table)
@@ -184,7 +190,11 @@ def main() -> None:
                 for sampler, of in plans.items()
             }
             goals[name] = {"best": best, "share_as_good": round(share, 4), "trials": trials}
-        result = describe_machine("optuna", "ray") | {"goals": goals, "table": table, "workers": options.workers}
+        result = describe_machine("optuna", "ray") | {
+            "goals": goals,
+            "rates": options.rates,
+            "workers": options.workers,
+        }
         write_result("sweep-samplers", result, options.output)
         print_lines(describe(result))
 

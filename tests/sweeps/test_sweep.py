@@ -595,6 +595,7 @@ def test_other_commands_do_not_import_ray(tmp_path):
 def test_without_the_packages_one_line_says_how_to_get_them(tmp_path, package):
     """The packages are optional: the command alone needs them."""
     (tmp_path / "nets.yaml").write_text(FILE, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("", encoding="utf-8")  # a project's mark
     code = (
         f"import sys; sys.modules['{package}'] = None; "
         "from stages.commands.main import main; main(['sweep', 'nets.yaml'])"
