@@ -42,7 +42,7 @@ test: setup
 FAST := $(addprefix tests/, core data documents plotting runner validation \
 	exports/test_checksums.py exports/test_lineage.py exports/test_parity.py faults/test_properties.py \
 	microcontroller/test_c_source.py model/test_metrics.py model/test_shuffling.py pipeline/test_graph.py \
-	sweeps/test_sweep_plan.py sweeps/test_trial_results.py tracking/test_manifest.py tracking/test_promotion.py \
+	sweeps/test_sweep_plan.py sweeps/test_results.py tracking/test_manifest.py tracking/test_promotion.py \
 	verification/test_differences.py)
 
 test-fast: setup

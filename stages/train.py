@@ -9,7 +9,7 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -68,8 +68,12 @@ class Trained(NamedTuple):
     best: Epoch  # whose weights the network has
 
 
-def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trained:
+def train_network(
+    params: TrainParams, data_dir: Path, class_count: int, on_epoch_end: Callable[[Epoch], None] | None = None
+) -> Trained:
     """Train on normalized data.
+
+    on_epoch_end: for those beside the person at the terminal who want to know how each epoch went; may raise to stop.
 
     Raises:
         ParamsError: early stopping is on, and there is no validation split to tell when.
@@ -94,6 +98,8 @@ def train_network(params: TrainParams, data_dir: Path, class_count: int) -> Trai
     def report(epoch: Epoch) -> None:
         epochs.append(epoch)
         print(describe_progress(epoch, params.epochs, time.monotonic() - started), flush=True)
+        if on_epoch_end:
+            on_epoch_end(epoch)
 
     schedule = Schedule(
         epochs=params.epochs,
@@ -181,6 +187,7 @@ def run(
     data_dir: Path = Path("data/normalized"),
     model_path: Path = Path("models/model.keras"),
     history_path: Path = Path("reports/history.csv"),
+    on_epoch_end: Callable[[Epoch], None] | None = None,
 ) -> None:
     """Train on the normalized data, then write the network and its history."""
     if untested := find_untested_here():
@@ -189,7 +196,7 @@ def run(
     class_count = len(dataset["class_names"])
     choose_threads(params.batch_size)
     require_space(model_path, estimate_size(params, dataset["image_size"], class_count))
-    trained = train_network(params, data_dir, class_count)
+    trained = train_network(params, data_dir, class_count, on_epoch_end)
     save_keras(trained.network, model_path)
     write_history(history_path, trained.epochs, trained.best if params.early_stopping.patience else None)
 

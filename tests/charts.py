@@ -10,6 +10,7 @@ from stages.lib.plotting.confusion_matrix import draw_confusions
 from stages.lib.plotting.heat_map import Cell, draw_heat_map
 from stages.lib.plotting.image_grid import draw_images
 from stages.lib.plotting.sweep_front import Point, draw_front
+from stages.lib.plotting.sweep_importances import draw_importances
 
 CONFUSIONS = np.array([[9, 1, 0], [0, 8, 2], [0, 0, 0]])
 IMAGES = (make_split(7, seed=0).images / 255).astype(np.float32)
@@ -19,12 +20,16 @@ CELLS = [
     [Cell(1.0, "none"), *[Cell(None, "")] * 2],
 ]
 POINTS = [
-    Point(9904, 0.73, is_valid=True, label="0.7300  hidden_units=[8]"),
-    Point(29632, 1.0, is_valid=True, label="1.0000  hidden_units=[32]"),
-    Point(29632, 0.97, is_valid=True, label=""),
-    Point(6704, 0.0, is_valid=False, label=""),
+    Point(9904, 0.73, is_valid=True, label="hidden_units=[8]"),
+    Point(29632, 1.0, is_valid=True, label="hidden_units=[32]"),
+    Point(29632, 0.97, is_valid=True, label="hidden_units=[32]"),
+    Point(6704, 0.0, is_valid=False, label="hidden_units=[4]"),
 ]
-NAMES = ["confusions", "images", "no image", "heat map", "front", "no point"]
+SHARES = {
+    "accuracy/test": {"train.epochs": 0.75, "train.seed": 0.25},
+    "loss/test": {"train.epochs": 1.0, "train.seed": 0.0},
+}
+NAMES = ["confusions", "images", "no image", "heat map", "front", "no point", "importances", "no importance"]
 
 
 def draw(folder: Path, name: str) -> bytes:
@@ -43,6 +48,10 @@ def draw(folder: Path, name: str) -> bytes:
             draw_front(path, "4 trials", "bytes", "accuracy", POINTS, best=1)
         case "no point":
             draw_front(path, "1 trial, which failed", "bytes", "accuracy", [], best=None)
+        case "importances":
+            draw_importances(path, "What mattered in 4 trials", SHARES)
+        case "no importance":
+            draw_importances(path, "What mattered in 1 trial", {})
     return path.read_bytes()
 
 

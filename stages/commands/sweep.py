@@ -1,9 +1,10 @@
-"""Try many settings of the pipeline on Ray, and find the best of them.
+"""Try many settings of the pipeline on Ray Tune with Optuna's samplers, and find the best of them.
 
 Reads   FILE, params.yaml, dvc.yaml, dvc.lock, stages, data/raw, data/normalized
-Writes  reports/sweeps/<name of FILE>/trials.csv    every trial, the best first
-        reports/sweeps/<name of FILE>/front.png     accuracy against the size of the int8 model
-        reports/sweeps/<name of FILE>/trials        what each trial gave, for a sweep that goes on later
+Writes  reports/sweeps/<name of FILE>/trials.csv        every trial, the best first
+        reports/sweeps/<name of FILE>/front.png         accuracy against the size of the int8 model
+        reports/sweeps/<name of FILE>/importances.png   how much each parameter matters for what is wanted
+        reports/sweeps/<name of FILE>/trials            what each trial gave, for a sweep that goes on later
         the MLflow store: a run for the sweep, and below it one for each trial
         params.yaml, with --write
 """
@@ -15,14 +16,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from filelock import FileLock, Timeout
@@ -35,21 +36,25 @@ from stages.lib.core.markdown import format_table
 from stages.lib.core.params import PARAMS_PATH, Section, load_params, load_section
 from stages.lib.runner.stage_times import describe_times
 from stages.lib.sweeps.params_editor import edit_params
-from stages.lib.sweeps.plan import Plan, Settings, apply_settings, describe_settings, format_value, read_plan
-from stages.lib.sweeps.trial_results import (
+from stages.lib.sweeps.plan import STOPPING_METRIC, Plan, Settings, apply_settings, describe_settings, read_plan
+from stages.lib.sweeps.results import (
     ACCURACY,
     INT8_BYTES,
     Result,
     Scored,
-    find_front,
+    Status,
+    Trial,
     format_metric,
     keep_result,
     list_columns,
     rank,
     read_result,
-    tabulate,
     write_table,
 )
+
+if TYPE_CHECKING:  # MLflow, Ray and Optuna take seconds
+    from stages.lib.sweeps.runs import Log
+    from stages.lib.sweeps.workers import Ended
 
 # What makes the data that all trials share: other params of these would make other data for each trial.
 _DATA_STAGES = ("ingest", "validate", "normalize")
@@ -62,12 +67,10 @@ _REPORTS = ("history.csv", "metrics.json", "parity/parity.json", "parity_measure
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnx", "onnxruntime", "tensorflow", "tf2onnx")
 _SOURCE = Path("stages")
 _SHOWN_TRIALS = 5  # in the table that is printed
-_SHOWN_FRONT = 20  # settings beside the chart
 _INTERRUPTED = 130
-_TERMINATED = 143
 
 _EXAMPLE = """\
-search: random         # or grid: every combination of the lists, without trials and seed
+search: random         # or tpe, which learns as it goes; or grid, all combinations of lists, without trials and seed
 trials: 32
 seed: 0
 params:                # keys of train, evaluate and export in params.yaml: what to try
@@ -80,63 +83,31 @@ where:                                     # what the best must meet
 """
 
 
-class Trial(NamedTuple):
-    """One setting of the pipeline, as a worker gets it."""
-
-    number: int  # in the order of the plan, from 1
-    settings: Settings
-    params: dict[str, Any]  # by section
-    packages: dict[str, str]  # version by name
-    key: str  # digest of all that it is made of
-
-
-class Outcome(NamedTuple):
-    """What a worker makes of a trial."""
-
-    problem: str  # why the pipeline refuses it; empty if it does not
-    outputs: dict[str, str]  # MD5 by path
-    seconds: dict[str, float]  # of work, by stage
-    reports: dict[str, bytes]  # by file name
-
-
-class Log(NamedTuple):
-    """Where the sweep is in the MLflow store."""
-
-    experiment: str
-    run_name: str
-    experiment_id: str
-    run_id: str
-    trial_keys: set[str]  # of the trials that have their run
-
-
 class Sweep(NamedTuple):
     """A sweep and what came of it so far."""
 
     plan: Plan
-    trials: list[Trial]
+    path: Path
     folder: Path
-    results: dict[str, Result]  # by the trial's key
+    make_trial: Callable[[int, Settings], Trial]
+    log: "Log"
+    scored: dict[str, Scored]  # by the trial's key
     crashes: dict[str, str]  # why there is no result, by the trial's key
 
 
 @click.command(epilog=f"An example of FILE:\n\n\b\n{_EXAMPLE}")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--address", metavar="HOST:PORT", help="A Ray cluster that this machine is part of.")
-@click.option(
-    "--workers",
-    "count",
-    type=click.IntRange(min=1),
-    help="Processes on this machine.  [default: one for each processor]",
-)
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at a time.  [default: one for each processor]")
 @click.option("--write", "is_writing", is_flag=True, help="Put the best settings into params.yaml.")
 @click.option(
     "--output",
     "folder",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where table, chart and trials go.  [default: reports/sweeps/<name of FILE>]",
+    help="Where table, charts and trials go.  [default: reports/sweeps/<name of FILE>]",
 )
-def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, folder: Path | None) -> None:
+def sweep(path: Path, address: str | None, workers: int | None, is_writing: bool, folder: Path | None) -> None:
     """Try the settings that the YAML file FILE asks for, each through train, evaluate and export.
 
     A trial gives the very bytes that `dvc repro` would give with its settings. Each is kept as it ends: after an
@@ -149,36 +120,24 @@ def sweep(path: Path, address: str | None, count: int | None, is_writing: bool, 
       1    no trial meets the goal, one could not be run, or there is nothing to try
       130  interrupted
     """  # noqa: D301  # \b is click's mark for lines that stay apart
-    if address and count:
-        raise click.UsageError("--workers is for this machine alone: leave it out, or --address")
-    require_ray()
-    received: list[int] = []
-
-    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
-        received.append(number)  # Ray passes on that there was an interruption, but not which
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)
+    if missing := [name for name in ("optuna", "ray") if find_spec(name) is None]:
+        hint = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
+        raise PipelineError("this environment", f"the optional package {missing[0]} is not installed", hint)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        is_valid = run_sweep(
-            path, folder or Path("reports/sweeps") / path.stem, address, count or os.cpu_count() or 1, is_writing
-        )
+        is_valid = run_sweep(path, folder or Path("reports/sweeps") / path.stem, address, workers, is_writing)
     except KeyboardInterrupt:
         click.echo("sweep: interrupted; what has ended is kept, and the same command goes on from there", err=True)
-        sys.exit(_TERMINATED if received else _INTERRUPTED)
+        sys.exit(_INTERRUPTED)
     sys.exit(0 if is_valid else 1)
 
 
-def require_ray() -> None:
-    """Refuse to begin without the optional package."""
-    if find_spec("ray") is None:
-        hint = "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt"
-        raise PipelineError("this environment", "the optional package ray is not installed", hint)
-
-
-def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writing: bool) -> bool:
+def run_sweep(path: Path, folder: Path, address: str | None, workers: int | None, is_writing: bool) -> bool:
     """Plan, run what is not kept yet, tell; whether there is a best trial and each could be run."""
-    from stages.lib.sweeps.trials import make_scratch, require_cluster  # noqa: PLC0415  # optional, and takes a second
+    from stages.ingest import IngestParams, name_dataset  # noqa: PLC0415
+    from stages.lib.sweeps.runs import close_log, open_log  # noqa: PLC0415  # MLflow and Ray take seconds
+    from stages.lib.sweeps.workers import require_cluster  # noqa: PLC0415
+    from stages.track import TrackParams  # noqa: PLC0415
 
     if address:
         require_cluster(address)
@@ -186,22 +145,25 @@ def run_sweep(path: Path, folder: Path, address: str | None, count: int, is_writ
     data = require_reproduced(_DATA_STAGES, base)
     sections = load_sections()
     plan = read_plan(path, base, sections, list_metrics(base, sections))
-    with lock(folder), make_scratch(folder / ".scratch") as scratch_dir:
-        source_dir = copy_source(scratch_dir)
-        trials = make_trials(plan, base, data, source_dir)
-        kept = {trial.key: read_result(folder / "trials" / trial.key) for trial in trials}
-        found = Sweep(plan, trials, folder, {key: result for key, result in kept.items() if result}, {})
-        log = open_log(path, found)
-        print("\n".join(describe_start(found)), flush=True)
+    goal = plan.goal.describe()
+    with lock(folder), TemporaryDirectory(prefix="sweep-") as scratch:
+        code_dir = copy_source(Path(scratch))
+        make_trial = prepare_trials(base, data, code_dir)
+        digest = hashlib.sha256(f"{plan} {make_trial(0, {}).key}".encode()).hexdigest()
+        params = {"sweep.goal": goal, "sweep.keys": ", ".join(plan.choices), "sweep.search": plan.search}
+        dataset = name_dataset(load_section("ingest", IngestParams))
+        experiment = load_section("track", TrackParams).name_experiment(dataset)
+        log = open_log(experiment, f"sweep {path.stem}", digest, params)
+        found = Sweep(plan, path, folder, make_trial, log, {}, {})
+        print(f"sweep: {plan.search} of at most {plan.trials} trials; wanted is the {goal}", flush=True)
         try:
-            run_trials(found, log, source_dir, address, count)
+            run_all(found, code_dir, address, workers)
         except BaseException:
             close_log(log, "KILLED")
             raise
-        ranked = rank([score(found, trial) for trial in trials if trial.key in found.results], plan.goal)
-        is_valid = tell(found, log, ranked, path)
-        if is_writing and is_valid:
-            write_best(ranked[0], trials, base)
+        best, is_valid = tell(found)
+        if is_writing and best and is_valid:
+            write_best(found, best, base)
         return is_valid
 
 
@@ -240,101 +202,135 @@ def lock(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", blocking=False):
             yield
     except Timeout:
-        raise PipelineError(
-            str(folder), "another sweep is running there", "wait until it ends, or name another --output"
-        ) from None
+        hint = "wait until it ends, or name another --output"
+        raise PipelineError(str(folder), "another sweep is running there", hint) from None
 
 
 def copy_source(scratch_dir: Path) -> Path:
     """A folder with the project's code as it is now, for all workers: an edit from now on changes no trial."""
-    target = scratch_dir / "source"
-    for path in sorted(_SOURCE.rglob("*.py")):
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / path)
-    return target
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(_SOURCE, scratch_dir / "code" / _SOURCE, ignore=ignored)).parent
 
 
-def make_trials(plan: Plan, base: Mapping[str, Any], data: Mapping[str, str], source_dir: Path) -> list[Trial]:
-    """The plan's trials, each with the digest of its data, params, code and packages."""
+def prepare_trials(
+    base: Mapping[str, Any], data: Mapping[str, str], code_dir: Path
+) -> Callable[[int, Settings], Trial]:
+    """A function that makes a trial of its number and settings; its key is of its data, params, code and packages.
+
+    base: all of params.yaml. data: MD5 by path.
+    """
     stages = load_graph()
     deps = {dep for name in _TRIAL_STAGES for dep in stages[name]["deps"] if Path(dep).is_relative_to(_SOURCE)}
-    code = {dep: hash_output(source_dir / dep) for dep in sorted(deps)}
+    code = {dep: hash_output(code_dir / dep) for dep in sorted(deps)}
     packages = {name: metadata.version(name) for name in _PACKAGES}
-    sections = (*_DATA_STAGES, *_TRIAL_STAGES)
-    trials = []
-    for number, settings in enumerate(plan.trials, start=1):
-        params = apply_settings({section: base[section] for section in sections}, settings)
+    read = {section: base[section] for section in (*_DATA_STAGES, *_TRIAL_STAGES)}
+
+    def make_trial(number: int, settings: Settings) -> Trial:
+        params = apply_settings(read, settings)
         made_of = {"code": code, "data": dict(data), "packages": packages, "params": params}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-        trials.append(Trial(number, settings, params, packages, key))
-    return trials
+        return Trial(number, settings, params, packages, key)
+
+    return make_trial
 
 
-def run_trials(found: Sweep, log: Log, source_dir: Path, address: str | None, count: int) -> None:
+def run_all(found: Sweep, code_dir: Path, address: str | None, workers: int | None) -> None:
     """Run the trials that have no result, and keep, log and tell each as it ends."""
-    from stages.lib.sweeps.trials import open_workers  # noqa: PLC0415  # optional, and takes a second
+    from stages.lib.sweeps.search import Search, make_scheduler  # noqa: PLC0415  # Ray and Optuna take seconds
+    from stages.lib.sweeps.workers import open_ray, run_trials  # noqa: PLC0415
 
-    log_results(log, found)
-    waiting = [trial for trial in found.trials if trial.key not in found.results]
-    if not waiting:
+    plan, scratch_dir = found.plan, code_dir.parent
+
+    def recall(number: int, settings: Settings) -> Trial:
+        trial = found.make_trial(number, settings)
+        result = read_result(found.folder / "trials" / trial.key)
+        # Which trials are stopped depends on the others: it is no result where none may be.
+        if trial.key not in found.scored and result and (plan.asha or result.status != "stopped"):
+            record(found, trial, result)
+        return trial
+
+    def end(ended: "Ended") -> None:
+        trial = ended.trial
+        if ended.problem:
+            found.crashes[trial.key] = ended.problem
+        else:
+            result = ended.report["result"]._replace(retries=ended.retries)
+            keep_result(found.folder / "trials" / trial.key, result, ended.report["reports"])
+            record(found, trial, result)
+        done = len(found.scored) + len(found.crashes)
+        left = (time.monotonic() - started) / (done - kept) * (plan.trials - done)
+        line = describe_end(found, trial, ended.problem)
+        print(f"sweep: {done:>{len(str(plan.trials))}}/{plan.trials}  {line}  {left:.0f} s left", flush=True)
+
+    def make_search(count: int) -> Search:
+        return Search(plan, count, recall, found.scored, found.crashes)
+
+    count = workers or os.cpu_count() or 1
+    if not make_search(count).has_more():
         return
-    files = [path for folder in _DATA_DIRS for path in sorted(folder.rglob("*")) if path.is_file()]
-    data = {path.relative_to("data").as_posix(): path for path in files}
-    started = time.monotonic()
-    with open_workers(address, min(count, len(waiting)), source_dir, data, source_dir.parent) as workers:
-        print(f"sweep: {workers.count} at a time; a line for each trial as it ends", flush=True)
-        for done, answer in enumerate(workers.run(run_trial, waiting), start=1):
-            key = answer.item.key
-            if answer.result is None:
-                found.crashes[key] = answer.problem
-            else:
-                outcome: Outcome = answer.result
-                result = Result(outcome.problem, outcome.outputs, outcome.seconds, answer.retries)
-                keep_result(found.folder / "trials" / key, result, outcome.reports)
-                found.results[key] = result
-                log_results(log, found)
-            left = (time.monotonic() - started) / done * (len(waiting) - done)
-            print(f"sweep: {describe_end(found, answer.item, answer.problem)}  {left:.0f} s left", flush=True)
+    # On a cluster, Ray carries the data with the code.
+    data_dir = (code_dir if address else scratch_dir) / "data"
+    for folder in _DATA_DIRS:
+        shutil.copytree(folder, data_dir.parent / folder)
+    with open_ray(address, count, code_dir, scratch_dir) as processors:
+        count = workers or processors
+        search = make_search(count)
+        print(f"sweep: {count} at a time; a line for each trial as it ends", flush=True)
+        started, kept = time.monotonic(), len(found.scored)
+        work = partial(run_trial, Path("data") if address else data_dir)
+        if search.has_more():  # another number of workers may ask for others
+            run_trials(work, search, make_scheduler(plan), count, scratch_dir, end)
 
 
-def run_trial(trial: Trial, data_dir: Path, scratch_dir: Path) -> Outcome:
-    """What train, evaluate and export make of the trial's params, in a folder that looks like the project's root.
+def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Mapping[str, Any]], None]) -> None:
+    """Report what train, evaluate and export make of a trial, in a folder that looks like the project's root.
 
-    Runs in a worker, one trial after the other. Raises what is no result: an error of the machine or of the code.
+    Runs in a worker, one trial after the other. After each epoch it reports what it is if it is stopped then, at the
+    end what it is. Raises what is no result: an error of the machine or of the code.
+
+    data_dir: absolute, or in `node_dir`, where also the trial's folder is.
     """
     require_packages(trial.packages)
     from stages import evaluate, export, train  # noqa: PLC0415  # TensorFlow takes seconds
     from stages.lib.model.deterministic_tensorflow import keras  # noqa: PLC0415
 
-    with TemporaryDirectory(dir=scratch_dir, prefix="trial-") as folder, chdir(folder):
-        Path("data").symlink_to(data_dir)
+    seconds: dict[str, float] = {}
+    epochs: list[Any] = []
+
+    def end_epoch(epoch: Any) -> None:  # noqa: ANN401  # an Epoch, of a module that is not imported in vain
+        epochs.append(epoch)
+        train.write_history(Path("reports/history.csv"), epochs)
+        so_far = describe_trial("stopped", f"after epoch {epoch.number}", {})
+        report({"epoch": epoch.number, STOPPING_METRIC: epoch.val_loss, **so_far})
+
+    stages: dict[str, Callable[[], None]] = {
+        "train": lambda: train.run(load_section("train", train.TrainParams), on_epoch_end=end_epoch),
+        "evaluate": lambda: evaluate.run(load_section("evaluate", evaluate.EvaluateParams)),
+        "export": lambda: export.run(load_section("export", export.ExportParams)),
+    }
+    with TemporaryDirectory(dir=node_dir, prefix="trial-") as folder, chdir(folder):
+        Path("data").symlink_to(node_dir / data_dir)
         write_json(PARAMS_PATH, trial.params)  # JSON is YAML
-        seconds: dict[str, float] = {}
-        problem = ""
         try:
-            with measure(seconds, "train"):
-                train.run(load_section("train", train.TrainParams))
-            with measure(seconds, "evaluate"):
-                evaluate.run(load_section("evaluate", evaluate.EvaluateParams))
-            with measure(seconds, "export"):
-                export.run(load_section("export", export.ExportParams))
+            for name, run in stages.items():
+                started = time.perf_counter()
+                run()
+                seconds[name] = round(time.perf_counter() - started, 3)
+            ended = describe_trial("finished", "", seconds)
         except (ExportError, TrainingError) as refusal:
-            problem = str(refusal)
+            ended = describe_trial("failed", str(refusal), seconds)
         finally:
             # Else every network of this process would stay in memory.
             keras.backend.clear_session()
-        outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if Path(path).exists()}
-        paths = {name: Path("reports") / name for name in _REPORTS}
-        reports = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
-    return Outcome(problem, outputs, seconds, reports)
+    report(ended)
 
 
-@contextmanager
-def measure(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long the block took, if it ends well."""
-    started = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - started, 3)
+def describe_trial(status: Status, problem: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """What has become of the trial whose folder is the current one, as it is reported."""
+    has_ended = status != "stopped"
+    outputs = {path: hash_output(Path(path)) for path in _OUTPUTS if has_ended and Path(path).exists()}
+    reports = {name: Path("reports", name).read_bytes() for name in _REPORTS if Path("reports", name).exists()}
+    return {"result": Result(status, problem, outputs, seconds, 0), "reports": reports}
 
 
 def require_packages(packages: Mapping[str, str]) -> None:
@@ -343,237 +339,110 @@ def require_packages(packages: Mapping[str, str]) -> None:
     Raises:
         PipelineError: naming the first that differs.
     """
+    installed = {found.name: found.version for found in metadata.distributions()}
     for name, version in packages.items():
-        try:
-            got = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            got = "none"
-        if got != version:
+        if (got := installed.get(name, "none")) != version:
             hint = "install the same requirements.txt on every node"
             raise PipelineError(f"node {os.uname().nodename}: {name}", expected=version, got=got, hint=hint)
 
 
-def score(found: Sweep, trial: Trial) -> Scored:
-    """A trial that has a result, with what it measured; of what is measured at each epoch, the last."""
-    from stages.track import collect_metrics  # noqa: PLC0415  # MLflow takes seconds
+def record(found: Sweep, trial: Trial, result: Result) -> None:
+    """Read what a trial measured, and log its run; what is measured at each epoch counts if it came to its last."""
+    from stages.lib.sweeps.runs import log_trial  # noqa: PLC0415  # MLflow takes seconds
+    from stages.track import collect_history, collect_metrics  # noqa: PLC0415
 
     folder = found.folder / "trials" / trial.key
+    history = collect_history(folder) if (folder / "history.csv").exists() else {}
     is_measured = (folder / "metrics.json").exists() and (folder / "parity/parity.json").exists()
-    last = {name: values[-1] for name, values in read_history(folder).items()}
     metrics = collect_metrics(folder) if is_measured else {}
-    return Scored(trial.number, trial.settings, found.results[trial.key], last | metrics)
-
-
-def read_history(folder: Path) -> dict[str, list[float]]:
-    """What a trial measured at each epoch; empty if it never came to the end of training."""
-    from stages.track import collect_history  # noqa: PLC0415  # MLflow takes seconds
-
-    return collect_history(folder) if (folder / "history.csv").exists() else {}
-
-
-def open_log(path: Path, found: Sweep) -> Log:
-    """The sweep's run in the MLflow store, that of an earlier attempt if there is one."""
-    from stages.ingest import IngestParams, name_dataset  # noqa: PLC0415
-    from stages.lib.sweeps.runs import ensure_sweep_run, find_logged_trials  # noqa: PLC0415  # MLflow takes seconds
-    from stages.lib.tracking.runs import ensure_experiment  # noqa: PLC0415
-    from stages.track import TrackParams  # noqa: PLC0415
-
-    experiment = load_section("track", TrackParams).name_experiment(name_dataset(load_section("ingest", IngestParams)))
-    goal = found.plan.goal.describe()
-    made_of = json.dumps({"goal": goal, "trials": [trial.key for trial in found.trials]})
-    params = {"sweep.goal": goal, "sweep.keys": ", ".join(found.plan.keys), "sweep.trials": len(found.trials)}
-    name = f"sweep {path.stem}"
-    with open_sweep_store() as store:
-        experiment_id = ensure_experiment(store, experiment)
-        digest = hashlib.sha256(made_of.encode()).hexdigest()
-        run_id = ensure_sweep_run(store, experiment_id, name, digest, params)
-        keys = find_logged_trials(store, experiment_id, run_id)
-    return Log(experiment, name, experiment_id, run_id, keys)
-
-
-@contextmanager
-def open_sweep_store() -> Iterator[Any]:
-    """The MLflow store, as short as can be: a pipeline may run meanwhile."""
-    from stages.lib.tracking.store import open_store  # noqa: PLC0415  # MLflow takes seconds
-
-    with hold_interruptions(), open_store(again="the same `pipeline sweep`; what has ended is kept") as store:
-        yield store
-
-
-@contextmanager
-def hold_interruptions() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM to the end of the block: a transaction that they cut short leaves SQLite locked."""
-    received: list[tuple[int, FrameType | None]] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append((number, frame))
-
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for first, frame in received[:1]:
-        handler = handlers[signal.Signals(first)]
-        if callable(handler):
-            handler(first, frame)
-
-
-def log_results(log: Log, found: Sweep) -> None:
-    """Make the run of each trial that has a result and no run yet."""
-    from stages.lib.sweeps.runs import TrialRun, log_trial  # noqa: PLC0415  # MLflow takes seconds
-
-    missing = [trial for trial in found.trials if trial.key in found.results and trial.key not in log.trial_keys]
-    if not missing:
-        return
-    with open_sweep_store() as store:
-        for trial in missing:
-            result = found.results[trial.key]
-            history = read_history(found.folder / "trials" / trial.key)
-            metrics = {name: value for name, value in score(found, trial).metrics.items() if name not in history}
-            record = TrialRun(
-                name=f"{trial.number}: {' '.join(map(format_value, trial.settings.values()))}",
-                key=trial.key,
-                is_failed=bool(result.problem),
-                tags={
-                    "sweep.status": result.status,
-                    "sweep.retries": str(result.retries),
-                    **({"sweep.problem": result.problem} if result.problem else {}),
-                    **{f"md5/{path}": md5 for path, md5 in result.outputs.items()},
-                },
-                params=trial.params,
-                metrics=metrics | describe_times({stage: {"work": work} for stage, work in result.seconds.items()}),
-                history=history,
-                seconds=sum(result.seconds.values()),
-            )
-            log_trial(store, log.experiment_id, log.run_id, record)
-            log.trial_keys.add(trial.key)
-
-
-def close_log(
-    log: Log,
-    status: str,
-    note: str = "",
-    metrics: Mapping[str, float] | None = None,
-    artifacts: Sequence[Path] = (),
-) -> None:
-    """End the sweep's run. status: FINISHED, FAILED or KILLED."""
-    from stages.lib.sweeps.runs import end_sweep_run  # noqa: PLC0415  # MLflow takes seconds
-
-    with open_sweep_store() as store:
-        end_sweep_run(store, log.run_id, status, note, metrics or {}, artifacts)
-
-
-def describe_start(found: Sweep) -> list[str]:
-    """What is asked for, and what of it is there already."""
-    plan = found.plan
-    left_out = f", {plan.duplicates} repeated ones left out" if plan.duplicates else ""
-    kept = f"; {len(found.results)} are kept from before" if found.results else ""
-    noun = "trial" if len(found.trials) == 1 else "trials"
-    return [f"sweep: {len(found.trials)} {noun}{left_out}{kept}", f"sweep: wanted is the {plan.goal.describe()}"]
+    last = {} if result.status == "stopped" else {name: values[-1] for name, values in history.items()}
+    found.scored[trial.key] = Scored(trial.number, trial.settings, result, last | metrics)
+    times = describe_times({stage: {"work": work} for stage, work in result.seconds.items()})
+    log_trial(found.log, trial, result, metrics | times, history)
 
 
 def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
     """What came of a trial, in a line."""
-    ended = len(found.results) + len(found.crashes)
-    count = f"{ended:>{len(str(len(found.trials)))}}/{len(found.trials)}"
     settings = describe_settings(trial.settings)
     if crash:
-        return f"{count}  {settings}  could not be run: {crash}"
-    result = found.results[trial.key]
-    retried = f"  (tried {result.retries + 1} times)" if result.retries else ""
-    if result.problem:
-        first, *others = result.problem.split("; also ")
-        more = f" (and {len(others)} more)" if others else ""
-        return f"{count}  {settings}{retried}  failed: {first}{more}"
-    metrics, goal = score(found, trial).metrics, found.plan.goal
-    shown = {metric: format_metric(metrics.get(metric)) for metric in (goal.metric, *goal.bounds)}
-    return "  ".join([count, settings + retried, *(f"{metric} {value}" for metric, value in shown.items())])
-
-
-def tell(found: Sweep, log: Log, ranked: Sequence[Scored], path: Path) -> bool:
-    """Write table and chart, end the sweep's run, print the best; whether there is one and each could be run."""
-    goal = found.plan.goal
-    best = ranked[0] if ranked and ranked[0].meets(goal) else None
-    counts = {
-        "finished": sum(not trial.result.problem for trial in ranked),
-        "failed": sum(bool(trial.result.problem) for trial in ranked),
-        "could not be run": len(found.crashes),
-        "retried": sum(trial.result.retries > 0 for trial in ranked),
-    }
-    summary = [f"sweep: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}"]
-    artifacts = [path]
-    if ranked:
-        artifacts += [found.folder / "trials.csv", found.folder / "front.png"]
-        write_table(artifacts[1], ranked, goal, _OUTPUTS)
-        draw_trials(artifacts[2], ranked, best)
-        header, *rows = tabulate(ranked[:_SHOWN_TRIALS], goal)
-        summary += ["", *format_table(header, rows), ""]
-    summary += describe_best(best, found) if best else [f"sweep: no trial meets the goal: {goal.describe()}"]
-    metrics = {f"sweep_trials/{what.replace(' ', '_')}": float(count) for what, count in counts.items()}
-    is_valid = bool(best) and not found.crashes
-    close_log(log, "FINISHED" if is_valid else "FAILED", "\n".join(summary), metrics, artifacts)
-    print("\n".join(summary))
-    print(f"sweep: see {', '.join(map(str, artifacts[1:]))}, MLflow's run {log.run_name!r} in {log.experiment!r}")
-    if found.crashes:
-        print(f"sweep: the same command tries the {len(found.crashes)} again that could not be run")
-    return is_valid
-
-
-def describe_best(best: Scored, found: Sweep) -> list[str]:
-    """The best trial's settings, what it measured, and the MD5s that `dvc repro` will give."""
-    metrics = (f"{metric} {format_metric(best.metrics.get(metric))}" for metric in list_columns(found.plan.goal))
-    return [
-        f"sweep: best is trial {best.number}: {describe_settings(best.settings)}",
-        *(f"  {metric}" for metric in metrics),
-        *(f"  MD5 {md5}  {path}" for path, md5 in best.result.outputs.items()),
-    ]
-
-
-def draw_trials(path: Path, ranked: Sequence[Scored], best: Scored | None) -> None:
-    """Draw the accuracy of every trial against the size of its int8 model, with the Pareto front."""
-    from stages.lib.plotting.sweep_front import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
-
-    shown = [trial for trial in ranked if ACCURACY in trial.metrics and INT8_BYTES in trial.metrics]
-    valid = [trial for trial in shown if not trial.result.problem]
-    front = [valid[at] for at in find_front([(trial.metrics[INT8_BYTES], trial.metrics[ACCURACY]) for trial in valid])]
-    labels = {
-        trial.number: f"{trial.metrics[ACCURACY]:.4f}  {trial.metrics[INT8_BYTES]:>9,.0f}  "
-        f"{describe_settings(trial.settings)}"
-        for trial in front[-_SHOWN_FRONT:]
-    }
-    draw_front(
-        path,
-        f"{len(ranked)} trials: {', '.join(ranked[0].settings)}",
-        "int8 model, bytes",
-        "test accuracy",
-        [
-            Point(
-                trial.metrics[INT8_BYTES],
-                trial.metrics[ACCURACY],
-                is_valid=not trial.result.problem,
-                label=labels.get(trial.number, ""),
-            )
-            for trial in shown
-        ],
-        shown.index(best) if best in shown else None,
+        return f"{settings}  could not be run: {crash}"
+    scored, goal = found.scored[trial.key], found.plan.goal
+    tried = f"{settings}  (tried {scored.result.retries + 1} times)" if scored.result.retries else settings
+    if scored.result.status != "finished":
+        first, *others = scored.result.problem.split("; also ")
+        return f"{tried}  {scored.result.status}: {first}{f' (and {len(others)} more)' if others else ''}"
+    return "  ".join(
+        [tried, *(f"{name} {format_metric(scored.metrics[name])}" for name in (goal.metric, *goal.bounds))]
     )
 
 
-def write_best(best: Scored, trials: Sequence[Trial], base: Mapping[str, Any]) -> None:
-    """Put the best trial's settings into params.yaml.
+def tell(found: Sweep) -> tuple[Scored | None, bool]:
+    """Write table and charts, end the sweep's run, print the best; the best, and whether each could be run, too."""
+    from stages.lib.sweeps.runs import close_log  # noqa: PLC0415  # MLflow takes seconds
+
+    goal = found.plan.goal
+    ranked = rank(list(found.scored.values()), goal)
+    best = ranked[0] if ranked and ranked[0].meets(goal) else None
+    statuses = [trial.result.status for trial in ranked]
+    counts = {status: statuses.count(status) for status in ("finished", "failed", "stopped")}
+    counts |= {"could not be run": len(found.crashes), "retried": sum(trial.result.retries > 0 for trial in ranked)}
+    summary = [f"sweep: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}"]
+    artifacts = []
+    if ranked:
+        header, *rows = write_table(found.folder / "trials.csv", ranked, goal, _OUTPUTS)
+        artifacts = [found.folder / "trials.csv", *draw_charts(found, ranked, best)]
+        summary += ["", *format_table(header, rows[:_SHOWN_TRIALS]), ""]
+    summary += [f"sweep: no trial meets the goal: {goal.describe()}"]
+    if best:
+        metrics = [f"  {metric} {format_metric(best.metrics.get(metric))}" for metric in list_columns(goal)]
+        md5s = [f"  MD5 {md5}  {path}" for path, md5 in best.result.outputs.items()]
+        summary[-1:] = [f"sweep: best is trial {best.number}: {describe_settings(best.settings)}", *metrics, *md5s]
+    is_valid = bool(best) and not found.crashes
+    measured = {f"sweep_trials/{what.replace(' ', '_')}": float(count) for what, count in counts.items()}
+    close_log(found.log, "FINISHED" if is_valid else "FAILED", "\n".join(summary), measured, [found.path, *artifacts])
+    print("\n".join(summary))
+    print(f"sweep: see {', '.join(map(str, artifacts))}, and MLflow's run 'sweep {found.path.stem}'")
+    if found.crashes:
+        print(f"sweep: the same command tries the {len(found.crashes)} again that could not be run")
+    return best, is_valid
+
+
+def draw_charts(found: Sweep, ranked: Sequence[Scored], best: Scored | None) -> list[Path]:
+    """Draw accuracy against size, and how much each parameter matters for each metric that the goal names."""
+    from stages.lib.plotting.sweep_front import Point, draw_front  # noqa: PLC0415  # matplotlib takes a second
+    from stages.lib.plotting.sweep_importances import draw_importances  # noqa: PLC0415
+    from stages.lib.sweeps.search import measure_importances  # noqa: PLC0415  # Optuna and Ray take seconds
+
+    paths = [found.folder / "front.png", found.folder / "importances.png"]
+    shown = [trial for trial in ranked if {ACCURACY, INT8_BYTES} <= trial.metrics.keys()]
+    points = [
+        Point(
+            trial.metrics[INT8_BYTES],
+            trial.metrics[ACCURACY],
+            is_valid=trial.result.status == "finished",
+            label=describe_settings(trial.settings),
+        )
+        for trial in shown
+    ]
+    title = f"{len(ranked)} trials: {', '.join(found.plan.choices)}"
+    at = shown.index(best) if best in shown else None
+    draw_front(paths[0], title, "int8 model, bytes", "test accuracy", points, at)
+    goal = found.plan.goal
+    metrics = dict.fromkeys([goal.metric, *goal.bounds, ACCURACY])
+    shares = {metric: measure_importances(found.plan, ranked, metric) for metric in metrics}
+    draw_importances(paths[1], title, {metric: of_metric for metric, of_metric in shares.items() if of_metric})
+    return paths
+
+
+def write_best(found: Sweep, best: Scored, base: Mapping[str, Any]) -> None:
+    """Put the best trial's settings into params.yaml, which then has its params.
 
     Raises:
         PipelineError: the file was edited meanwhile, so that its bytes would not be the trial's.
     """
     if load_params() != base:
-        raise PipelineError(
-            str(PARAMS_PATH),
-            "it was edited while the sweep ran",
-            "run the same command again; what has ended is kept where it still counts",
-        )
+        hint = "run the same command again; what has ended is kept where it still counts"
+        raise PipelineError(str(PARAMS_PATH), "it was edited while the sweep ran", hint)
     edit_params(best.settings)
-    (trial,) = (trial for trial in trials if trial.number == best.number)
-    assert trial.params.items() <= load_params().items()
+    assert found.make_trial(best.number, best.settings).params.items() <= load_params().items()
     print(f"sweep: {PARAMS_PATH} has the best settings now; `dvc repro` gives the MD5s above", flush=True)

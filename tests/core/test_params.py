@@ -2,9 +2,11 @@
 
 import json
 import re
+from difflib import ndiff
 from importlib import import_module
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from imports import ROOT, STAGES
 from pydantic import ValidationError
 from samples import run_python
@@ -12,7 +14,7 @@ from samples import run_python
 from stages.export import ExportParams
 from stages.ingest import IngestParams
 from stages.lib.core.errors import ParamsError
-from stages.lib.core.params import load_params, load_section
+from stages.lib.core.params import flatten_params, load_params, load_section
 from stages.normalize import NormalizeParams
 from stages.track import TrackParams
 from stages.train import TrainParams
@@ -382,3 +384,24 @@ def test_stage_with_a_faulty_section_ends_in_one_line(tmp_path, stage):
         done.stderr,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+COMMITTED = flatten_params(load_params(ROOT / "params.yaml"))
+
+
+@pytest.mark.parametrize("key", COMMITTED)
+def test_experiment_changes_its_key_alone(tmp_path, key):
+    """`dvc exp run -S` writes params.yaml anew; all lines but the key's own stay as they are committed."""
+    value = COMMITTED[key]
+    other = "[1, 2, 3]" if isinstance(value, list) else "other" if isinstance(value, str | None) else "0.123"
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    apply_overrides(path, [f"{key}={other}"])
+    edited = path.read_text(encoding="utf-8")
+    changes = [line for line in ndiff(text.splitlines(), edited.splitlines()) if line[0] in "+-"]
+    removed = [line.split()[1].rstrip(":") for line in changes if line[0] == "-"]
+
+    assert {name for name, was in COMMITTED.items() if flatten_params(load_params(path))[name] != was} == {key}
+    assert removed == (["-"] * len(value) if isinstance(value, list) else [key.split(".")[-1]])
+    assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)

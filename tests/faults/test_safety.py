@@ -549,7 +549,7 @@ def test_project_sets_the_switch_of_dvc():
     [
         ("stages.lib.tracking.store", SWITCHES),
         ("stages.lib.validation.expectations", {"GX_ANALYTICS_ENABLED": "false"}),
-        ("stages.lib.sweeps.trials", {"RAY_USAGE_STATS_ENABLED": "0"}),
+        ("stages.lib.sweeps.workers", {"RAY_USAGE_STATS_ENABLED": "0"}),
     ],
 )
 def test_module_sets_the_switch_before_the_package_loads(tmp_path, module, variables):

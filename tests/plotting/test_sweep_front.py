@@ -3,7 +3,16 @@
 import pytest
 from charts import POINTS, read_size
 
-from stages.lib.plotting.sweep_front import draw_front
+from stages.lib.plotting.sweep_front import Point, draw_front, find_front
+
+
+def test_front_has_no_point_that_another_beats():
+    """The Pareto front: from the smallest on, each point is better than all that are smaller."""
+    places = [(1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9), (1, 0.5)]
+    points = [Point(x, y, is_valid=True, label=str(number)) for number, (x, y) in enumerate(places)]
+
+    assert [point.label for point in find_front(points)] == ["0", "2", "4"]
+    assert find_front([]) == []
 
 
 def test_every_point_of_a_front_has_its_line(tmp_path):

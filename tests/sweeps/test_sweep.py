@@ -10,6 +10,8 @@ import threading
 import time
 from contextlib import chdir, contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import psutil
@@ -26,13 +28,13 @@ from stages.commands.main import main
 from stages.lib.core.files import read_csv
 from stages.lib.sweeps.params_editor import edit_params
 from stages.lib.sweeps.plan import read_plan
-from stages.lib.sweeps.runs import PARENT_TAG, SWEEP_TAG, TRIAL_TAG
+from stages.lib.sweeps.runs import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, open_sweep_store
 from stages.lib.tracking.runs import STATE_TAG
 
 pytestmark = pytest.mark.slow
 
-if find_spec("ray") is None:
-    pytest.skip("the optional package ray is not installed", allow_module_level=True)
+if find_spec("ray") is None or find_spec("optuna") is None:
+    pytest.skip("the optional packages optuna and ray are not installed", allow_module_level=True)
 
 FILE = """
 search: grid
@@ -44,6 +46,20 @@ minimize: loss/test
 where:
   export_bytes/model_int8.tflite: {max: 15000}
 """
+KEYS = ("train.hidden_units", "train.seed", "train.learning_rate")
+SETTINGS = {"train.hidden_units": [], "train.seed": 1, "train.learning_rate": 1e-3}
+# What the samplers and ASHA do with real trials: a poor rate is stopped after its first epoch.
+SAMPLED = """
+search: tpe
+trials: 4
+seed: 0
+params:
+  train.learning_rate: [1.0e-6, 1.0e-2]
+  train.seed: [1, 2]
+  train.epochs: [4]
+maximize: accuracy/validation
+asha: {grace_period: 1, reduction_factor: 2}
+"""
 FEW = {"train.epochs": 2, "export.artifacts": ["onnx_float32", "tflite_int8"]}
 TRIALS = 8
 DIVERGING = 4  # those with the larger rate
@@ -53,7 +69,7 @@ OBJECT_STORE = 100 * 2**20
 # In the folder of the results; what is being written has a name that begins with a dot.
 KEPT = "[!.]*/result.json"
 # How Ray names a process that runs a trial.
-CALL = ["ray::_call"]
+CALL = ["ray::ImplicitFunc.train"]
 
 
 class Phase(NamedTuple):
@@ -88,19 +104,31 @@ def enter(project):
         yield
 
 
-def run_sweep(project, *arguments):
+def run_sweep(project, *arguments, name="nets.yaml"):
     """What `pipeline sweep nets.yaml` gives."""
     with enter(project):
-        done = CliRunner().invoke(main, ["sweep", "nets.yaml", *arguments])
+        done = CliRunner().invoke(main, ["sweep", name, *arguments])
     return Phase(done.output, done.exit_code, list_kept(project))
 
 
-def make_trials(project, folder, data="a"):
-    """The trials of the file, for data of this digest, in the project's root."""
-    sections = command.load_sections()
-    base = command.load_params()
-    plan = read_plan(project.root / "nets.yaml", base, sections, command.list_metrics(base, sections))
-    return command.make_trials(plan, base, {"data/raw": data}, command.copy_source(folder))
+def make_trial(folder, settings, data="a"):
+    """The trial with these settings, for data of this digest, in the project's root."""
+    with TemporaryDirectory(dir=folder) as scratch:
+        code_dir = command.copy_source(Path(scratch))
+        return command.prepare_trials(command.load_params(), {"data/raw": data}, code_dir)(1, settings)
+
+
+def read_example(path):
+    """The plan in this file, in the project's root."""
+    sections, base = command.load_sections(), command.load_params()
+    return read_plan(path, base, sections, command.list_metrics(base, sections))
+
+
+def describe_registry(project):
+    """Each version of each registered model, and the aliases."""
+    models = project.client.search_registered_models()
+    versions = project.client.search_model_versions()
+    return [(model.name, dict(model.aliases)) for model in models], sorted((v.name, v.version) for v in versions)
 
 
 def list_kept(project):
@@ -144,7 +172,7 @@ def freeze_trial(raylet):
     """Stop a process amid a trial on the node of this raylet; the process, if there is one.
 
     A trial that runs on might end, and the driver hear of it, before the process notices that its node is gone. Ray
-    names it `ray::_call` until it sends what the call gave.
+    names it so until it sends a report.
     """
     for process in psutil.Process(raylet).children():
         with suppress(psutil.NoSuchProcess):
@@ -255,12 +283,13 @@ def test_interruption_ends_in_one_line(interrupted):
     assert processes == set()
 
 
-def test_interruption_waits_for_the_store():
+def test_interruption_waits_for_the_store(tmp_path, monkeypatch):
     """Ctrl-C amid a transaction comes once that has ended: it would leave the store locked."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'store.db'}")
     steps = []
 
     def write():
-        with command.hold_interruptions():
+        with open_sweep_store():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
             steps.append("ended")
@@ -276,8 +305,7 @@ def test_sweep_goes_on_where_it_was(killed, interrupted, finished):
     """What had ended is neither run nor written again."""
     phase, _ = interrupted
 
-    assert f"; {len(killed.kept)} are kept from before" in phase.output
-    assert f"; {len(phase.kept)} are kept from before" in finished.output
+    assert len(phase.kept) > len(killed.kept)
     assert killed.kept.items() <= phase.kept.items() <= finished.kept.items()
 
 
@@ -292,11 +320,12 @@ def test_killed_node_loses_and_doubles_no_trial(interrupted, finished, table):
 
 
 def test_nothing_temporary_is_left(project, finished):
-    """Beside the results a sweep leaves its table and its chart."""
+    """Beside the results a sweep leaves its table and its charts."""
     assert finished.exit_code == 0
     assert sorted(path.name for path in (project.root / "reports/sweeps/nets").iterdir()) == [
         ".lock",
         "front.png",
+        "importances.png",
         "trials",
         "trials.csv",
     ]
@@ -389,7 +418,7 @@ def test_trials_and_pipeline_runs_can_be_compared(project, written, runs):
 
 
 def test_finished_sweep_runs_nothing_again(project, written, finished):
-    """A sweep that is there already starts no worker, logs nothing twice and writes the same table and chart."""
+    """A sweep that is there already starts no worker, logs nothing twice and writes the same table and charts."""
     _, phase = written
 
     assert phase.ended == []
@@ -398,10 +427,10 @@ def test_finished_sweep_runs_nothing_again(project, written, finished):
 
 
 def test_equal_trials_give_equal_bytes(project, written, tmp_path):
-    """Table and chart depend on the trials alone."""
+    """Table and charts depend on the trials alone."""
     assert written[1].exit_code == 0
     folder = project.root / "reports/sweeps/nets"
-    first = {name: (folder / name).read_bytes() for name in ("trials.csv", "front.png")}
+    first = {name: (folder / name).read_bytes() for name in ("trials.csv", "front.png", "importances.png")}
     shutil.copytree(folder, tmp_path / "other")
     for name in first:
         (tmp_path / "other" / name).unlink()
@@ -420,13 +449,17 @@ def test_process_that_served_others_gives_the_same_bytes(project, finished, tabl
         int(row["trial"]): {name.removeprefix("md5/"): md5 for name, md5 in row.items() if name.startswith("md5/")}
         for row in table
     }
+    settings = {int(row["trial"]): {key: json.loads(row[key]) for key in KEYS} for row in table}
+    outputs = []
     with enter(project):
-        trials = make_trials(project, tmp_path)
-        data_dir = (project.root / "data").absolute()
-        order = (FIRST_WIDE, FIRST, FIRST_WIDE)
-        outputs = [command.run_trial(trials[number - 1], data_dir, tmp_path).outputs for number in order]
+        for number in (FIRST_WIDE, FIRST, FIRST_WIDE):
+            reports = []
+            command.run_trial(
+                (project.root / "data").absolute(), make_trial(tmp_path, settings[number]), tmp_path, reports.append
+            )
+            outputs.append(reports[-1]["result"].outputs)
 
-    assert outputs == [expected[number] for number in order]
+    assert outputs == [expected[number] for number in (FIRST_WIDE, FIRST, FIRST_WIDE)]
 
 
 def test_changed_source_or_data_makes_results_not_count(project, tmp_path, written):
@@ -434,17 +467,68 @@ def test_changed_source_or_data_makes_results_not_count(project, tmp_path, writt
     assert written[1].exit_code == 0
     with enter(project):
         keys = {
-            "as it is": make_trials(project, tmp_path)[0].key,
-            "again": make_trials(project, tmp_path)[0].key,
-            "other data": make_trials(project, tmp_path, data="b")[0].key,
+            "as it is": make_trial(tmp_path, SETTINGS).key,
+            "again": make_trial(tmp_path, SETTINGS).key,
+            "other data": make_trial(tmp_path, SETTINGS, data="b").key,
         }
         with (project.root / "stages/lib/model/training.py").open("a", encoding="utf-8") as file:
             file.write("# changed\n")
-        keys["other code"] = make_trials(project, tmp_path)[0].key
+        keys["other code"] = make_trial(tmp_path, SETTINGS).key
     project.run("git", "checkout", "--quiet", "stages")
 
     assert keys["as it is"] == keys["again"]
     assert len(set(keys.values())) == 3
+
+
+@pytest.fixture(scope="module")
+def sampled(project, written):
+    """The registry before a sweep with TPE and ASHA, beside a registered champion; the sweep, and its table."""
+    assert written[1].exit_code == 0
+    (project.root / "sampled.yaml").write_text(SAMPLED, encoding="utf-8")
+    # A network of two epochs becomes no champion by itself.
+    (model,) = project.client.search_registered_models()
+    project.client.set_registered_model_alias(model.name, "champion", "1")
+    before = describe_registry(project)
+    phase = run_sweep(project, name="sampled.yaml")
+    assert phase.exit_code == 0, phase.output
+    return before, phase, read_csv(project.root / "reports/sweeps/sampled/trials.csv")
+
+
+def test_stopped_trials_are_no_results(project, sampled):
+    """A trial that was stopped early has no accuracy, is not the best, and in MLflow it is killed."""
+    _, phase, rows = sampled
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    (parent,) = [run for run in project.list_runs() if run.info.run_name == "sweep sampled"]
+    runs = [run for run in project.list_runs() if run.data.tags.get(PARENT_TAG) == parent.info.run_id]
+
+    assert len(rows) == 4
+    assert stopped, phase.output
+    assert {(row["meets_goal"], row["accuracy/test"], row["accuracy/validation"]) for row in stopped} == {
+        ("no", "", "")
+    }
+    assert rows[0] not in stopped
+    assert [run.info.status for run in runs].count("KILLED") == len(stopped)
+
+
+def test_sweep_moves_no_alias(project, sampled):
+    """What the registry holds before a sweep, aliases included, it holds afterwards."""
+    before, _, _ = sampled
+    (_, aliases), *_ = before[0]
+
+    assert int(aliases["champion"]) == 1
+    assert describe_registry(project) == before
+
+
+def test_stopped_trial_runs_whole_in_a_sweep_that_stops_none(project, sampled):
+    """What one sweep stopped early is no result for another that takes its time."""
+    stopped = [row["status"] for row in sampled[2]].count("stopped")
+    text = SAMPLED.partition("asha")[0].replace("search: tpe\ntrials: 4\nseed: 0", "search: grid")
+    (project.root / "sampled.yaml").write_text(text, encoding="utf-8")
+    phase = run_sweep(project, name="sampled.yaml")
+    rows = read_csv(project.root / "reports/sweeps/sampled/trials.csv")
+
+    assert len(re.findall(r"^sweep: \d/4 ", phase.output, re.MULTILINE)) == stopped, phase.output
+    assert "stopped" not in [row["status"] for row in rows]
 
 
 def test_stale_data_is_told_before_anything_starts(project, written):
@@ -488,36 +572,39 @@ def test_help_shows_a_file_that_is_sound(tmp_path, project):
     example = tmp_path / "example.yaml"
     example.write_text(command._EXAMPLE, encoding="utf-8")  # noqa: SLF001  # what the help shows
     with enter(project):
-        sections = command.load_sections()
-        base = command.load_params()
-        plan = read_plan(example, base, sections, command.list_metrics(base, sections))
+        plan = read_example(example)
 
     assert command._EXAMPLE in PAGES["docs/how-to/sweeps.md"]  # noqa: SLF001
     assert all(line.strip() in shown for line in command._EXAMPLE.splitlines())  # noqa: SLF001
-    assert len(plan.trials) == 32
+    assert (plan.search, plan.trials) == ("random", 32)
 
 
 def test_other_commands_do_not_import_ray(tmp_path):
-    """Neither the help nor the sweep's own module loads Ray, TensorFlow or MLflow."""
+    """Neither the help nor the sweep's own module loads Ray, Optuna, TensorFlow or MLflow."""
     code = (
         "import json, sys; from stages.commands.main import main; import stages.commands.sweep; "
         "main(['--help'], standalone_mode=False); main(['sweep', '--help'], standalone_mode=False); "
-        "print(json.dumps(sorted({'ray', 'tensorflow', 'mlflow'} & set(sys.modules))))"
+        "print(json.dumps(sorted({'ray', 'optuna', 'tensorflow', 'mlflow'} & set(sys.modules))))"
     )
     done = run_python("-c", code, cwd=tmp_path)
 
     assert json.loads(done.stdout.splitlines()[-1]) == [], done.stderr
 
 
-def test_without_ray_one_line_says_how_to_get_it(tmp_path):
-    """The package is optional: the command alone needs it."""
+@pytest.mark.parametrize("package", ["optuna", "ray"])
+def test_without_the_packages_one_line_says_how_to_get_them(tmp_path, package):
+    """The packages are optional: the command alone needs them."""
     (tmp_path / "nets.yaml").write_text(FILE, encoding="utf-8")
-    code = "import sys; sys.modules['ray'] = None; from stages.commands.main import main; main(['sweep', 'nets.yaml'])"
+    (tmp_path / "dvc.yaml").write_text("", encoding="utf-8")  # a project's mark
+    code = (
+        f"import sys; sys.modules['{package}'] = None; "
+        "from stages.commands.main import main; main(['sweep', 'nets.yaml'])"
+    )
     done = run_python("-c", code, cwd=tmp_path)
 
     assert done.returncode == 1
     assert done.stderr == (
-        "sweep: this environment: the optional package ray is not installed; "
+        f"sweep: this environment: the optional package {package} is not installed; "
         "install it: `python -m pip install --editable '.[sweep]'`, or all of requirements.txt\n"
     )
 

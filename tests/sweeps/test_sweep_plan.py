@@ -1,6 +1,7 @@
 """The file of a sweep says what is tried; what it may not say is told in one line before anything starts."""
 
 import re
+from difflib import ndiff
 
 import pytest
 from imports import ROOT
@@ -9,7 +10,7 @@ from pydantic import Field
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.params import Section, load_params
 from stages.lib.sweeps.params_editor import edit_params
-from stages.lib.sweeps.plan import apply_settings, describe_settings, read_plan
+from stages.lib.sweeps.plan import Range, apply_settings, describe_settings, read_plan
 
 
 class Net(Section):
@@ -22,7 +23,7 @@ class Net(Section):
 
 
 BASE = {"data": {"seed": 0}, "net": {"units": [20], "epochs": 20, "rate": 0.001, "name": "adam"}}
-METRICS = ["accuracy/test", "export_bytes/model_int8.tflite"]
+METRICS = ["accuracy/test", "export_bytes/model_int8.tflite", "loss/validation"]
 GRID = "search: grid\nmaximize: accuracy/test\n"
 RANDOM = "search: random\ntrials: 50\nseed: 3\nmaximize: accuracy/test\n"
 
@@ -38,47 +39,39 @@ def read(tmp_path):
     return read
 
 
-def test_grid_is_every_combination(read):
-    """A grid combines all lists, the last key's values changing first."""
-    plan = read(GRID + "params: {net.units: [[], [8, 4]], net.epochs: [5, 10]}")
+def test_grid_has_as_many_trials_as_combinations(read):
+    """A value that is there twice counts once."""
+    plan = read(GRID + "params: {net.units: [[], [8, 4]], net.epochs: [5, 10, 5]}")
 
-    assert plan.trials == [{"net.units": units, "net.epochs": epochs} for units in ([], [8, 4]) for epochs in (5, 10)]
-
-
-def test_repeated_trials_are_left_out(read):
-    """A trial is run once, however often the file asks for it, and how many were left out is known."""
-    plan = read(GRID + "params: {net.epochs: [5, 10, 5]}")
-
-    assert (plan.trials, plan.duplicates) == ([{"net.epochs": 5}, {"net.epochs": 10}], 1)
+    assert plan.choices == {"net.units": [[], [8, 4]], "net.epochs": [5, 10]}
+    assert plan.trials == 4
 
 
-def test_random_search_is_the_same_for_the_same_seed(read):
-    """The seed alone decides what is drawn, so that whoever runs the file tries the same."""
-    text = RANDOM + "params: {net.epochs: {min: 1, max: 100}, net.rate: {min: 1.0e-4, max: 1.0, log: true}}"
-    one, same, other = read(text), read(text), read(text.replace("seed: 3", "seed: 4"))
-
-    assert one == same
-    assert one.trials != other.trials
-    assert one.trials[:2] == [{"net.epochs": 24, "net.rate": 0.01503}, {"net.epochs": 37, "net.rate": 0.02604}]
+@pytest.mark.parametrize(("count", "trials"), [(2, 2), (50, 3)])
+def test_search_has_no_more_trials_than_there_are(read, count, trials):
+    """A search over few values ends with the last of them."""
+    assert read(RANDOM.replace("50", str(count)) + "params: {net.epochs: [1, 2, 3]}").trials == trials
 
 
-def test_drawn_numbers_are_of_the_keys_type_and_within(read):
-    """Whole numbers are drawn for a key that takes them, both ends included; others have four digits."""
+def test_range_is_of_the_keys_type(read):
+    """A key that takes whole numbers has a range of whole numbers."""
     plan = read(RANDOM + "params: {net.epochs: {min: 2, max: 5}, net.rate: {min: 1.0e-3, max: 1, log: true}}")
-    epochs = {trial["net.epochs"] for trial in plan.trials}
-    rates = [trial["net.rate"] for trial in plan.trials]
+    epochs, rate = plan.choices.values()
 
-    assert epochs == {2, 3, 4, 5}
-    assert all(type(epoch) is int for epoch in epochs)
-    assert all(type(rate) is float and 1e-3 <= rate <= 1 and rate == float(f"{rate:.4g}") for rate in rates)
-    assert 15 < sum(rate < 0.0316 for rate in rates) < 35  # half of them, as the logarithm has it
+    assert [type(value) for value in (epochs.min, epochs.max, rate.min, rate.max)] == [int, int, float, float]
+    assert rate == Range(min=1e-3, max=1.0, log=True)
+    assert plan.trials == 50
 
 
-def test_random_search_ends_where_there_is_nothing_new(read):
-    """A random search over few values has no more trials than there are."""
-    plan = read(RANDOM + "params: {net.epochs: [1, 2, 3]}")
+@pytest.mark.parametrize(("epochs", "largest"), [("[5, 10]", 10), ("{min: 1, max: 7}", 7)])
+def test_longest_trial_is_known(tmp_path, epochs, largest):
+    """What stops trials early has to know how long one may be; it is the pipeline's where no epochs are swept."""
+    (tmp_path / "sweep.yaml").write_text(RANDOM + f"params: {{train.epochs: {epochs}}}", encoding="utf-8")
+    (tmp_path / "other.yaml").write_text(RANDOM + "params: {train.units: [[1]]}", encoding="utf-8")
+    base = {"train": BASE["net"]}
 
-    assert sorted(trial["net.epochs"] for trial in plan.trials) == [1, 2, 3]
+    assert read_plan(tmp_path / "sweep.yaml", base, {"train": Net}, METRICS).max_epochs == largest
+    assert read_plan(tmp_path / "other.yaml", base, {"train": Net}, METRICS).max_epochs == BASE["net"]["epochs"]
 
 
 def test_goal_is_told_in_a_line(read):
@@ -104,6 +97,8 @@ EPOCHS = "expected a whole number of epochs, 1 to 100, got "
 KEYS = "expected a dotted key of net in params.yaml"
 LIST = "expected a list of values to try"
 CHANGE = "change this value"
+WRITE = "write the values to try in [ ], one at least"
+CHANGE_BOTH = "change these two"
 
 
 @pytest.mark.parametrize(
@@ -112,15 +107,18 @@ CHANGE = "change this value"
         ("params: {net.epoch: [1]}", ": params.net.epoch", KEYS, "did you mean net.epochs?"),
         ("params: {data.seed: [1]}", ": params.data.seed", KEYS, "choose a key of these sections"),
         ("params: {net: {epochs: [1]}}", ": params.net", KEYS, "choose a key of these sections"),
-        ("params: {net.epochs: []}", ": params.net.epochs", LIST, "name a value to try, or remove the key"),
-        ("params: {net.epochs: 5}", ": params.net.epochs", f"{LIST} or a range", "write the values to try in [ ]"),
-        ("params: {net.name: {min: 1, max: 2}}", ": params.net.name", LIST, "write the values to try in [ ]"),
+        ("params: {net.epochs: []}", ": params.net.epochs", LIST, WRITE),
+        ("params: {net.epochs: 5}", ": params.net.epochs", f"{LIST} or a range", WRITE),
+        ("params: {net.name: {min: 1, max: 2}}", ": params.net.name", LIST, WRITE),
         ("params: {net.epochs: [0, 5]}", ": net.epochs", f"{EPOCHS}0 (int)", CHANGE),
         ("params: {net.epochs: [1.5]}", ": net.epochs", f"{EPOCHS}1.5 (float)", CHANGE),
         ("params: {net.units: [8]}", ": net.units", "expected a list of whole numbers, got 8", CHANGE),
         (
             *("params: {net.epochs: {min: 1, max: 5}}", ": params.net.epochs"),
-            *("expected a list, for this is a grid, got a range", "list its values, or say `search: random`"),
+            *(
+                "expected a list, for this is a grid, got a range",
+                "list its values, or say `search: random` or `search: tpe`",
+            ),
         ),
         ("params: {}", ": params", "expected a mapping of at least one dotted name", CHANGE),
         (
@@ -128,17 +126,12 @@ CHANGE = "change this value"
             *("expected a metric of ", "did you mean accuracy/test?"),
         ),
         (
-            *("params: {net.epochs: [1]}\nwhere: {accuracy/test: {}}", ": where.accuracy/test"),
-            "expected min, max or both, min at most max, got {}",
-            "write {min: …}, {max: …} or {min: …, max: …}, the smaller number as min",
-        ),
-        (
             *("params: {net.epochs: [1]}\nwhere: {accuracy/test: {least: 0}}", ": where.accuracy/test.least"),
             *("expected one of the keys max, min, got 'least'", "remove it"),
         ),
         (
             *("params: {net.epochs: [1]}\nminimize: accuracy/test", ""),
-            *("it has both minimize and maximize", "remove one of them"),
+            *("it has both of minimize and maximize", "remove one of them"),
         ),
         ("params: {net.epochs: [1]}\ntrails: 5", ": trails", "expected one of the keys ", "remove it"),
     ],
@@ -156,17 +149,16 @@ def test_problem_of_a_grid_is_told_in_one_line(read, text, where, problem, hint)
     [
         (
             *("net.epochs: {min: 5, max: 2}", ": params.net.epochs"),
-            *("expected min at most max, and above 0 with log, got min 5, max 2", "swap the two"),
+            *("expected min at most max, whole numbers, got min 5, max 2", CHANGE_BOTH),
         ),
         (
             *("net.rate: {min: 0, max: 1, log: true}", ": params.net.rate"),
-            "expected min at most max, and above 0 with log, got min 0, max 1",
-            "raise min above 0, or leave log out",
+            *("expected min at most max, above 0 with log, got min 0, max 1", CHANGE_BOTH),
         ),
         ("net.epochs: {min: 1, max: 101}", ": net.epochs", f"{EPOCHS}101 (int)", CHANGE),
         (
             *("net.epochs: {min: 1.5, max: 3}", ": params.net.epochs"),
-            *("expected whole numbers, got 1.5, 3", "round both"),
+            *("expected min at most max, whole numbers, got min 1.5, max 3", CHANGE_BOTH),
         ),
         ("net.rate: {min: 0.1}", ": params.net.rate.max", "no such key", "add it: a number"),
         ("net.rate: {min: 0.1, max: one}", ": params.net.rate.max", "expected a number, got 'one' (str)", CHANGE),
@@ -182,19 +174,24 @@ def test_problem_of_a_range_is_told_in_one_line(read, text, where, problem, hint
     [
         (
             *("search: grids\nparams: {net.epochs: [1]}\nmaximize: accuracy/test", ": search"),
-            *("expected grid or random, got 'grids' (str)", "did you mean grid?"),
+            *("expected grid, random or tpe, got 'grids' (str)", "did you mean grid?"),
         ),
         (
             *("params: {net.epochs: [1]}\nmaximize: accuracy/test", ": search"),
-            *("no such key", "add it: grid or random"),
+            *("no such key", "add it: grid, random or tpe"),
         ),
         (
-            *("search: random\nparams: {net.epochs: [1]}\nmaximize: accuracy/test", ": trials"),
+            *("search: tpe\nseed: 0\nparams: {net.epochs: [1]}\nmaximize: accuracy/test", ": trials"),
             *("no such key", "add it: a whole number of trials, at least 1"),
         ),
         (
-            *("search: grid\nparams: {net.epochs: [1]}", "", "it has neither minimize nor maximize"),
-            "add `maximize: accuracy/test`, or another metric, to say which trial is the best",
+            *(GRID + "params: {net.epochs: [1]}\nasha: {grace_period: 0, reduction_factor: 3}", ": asha.grace_period"),
+            "expected a whole number of epochs that every trial gets, at least 1, got 0 (int)",
+            "change this value",
+        ),
+        (
+            *("search: grid\nparams: {net.epochs: [1]}", "", "it has neither of minimize and maximize"),
+            "write `maximize: accuracy/test`, or another metric, to say which trial is the best",
         ),
         (
             *("- 1", "", "expected search, params, and minimize or maximize, got [1] (list)"),
@@ -205,6 +202,17 @@ def test_problem_of_a_range_is_told_in_one_line(read, text, where, problem, hint
 def test_problem_of_the_file_is_told_in_one_line(read, text, where, problem, hint):
     """A file must say what is searched, how, and for what."""
     assert refuse(read, text) == (where, problem, hint)
+
+
+def test_stopping_early_needs_a_validation_split(tmp_path):
+    """Without one there is nothing by which a trial could be stopped."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GRID + "params: {net.epochs: [1]}\nasha: {grace_period: 1, reduction_factor: 3}", encoding="utf-8")
+    with pytest.raises(ParamsError) as problem:
+        read_plan(path, BASE, {"net": Net}, METRICS[:2])
+
+    assert problem.value.where == f"{path}: asha"
+    assert "normalize.validation_fraction" in problem.value.hint
 
 
 def test_same_problem_of_many_trials_is_told_once(read):
@@ -229,7 +237,7 @@ def test_settings_are_told_in_few_letters():
 
 
 def test_edited_params_file_keeps_comments_and_layout(tmp_path):
-    """Only the values change, lists stay in brackets, and what is there already stays as it was written."""
+    """Only the values change, and what is there already stays as it was written."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
@@ -242,10 +250,14 @@ def test_edited_params_file_keeps_comments_and_layout(tmp_path):
     }
     edit_params(settings, path)
     edited = path.read_text(encoding="utf-8")
-    lines = [new for old, new in zip(text.splitlines(), edited.splitlines(), strict=True) if old != new]
+    lines = [line.strip() for line in ndiff(text.splitlines(), edited.splitlines()) if line[0] == "+"]
 
     assert unchanged == text
     assert load_params(path) == apply_settings(load_params(ROOT / "params.yaml"), settings)
     assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)
-    assert [line.strip().split()[0] for line in lines] == ["hidden_units:", "learning_rate:", "onnx_int8:"]
-    assert "[16, 8]" in lines[0]
+    assert [" ".join(line.split()[1:3]) for line in lines] == [
+        "- 16",
+        "- 8",
+        "learning_rate: 1e-05",
+        "max_abs_error: 0.5",
+    ]

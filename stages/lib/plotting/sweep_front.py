@@ -11,6 +11,8 @@ from stages.lib.plotting.png import Axes, draw_png
 # Shares that people know, for the marks of an axis.
 _SHARES = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1)
 
+_LISTED = 20  # points of the front that are numbered
+
 
 class Point(NamedTuple):
     """One mark of a scatter plot."""
@@ -18,22 +20,23 @@ class Point(NamedTuple):
     x: float
     y: float
     is_valid: bool  # a dot; else a cross
-    label: str  # of a point of the front, else empty
+    label: str
 
 
 def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Sequence[Point], best: int | None) -> None:
-    """Draw points, and a line of steps through those that have a label, which stand numbered below.
+    """Draw points, and a line of steps through those than which no valid one is both smaller and better.
 
-    y is a share, 0..1, drawn such that each halving of what is missing to 1 takes the same height. best: the position
-    of the point that is ringed. Everyone can tell the colours apart, and the shapes say the same: Okabe and Ito's
-    palette (https://jfly.uni-koeln.de/color/).
+    These stand numbered below with their labels, the largest 20. y is a share, 0..1, drawn such that each halving of
+    what is missing to 1 takes the same height. best: the position of the point that is ringed. Everyone can tell the
+    colours apart, and the shapes say the same: Okabe and Ito's palette (https://jfly.uni-koeln.de/color/).
     """
-    front = sorted((point for point in points if point.label), key=lambda point: (point.x, point.y))
+    front = find_front([point for point in points if point.is_valid])
+    listed = front[-_LISTED:]
     kinds = (
         ("trial", "o", "#0072B2", [point for point in points if point.is_valid]),
         ("failed", "x", "#000000", [point for point in points if not point.is_valid]),
     )
-    with draw_png(path, 9.5, 5.5 + 0.2 * len(front)) as figure:
+    with draw_png(path, 9.5, 5.5 + 0.2 * len(listed)) as figure:
         axes = figure.subplots()
         for name, marker, color, shown in kinds:
             if shown:
@@ -50,7 +53,7 @@ def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Seque
                 linewidth=1.2,
                 label="none is both smaller and better",
             )
-        for number, point in enumerate(front, start=1):
+        for number, point in enumerate(listed, start=1):
             axes.annotate(
                 str(number),
                 (point.x, point.y),
@@ -74,7 +77,10 @@ def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Seque
         axes.legend(loc="lower right", fontsize=8)
         axes.text(
             *(0.0, -0.13),
-            "\n".join(f"{number:>2}  {point.label}" for number, point in enumerate(front, start=1)),
+            "\n".join(
+                f"{number:>2}  {point.y:.4f}  {point.x:>9,.0f}  {point.label}"
+                for number, point in enumerate(listed, start=1)
+            ),
             transform=axes.transAxes,
             va="top",
             fontsize=8,
@@ -82,6 +88,18 @@ def draw_front(path: Path, title: str, x_label: str, y_label: str, points: Seque
             linespacing=1.5,
             parse_math=False,
         )
+
+
+def find_front(points: Sequence[Point]) -> list[Point]:
+    """The points than which none has both a smaller x and a larger y, the smallest first: the Pareto front.
+
+    Of equal points the first one stands for all.
+    """
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.y)):
+        if not front or point.y > front[-1].y:
+            front.append(point)
+    return front
 
 
 def _scale_share(axes: Axes, shares: Sequence[float]) -> None:

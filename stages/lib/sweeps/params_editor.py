@@ -1,53 +1,22 @@
 """Keys of params.yaml set by a program, the rest of the file as a person wrote it."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
+from dvc.utils.serialize import modify_yaml
 
-from stages.lib.core.files import write_text
 from stages.lib.core.params import PARAMS_PATH
-
-# Longer than any line: a comment is never broken.
-_WIDTH = 10_000
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes null as that word, where ruamel.yaml would write nothing."""
-
-    def represent_null(self, value: None) -> ScalarNode:  # noqa: ARG002  # ruamel.yaml's own signature
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_Representer.add_representer(type(None), _Representer.represent_null)
 
 
 def edit_params(settings: Mapping[str, Any], path: Path = PARAMS_PATH) -> None:
-    """Set the keys of dotted names, which are there, and leave comments, order and layout as they are."""
-    yaml = YAML()
-    yaml.Representer = _Representer
-    yaml.width = _WIDTH
-    yaml.preserve_quotes = True
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        *parents, key = name.split(".")
-        section = document
-        for parent in parents:
-            section = section[parent]
-        # A number that is there already stays as a person wrote it: 1.0e-3.
-        if (section[key], isinstance(section[key], float)) != (value, isinstance(value, float)):
-            section[key] = _write_in_brackets(value) if isinstance(value, list) else value
-    text = io.StringIO()
-    yaml.dump(document, text)
-    write_text(path, text.getvalue())
-
-
-def _write_in_brackets(values: list[Any]) -> CommentedSeq:
-    sequence = CommentedSeq(values)
-    sequence.fa.set_flow_style()
-    return sequence
+    """Set the keys of dotted names, which are there, as `dvc exp run -S` does: comments and layout stay as they are."""
+    with modify_yaml(path) as document:
+        for name, value in settings.items():
+            *parents, key = name.split(".")
+            section = document
+            for parent in parents:
+                section = section[parent]
+            # A number that is there already stays as a person wrote it: 1.0e-3.
+            if (section[key], isinstance(section[key], float)) != (value, isinstance(value, float)):
+                section[key] = value

@@ -1,14 +1,10 @@
-"""What a sweep tries and what it looks for, as its YAML file says: a grid or a random search over params.yaml."""
+"""What a sweep tries and what it looks for, as its YAML file says: a grid, or settings that a sampler chooses."""
 
 import copy
 import json
 import math
-import random
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,21 +13,21 @@ from pydantic import Field
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.params import Section, flatten_params, load_mapping, suggest, validate_section
 
-# Values that are drawn get this many digits: they read well, and another machine's last bit of `exp` is not seen.
-_DIGITS = 4
-# Draws for each trial that is wanted, before the ranges are taken to hold no other.
-_DRAWS = 100
+STOPPING_METRIC = "loss/validation"  # finer than the accuracy of a small split
 
 # Values by the dotted names of the keys that a sweep sets.
 Settings = dict[str, Any]
 
 
-class Span(NamedTuple):
-    """Numbers to draw from, both ends included: whole ones where the key takes whole numbers."""
+class Range(Section):
+    """Numbers to choose from, both ends included: whole ones where the key takes whole numbers."""
 
-    low: float
-    high: float
-    is_log: bool  # whether their logarithm is drawn evenly
+    min: float = Field(description="a number")
+    max: float = Field(description="a number")
+    log: bool = Field(default=False, description="true, to draw the logarithm evenly, or false")
+
+
+Choices = list[Any] | Range
 
 
 class Bounds(Section):
@@ -40,34 +36,32 @@ class Bounds(Section):
     min: float = Field(default=-math.inf, description="a number")
     max: float = Field(default=math.inf, description="a number")
 
-    def holds(self, value: float | None) -> bool:
-        """Whether the value is there and within; NaN is not."""
-        return value is not None and self.min <= value <= self.max
+    def measure_violation(self, value: float | None) -> float:
+        """How far the value is outside, 0 if it is within; infinite for a metric that is not there or NaN."""
+        return math.inf if value is None or math.isnan(value) else max(0.0, self.min - value, value - self.max)
 
 
-class _Interval(Section):
-    min: float = Field(description="a number")
-    max: float = Field(description="a number")
-    log: bool = Field(default=False, description="true, to draw the logarithm evenly, or false")
+class Asha(Section):
+    """When a poor trial is stopped early (asynchronous successive halving, https://arxiv.org/abs/1810.05934)."""
+
+    grace_period: int = Field(ge=1, description="a whole number of epochs that every trial gets, at least 1")
+    reduction_factor: int = Field(ge=2, description="a whole number, at least 2: one trial of so many goes on")
 
 
-class _Common(Section):
+class _Grid(Section):
+    search: Literal["grid", "random", "tpe"] = Field(description="grid, random or tpe")
     params: dict[str, Any] = Field(
         min_length=1, description="a mapping of at least one dotted name, such as train.epochs, to what to try"
     )
     minimize: str | None = Field(default=None, description="the name of a metric")
     maximize: str | None = Field(default=None, description="the name of a metric")
     where: dict[str, Any] = Field(default={}, description="a mapping of metrics to {min: …, max: …}")
+    asha: dict[str, Any] = Field(default={}, description="the keys grace_period and reduction_factor")
 
 
-class _Grid(_Common):
-    search: Literal["grid"] = Field(description="grid or random")
-
-
-class _Random(_Common):
-    search: Literal["random"] = Field(description="grid or random")
+class _Sampled(_Grid):
     trials: int = Field(ge=1, description="a whole number of trials, at least 1")
-    seed: int = Field(ge=0, description="a whole number, at least 0")
+    seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
 
 class Goal(NamedTuple):
@@ -92,59 +86,56 @@ class Goal(NamedTuple):
 class Plan(NamedTuple):
     """What a sweep's file asks for."""
 
-    keys: list[str]  # dotted, in the file's order
-    trials: list[Settings]  # no two are the same
-    duplicates: int  # trials that were left out for that
+    search: Literal["grid", "random", "tpe"]
+    choices: dict[str, Choices]  # by dotted key, in the file's order; no value of a list is there twice
+    trials: int  # at most: no two are the same
+    seed: int
     goal: Goal
+    asha: Asha | None
+    max_epochs: int  # of any trial
 
 
 def read_plan(
     path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], metrics: Sequence[str]
 ) -> Plan:
-    """The plan in a YAML file, every trial of it valid.
+    """The plan in a YAML file, every value of it valid.
 
     base: all of params.yaml. sections: the classes of those whose keys may be swept. metrics: what a trial measures.
 
     Raises:
-        ParamsError: naming what the file may not say, or what one of its trials may not be.
+        ParamsError: naming what the file may not say, or what is no value of a key.
     """
     document = load_mapping(path, "search, params, and minimize or maximize")
-    given = validate_section(document, _Random if document.get("search") == "random" else _Grid, f"{path}: ")
+    is_sampled = document.get("search") in ("random", "tpe")
+    given = validate_section(document, _Sampled if is_sampled else _Grid, f"{path}: ")
     goal = _read_goal(path, given, metrics)
     known = flatten_params({name: base[name] for name in sections if name in base})
     choices = {key: _read_choices(path, key, value, known, sections) for key, value in given.params.items()}
-    alone = [
-        {key: value}
-        for key, choice in choices.items()
-        for value in ((choice.low, choice.high) if isinstance(choice, Span) else choice)
-    ]
-    _require_valid(path, base, sections, alone)
-    if isinstance(given, _Random):
-        trials, duplicates = _drop_duplicates(_draw(choices, given.seed, given.trials), given.trials)
-    else:
-        spans = [key for key, choice in choices.items() if isinstance(choice, Span)]
-        if spans:
-            hint = "list its values, or say `search: random`"
-            raise ParamsError(
-                f"{path}: params.{spans[0]}", expected="a list, for this is a grid", got="a range", hint=hint
-            )
-        trials, duplicates = _drop_duplicates(_combine(choices), None)
-    _require_valid(path, base, sections, trials)
-    return Plan(list(choices), trials, duplicates, goal)
+    _require_valid(path, base, sections, choices)
+    ranges = [key for key, choice in choices.items() if isinstance(choice, Range)]
+    if ranges and not is_sampled:
+        hint = "list its values, or say `search: random` or `search: tpe`"
+        raise ParamsError(
+            f"{path}: params.{ranges[0]}", expected="a list, for this is a grid", got="a range", hint=hint
+        )
+    asha = validate_section(given.asha, Asha, f"{path}: asha.") if given.asha else None
+    if asha and STOPPING_METRIC not in metrics:
+        hint = "raise normalize.validation_fraction, or leave asha out"
+        raise ParamsError(f"{path}: asha", f"there is no {STOPPING_METRIC} by which to stop a trial", hint)
+    count = math.inf if ranges else math.prod(len(choice) for choice in choices.values() if isinstance(choice, list))
+    trials, seed = (given.trials, given.seed) if isinstance(given, _Sampled) else (count, 0)
+    epochs = choices.get("train.epochs", [known.get("train.epochs", 1)])
+    max_epochs = int(epochs.max) if isinstance(epochs, Range) else max(epochs)
+    return Plan(given.search, choices, int(min(trials, count)), seed, goal, asha, max_epochs)
 
 
 def apply_settings(base: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """All sections of params.yaml with the settings in them."""
     params = copy.deepcopy(dict(base))
     for name, value in settings.items():
-        set_param(params, name, value)
+        *parents, key = name.split(".")
+        reduce(lambda section, part: section[part], parents, params)[key] = value
     return params
-
-
-def set_param(params: Any, name: str, value: Any) -> None:  # noqa: ANN401  # a mapping of any kind, a value of any
-    """Set the key of a dotted name in place."""
-    *parents, key = name.split(".")
-    reduce(lambda section, part: section[part], parents, params)[key] = value
 
 
 def describe_settings(settings: Settings) -> str:
@@ -157,117 +148,54 @@ def format_value(value: object) -> str:
     return json.dumps(value, separators=(",", ":")) if isinstance(value, (list, bool)) else str(value)
 
 
-def _read_goal(path: Path, given: _Common, metrics: Sequence[str]) -> Goal:
+def _read_goal(path: Path, given: _Grid, metrics: Sequence[str]) -> Goal:
     wanted = [name for name in (given.minimize, given.maximize) if name is not None]
     if len(wanted) != 1:
-        if wanted:
-            raise ParamsError(str(path), "it has both minimize and maximize", "remove one of them")
-        hint = f"add `maximize: {metrics[0]}`, or another metric, to say which trial is the best"
-        raise ParamsError(str(path), "it has neither minimize nor maximize", hint)
-    bounds = {}
-    for metric, value in given.where.items():
-        where = f"{path}: where.{metric}"
-        bounds[metric] = validate_section(value, Bounds, f"{where}.")
-        if not value or bounds[metric].min > bounds[metric].max:
-            hint = "write {min: …}, {max: …} or {min: …, max: …}, the smaller number as min"
-            raise ParamsError(where, expected="min, max or both, min at most max", got=repr(value), hint=hint)
-    for metric in (*wanted, *bounds):
+        hint = f"write `maximize: {metrics[0]}`, or another metric, to say which trial is the best"
+        problem = f"it has {'both' if wanted else 'neither'} of minimize and maximize"
+        raise ParamsError(str(path), problem, "remove one of them" if wanted else hint)
+    for metric in (*wanted, *given.where):
         if metric not in metrics:
             hint = suggest(metric, metrics, "choose one of these")
             raise ParamsError(str(path), expected=f"a metric of {', '.join(metrics)}", got=repr(metric), hint=hint)
+    bounds = {name: validate_section(of, Bounds, f"{path}: where.{name}.") for name, of in given.where.items()}
     return Goal(wanted[0], given.maximize is not None, bounds)
 
 
-def _read_choices(
-    path: Path, key: str, value: object, known: Mapping[str, Any], sections: Mapping[str, type[Section]]
-) -> list[Any] | Span:
-    """The list or the range that the file gives for a key."""
+def _read_choices(path: Path, key: str, value: object, known: Mapping[str, Any], sections: Iterable[str]) -> Choices:
+    """The list or the range that the file gives for a key. known: values of params.yaml by dotted key."""
     where = f"{path}: params.{key}"
     if key not in known:
-        raise ParamsError(
-            where,
-            expected=f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)",
-            got=repr(key),
-            hint=suggest(key, known, "choose a key of these sections"),
-        )
+        expected = f"a dotted key of {', '.join(sections)} in params.yaml (trials share the data made before)"
+        hint = suggest(key, known, "choose a key of these sections")
+        raise ParamsError(where, expected=expected, got=repr(key), hint=hint)
     if isinstance(value, list) and value:
-        return value
-    kind = _find_type(key, sections)
+        return list({json.dumps(item, default=str): item for item in value}.values())
+    kind = type(known[key])
     if not isinstance(value, dict) or kind not in (int, float):
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
-        hint = "write the values to try in [ ]" if value != [] else "name a value to try, or remove the key"
+        hint = "write the values to try in [ ], one at least"
         raise ParamsError(where, expected=f"a list of values to try{numbers}", got=repr(value), hint=hint)
-    found = validate_section(value, _Interval, f"{where}.")
-    if found.min > found.max or (found.log and found.min <= 0):
-        expected = "min at most max, and above 0 with log"
-        hint = "swap the two" if found.min > found.max else "raise min above 0, or leave log out"
-        raise ParamsError(where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint=hint)
-    if kind is int and not (found.min.is_integer() and found.max.is_integer()):
-        raise ParamsError(where, expected="whole numbers", got=f"{found.min:g}, {found.max:g}", hint="round both")
-    return Span(kind(found.min), kind(found.max), found.log)
-
-
-def _find_type(key: str, sections: Mapping[str, type[Section]]) -> Any:  # noqa: ANN401  # whatever is annotated
-    """The type of a key's value, as its section's class has it."""
-    first, *rest = key.split(".")
-    found: Any = sections[first]
-    for part in rest:
-        found = found.model_fields[part].annotation
-    return typing.get_origin(found) if isinstance(found, types.GenericAlias) else found
-
-
-def _combine(choices: Mapping[str, Any]) -> Iterator[Settings]:
-    """Every combination, the last key's values changing first."""
-    for values in product(*choices.values()):
-        yield dict(zip(choices, values, strict=True))
-
-
-def _draw(choices: Mapping[str, list[Any] | Span], seed: int, count: int) -> Iterator[Settings]:
-    """Settings without end but for a search that finds nothing new: the same for the same seed, in any Python.
-
-    Python promises for `random()` alone that a seed gives the same numbers in every version
-    (https://docs.python.org/3/library/random.html#notes-on-reproducibility).
-    """
-    generator = random.Random(seed)  # noqa: S311  # no secret
-    for _ in range(_DRAWS * count):
-        yield {key: _pick(choice, generator.random()) for key, choice in choices.items()}
-
-
-def _pick(choice: list[Any] | Span, position: float) -> Any:  # noqa: ANN401  # a value of any kind
-    """The value at a position, 0 to below 1, of a list or a range."""
-    if isinstance(choice, list):
-        return choice[int(position * len(choice))]
-    low, high = choice.low, choice.high
-    if isinstance(low, int):  # each whole number has its own share
-        high += 1
-    value = low * (high / low) ** position if choice.is_log else low + (high - low) * position
-    value = math.floor(value) if isinstance(low, int) else float(f"{value:.{_DIGITS}g}")
-    return min(max(value, choice.low), choice.high)
-
-
-def _drop_duplicates(drawn: Iterator[Settings], count: int | None) -> tuple[list[Settings], int]:
-    """The first `count` different settings, all of them by default, and how many were left out before the last."""
-    kept: dict[str, Settings] = {}
-    duplicates = 0
-    for settings in drawn:
-        if len(kept) == count:
-            break
-        key = json.dumps(settings)
-        duplicates += key in kept
-        kept.setdefault(key, settings)
-    return list(kept.values()), duplicates
+    found = validate_section(value, Range, f"{where}.")
+    is_whole = found.min.is_integer() and found.max.is_integer()
+    if found.min > found.max or (found.log and found.min <= 0) or (kind is int and not is_whole):
+        expected = f"min at most max{', above 0 with log' * found.log}{', whole numbers' * (kind is int)}"
+        raise ParamsError(
+            where, expected=expected, got=f"min {found.min:g}, max {found.max:g}", hint="change these two"
+        )
+    return found.model_copy(update={"min": kind(found.min), "max": kind(found.max)})
 
 
 def _require_valid(
-    path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], trials: Sequence[Settings]
+    path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], choices: Mapping[str, Choices]
 ) -> None:
-    """Refuse trials that a stage would refuse, each error told once."""
+    """Refuse values that a stage would refuse, each error told once; a range is judged by its ends."""
     problems: dict[str, ParamsError] = {}
-    for settings in trials:
-        params = apply_settings(base, settings)
-        for name in sorted({key.partition(".")[0] for key in settings}):
+    for key, choice in choices.items():
+        name = key.partition(".")[0]
+        for value in (choice.min, choice.max) if isinstance(choice, Range) else choice:
             try:
-                validate_section(params[name], sections[name], f"{path}: {name}.")
+                validate_section(apply_settings(base, {key: value})[name], sections[name], f"{path}: {name}.")
             except ParamsError as problem:
                 problems.setdefault(str(problem), problem)
     if problems:

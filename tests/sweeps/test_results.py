@@ -3,12 +3,11 @@
 import pytest
 
 from stages.lib.sweeps.plan import Bounds, Goal
-from stages.lib.sweeps.trial_results import (
+from stages.lib.sweeps.results import (
     ACCURACY,
     INT8_BYTES,
     Result,
     Scored,
-    find_front,
     format_metric,
     keep_result,
     rank,
@@ -16,14 +15,13 @@ from stages.lib.sweeps.trial_results import (
     write_table,
 )
 
-RESULT = Result("", {"models/model.keras": "a1"}, {"train": 1.5}, 0)
+RESULT = Result("finished", "", {"models/model.keras": "a1"}, {"train": 1.5}, 0)
 SMALLEST = Goal(INT8_BYTES, False, {ACCURACY: Bounds(min=0.9)})
 
 
-def make_trial(number, accuracy, size, problem=""):
-    return Scored(
-        number, {"train.epochs": number}, RESULT._replace(problem=problem), {ACCURACY: accuracy, INT8_BYTES: size}
-    )
+def make_trial(number, accuracy, size, status="finished", problem=""):
+    result = RESULT._replace(status=status, problem=problem)
+    return Scored(number, {"train.epochs": number}, result, {ACCURACY: accuracy, INT8_BYTES: size})
 
 
 def test_kept_result_is_read_again(tmp_path):
@@ -44,16 +42,17 @@ def test_damaged_result_does_not_count(tmp_path, content):
 
 
 def test_best_is_the_smallest_that_is_accurate_enough():
-    """Those that meet the goal come first, then those that do not, then those that failed."""
+    """Those that meet the goal come first, then those that do not, those that were stopped, those that failed."""
     trials = [
         make_trial(1, 0.95, 3000),
         make_trial(2, 0.80, 1000),
         make_trial(3, 0.92, 2000),
-        make_trial(4, 0.99, 500, problem="it diverged"),
+        make_trial(4, 0.99, 500, "failed"),
+        make_trial(6, 0.99, 500, "stopped"),
         make_trial(5, 0.97, 3000),
     ]
 
-    assert [trial.number for trial in rank(trials, SMALLEST)] == [3, 5, 1, 2, 4]
+    assert [trial.number for trial in rank(trials, SMALLEST)] == [3, 5, 1, 2, 6, 4]
 
 
 def test_largest_is_the_best_where_that_is_wanted():
@@ -65,25 +64,26 @@ def test_largest_is_the_best_where_that_is_wanted():
     assert not ranked[-1].meets(Goal(ACCURACY, True, {}))
 
 
-def test_front_has_no_point_that_another_beats():
-    """The Pareto front: from the cheapest on, each point is better than all that are cheaper."""
-    points = [(1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9), (1, 0.5)]
+def test_metric_that_is_missing_or_no_number_is_out_of_bounds():
+    """A trial cannot be the best by what it did not measure."""
+    bounds = Bounds(min=0.5, max=0.75)
 
-    assert find_front(points) == [0, 2, 4]
-    assert find_front([]) == []
+    assert [bounds.measure_violation(value) for value in (0.5, 0.75, 0.25, 1.0)] == [0, 0, 0.25, 0.25]
+    assert bounds.measure_violation(None) == bounds.measure_violation(float("nan")) == float("inf")
 
 
 def test_table_is_the_same_bytes_for_equal_trials(tmp_path):
     """Neither seconds nor retries are in the table, so that equal sweeps have equal ones."""
-    trials = [make_trial(1, 0.95, 3000), make_trial(2, 0.5, 100, problem="it, diverged")]
+    trials = [make_trial(1, 0.95, 3000), make_trial(2, 0.5, 100, "failed", "it, diverged")]
     slower = [
         trial._replace(result=trial.result._replace(seconds={"train": 9.0}, retries=2)) for trial in reversed(trials)
     ]
-    write_table(tmp_path / "one.csv", rank(trials, SMALLEST), SMALLEST, ["models/model.keras"])
+    shown = write_table(tmp_path / "one.csv", rank(trials, SMALLEST), SMALLEST, ["models/model.keras"])
     write_table(tmp_path / "other.csv", rank(slower, SMALLEST), SMALLEST, ["models/model.keras"])
 
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
     assert (tmp_path / "one.csv").read_text(encoding="utf-8").splitlines()[1] == "1,1,finished,yes,3000,0.9500,,,a1,"
+    assert shown[1] == ["1", "finished", "3000", "0.9500", "", ""]
 
 
 @pytest.mark.parametrize(
