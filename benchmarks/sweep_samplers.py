@@ -76,12 +76,13 @@ def measure_accuracies(units: Sequence[int], rate: float, epochs: Sequence[int])
 
 def measure_bytes(units: Sequence[int]) -> int:
     """The size of the int8 model, which the rate and the epochs do not change."""
-    settings = {"train.hidden_units": list(units), "export.artifacts": ["onnx_float32", "tflite_int8"]}
+    files = ["onnx_float32", "tflite_int8"]
+    settings = {"train.hidden_units": list(units), "export.artifacts": files, "export.required": files[:1]}
     reports: list[Any] = []
     with TemporaryDirectory() as folder:
         trial = Trial(1, settings, apply_settings(load_params(), settings), {}, "")
         sweep.run_trial(Path("data").absolute(), trial, Path(folder), reports.append)
-        write_text(Path(folder) / "parity.json", reports[-1]["reports"]["parity.json"].decode())
+        write_text(Path(folder) / "parity.json", reports[-1]["reports"]["parity/parity.json"].decode())
         return int(read_json(Path(folder) / "parity.json")["model_int8.tflite"]["bytes"])
 
 

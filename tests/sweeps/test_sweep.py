@@ -60,7 +60,11 @@ params:
 maximize: accuracy/validation
 asha: {grace_period: 1, reduction_factor: 2}
 """
-FEW = {"train.epochs": 2, "export.artifacts": ["onnx_float32", "tflite_int8"]}
+FEW = {
+    "train.epochs": 2,
+    "export.artifacts": ["onnx_float32", "tflite_int8"],
+    "export.required": ["onnx_float32"],
+}
 TRIALS = 8
 DIVERGING = 4  # those with the larger rate
 FIRST, FIRST_WIDE = 1, 5  # the first trial without a hidden layer, and the first with one; neither diverges
