@@ -371,9 +371,9 @@ def describe_end(found: Sweep, trial: Trial, crash: str) -> str:
     if scored.result.status != "finished":
         first, *others = scored.result.problem.split("; also ")
         return f"{tried}  {scored.result.status}: {first}{f' (and {len(others)} more)' if others else ''}"
-    return "  ".join(
-        [tried, *(f"{name} {format_metric(scored.metrics[name])}" for name in (goal.metric, *goal.bounds))]
-    )
+    # An export that is withheld has no metrics.
+    shown = {name: format_metric(scored.metrics.get(name)) or "not there" for name in (goal.metric, *goal.bounds)}
+    return "  ".join([tried, *(f"{name} {value}" for name, value in shown.items())])
 
 
 def tell(found: Sweep) -> tuple[Scored | None, bool]:
