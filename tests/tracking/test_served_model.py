@@ -55,7 +55,7 @@ def ask(model, body, content_type="application/json"):
     try:
         answer = scoring_server.invocations(body, content_type, model, schema)
     except MlflowException as error:
-        return error.get_http_status_code(), error.message
+        return error.get_http_status_code(), json.loads(error.serialize_as_json())["message"]
     return answer.status, answer.response
 
 
@@ -118,7 +118,7 @@ def test_divided_pixels_are_refused_by_every_kind_of_request(model, body, conten
     code, text = ask(model, body, content_type)
 
     assert code == 400
-    assert f"{EXPECTED}; got 0.9" in text
+    assert text == f"{EXPECTED}; got 0.9"
 
 
 def test_service_says_what_it_does_not_know(model):

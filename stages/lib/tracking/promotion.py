@@ -101,7 +101,8 @@ def decide(
     if champion.test_data != candidate.test_data:
         accuracies = f"accuracy {candidate.accuracy:.4f}, before {champion.accuracy:.4f}"
         problem = f"its test images are not those of champion version {champion.version} ({accuracies})"
-        return Decision(is_data_change_accepted, f"{problem}, so they do not compare")
+        verdict = "which a person accepts" if is_data_change_accepted else "so they do not compare"
+        return Decision(is_data_change_accepted, f"{problem}, {verdict}")
     mismatch = _find_mismatch(candidate.predictions, champion.predictions)
     if mismatch or isinstance(champion.predictions, str):
         decision = _compare_accuracies(candidate, champion, mismatch)

@@ -23,6 +23,13 @@ _LIMITS = (
 )
 
 
+class _Refusal(MlflowException):
+    """An error whose answer by HTTP is its sentence alone: MLflow would write all of the pixels before it."""
+
+    def serialize_as_json(self) -> str:
+        return json.dumps({"error_code": self.error_code, "message": str(self)})
+
+
 class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # MLflow's is untyped
     """What `mlflow.pyfunc.load_model` and `mlflow models serve` answer with."""
 
@@ -86,7 +93,7 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         )
 
     def _refuse(self, got: str) -> MlflowException:
-        return MlflowException(f"expected {self._describe_input()}; got {got}", INVALID_PARAMETER_VALUE)
+        return _Refusal(f"expected {self._describe_input()}; got {got}", INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(Classifier())
