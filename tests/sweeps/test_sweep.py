@@ -63,7 +63,7 @@ asha: {grace_period: 1, reduction_factor: 2}
 FEW = {
     "train.epochs": 2,
     "export.artifacts": ["onnx_float32", "tflite_int8"],
-    "export.required": ["onnx_float32"],
+    "export.required": ["onnx_float32", "tflite_int8"],  # without which a trial has failed
 }
 TRIALS = 8
 DIVERGING = 4  # those with the larger rate
