@@ -18,8 +18,9 @@ _ALIGNMENT = 16
 # what its kernel keeps; of each tensor a TfLiteEvalTensor; of each channel that has a scale of its own a multiplier and
 # a shift.
 _TAIL_BYTES, _OPERATOR_BYTES, _TENSOR_BYTES, _CHANNEL_BYTES = 640, 176, 24, 8
-# Of the head while a kernel is prepared: the records of its tensors, and a zero point for each channel of one.
-_PREPARING_BYTES, _ZERO_POINT_BYTES = 512, 4
+# Of the head while a kernel is prepared: the records of its tensors, and a zero point for each channel of its weights
+# and of its biases.
+_PREPARING_BYTES, _ZERO_POINTS_BYTES = 512, 2 * 4
 # Of the head while the tensors are placed: a record of each.
 _PLACING_BYTES, _PLACED_BYTES = 64, 56
 
@@ -56,7 +57,7 @@ def add_up_arena(operator_count: int, tensor_count: int, channels: Sequence[int]
     tail = _TAIL_BYTES + _OPERATOR_BYTES * operator_count + _TENSOR_BYTES * tensor_count
     head = max(
         shared_bytes,
-        _PREPARING_BYTES + _ZERO_POINT_BYTES * max(channels),
+        _PREPARING_BYTES + _ZERO_POINTS_BYTES * max(channels),
         _PLACING_BYTES + _PLACED_BYTES * tensor_count,
     )
     return align(tail + _CHANNEL_BYTES * sum(channels)) + align(head)
