@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.core.arrays import count_scratch_bytes, iterate_chunks, load_split
+from stages.lib.core.arrays import iterate_chunks, load_split
 from stages.lib.core.errors import TrainingError
-from stages.lib.core.files import read_json, require_space, write_csv, write_json
+from stages.lib.core.files import read_json, write_csv, write_json
 from stages.lib.core.params import Section
 from stages.lib.model.metrics import (
     compute_accuracy,
@@ -108,12 +108,6 @@ def draw_misclassified(
     )
 
 
-def estimate_size(image_count: int, class_names: Sequence[str]) -> int:
-    """Bytes of disk that evaluating takes: both classes of each image, and probabilities too many for memory."""
-    longest_line = 2 * max(len(name.encode()) for name in class_names) + len('"","\n"')
-    return image_count * longest_line + count_scratch_bytes((image_count, len(class_names)), np.float64)
-
-
 def run(
     params: EvaluateParams,
     data_dir: Path = Path("data/normalized"),
@@ -123,7 +117,6 @@ def run(
     """Predict the test split and write what came of it; a network below the floor is not accepted, yet reported."""
     class_names = read_json(data_dir / "dataset.json")["class_names"]
     test = load_split(data_dir / "test")
-    require_space(reports_dir, estimate_size(len(test.labels), class_names))
     network = load_network(model_path)
     probabilities = predict_in_batches(compile_probabilities(network), test.images)
     if not all(np.isfinite(probabilities[chunk]).all() for chunk in iterate_chunks(len(probabilities))):

@@ -19,7 +19,6 @@ the others are written, unless it is one of export.required.
 Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +28,8 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.lib.core.arrays import count_scratch_bytes, load_array, load_split
-from stages.lib.core.files import atomic_write, read_json, require_space, write_csv, write_json, write_text
+from stages.lib.core.arrays import load_array, load_split
+from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
 from stages.lib.data.image_decoding import find_background
@@ -46,7 +45,7 @@ from stages.lib.exports.conversion import (
     convert_to_tflite,
     fold_normalization,
 )
-from stages.lib.exports.golden import MAX_IMAGES, describe_golden, find_golden
+from stages.lib.exports.golden import describe_golden, find_golden
 from stages.lib.exports.lineage import MODEL_SECTIONS, Upstream, digest_params
 from stages.lib.exports.model_metadata import add_onnx_metadata, add_tflite_metadata
 from stages.lib.exports.onnx_quantization import quantize_onnx
@@ -62,7 +61,6 @@ from stages.lib.exports.parity_matrix import (
     measure_errors,
     tabulate,
 )
-from stages.lib.exports.runtimes import find_runtimes
 from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
 from stages.lib.microcontroller.firmware import (
     MicrocontrollerBudget,
@@ -94,17 +92,6 @@ FILES: dict[ArtifactName, str] = {
     "tflite_dynamic_range": "model_dynamic_range.tflite",
     "tflite_int8": INT8_NAME,
 }
-# Of each weight in each file; that of int8 for TFLite is C source, too, up to seven characters for each of its bytes.
-_WEIGHT_BYTES: dict[ArtifactName, int] = {
-    "onnx_float32": 4,
-    "onnx_int8": 1,
-    "tflite_float32": 4,
-    "tflite_float16": 2,
-    "tflite_dynamic_range": 1,
-    "tflite_int8": 1 + 7,
-}
-# At most, of a file without its weights; of a pixel in golden.json and golden.h, up to two and six characters.
-_FILE_BYTES, _GOLDEN_PIXEL_BYTES = 1 << 16, 2 + 6
 _BUDGET_KEYS = ", ".join(Budget.model_fields)
 
 
@@ -261,20 +248,6 @@ def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, 
         write_checksums(partial_dir)
 
 
-def estimate_size(
-    artifacts: Sequence[ArtifactName], weight_count: int, test_shape: tuple[int, ...], class_count: int
-) -> int:
-    """Bytes that exporting takes of the disk: all files, and every runtime's probabilities if too many for memory.
-
-    test_shape: (N, H, W) of the test images.
-    """
-    image_count, *image_size = test_shape
-    files = sum(_WEIGHT_BYTES[artifact] * weight_count + _FILE_BYTES for artifact in artifacts)
-    golden = MAX_IMAGES * math.prod(image_size) * _GOLDEN_PIXEL_BYTES
-    answers = 2 + sum(len(find_runtimes(Path(FILES[artifact]))) for artifact in artifacts)  # Keras's, and those by hand
-    return files + golden + answers * count_scratch_bytes((image_count, class_count), np.float32)
-
-
 def run(
     params: ExportParams,
     data_dir: Path = Path("data/normalized"),
@@ -288,8 +261,6 @@ def run(
     network = load_network(model_path)
     dataset = read_json(data_dir / "dataset.json")
     test, features = load_split(raw_dir / "test"), load_array(data_dir / "test" / "images.npy")
-    size = estimate_size(params.artifacts, network.count_params(), test.images.shape, len(dataset["class_names"]))
-    require_space(export_dir, size)
     budgets: dict[str, Budget] = {FILES[kind]: getattr(params.budgets, kind) for kind in params.artifacts}
 
     calibration_images = choose_calibration_images(data_dir, raw_dir, params.representative_samples)

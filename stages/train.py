@@ -9,31 +9,28 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import ParamsError
-from stages.lib.core.files import read_json, require_space, write_csv
+from stages.lib.core.files import read_json, write_csv
 from stages.lib.core.params import Section
 from stages.lib.model.boards import read_limits
 from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.int8_footprint import Sizes, find_misfit
-from stages.lib.model.network import build_network, count_weights
+from stages.lib.model.network import build_network
 from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.model.order_free_optimizers import create_optimizer
 from stages.lib.model.training import EarlyStopping, Epoch, Schedule, fit
 from stages.lib.runner.stage import main
 from stages.lib.runner.tested_machines import find_untested_here
 
-# At most, of a .keras file without its weights, and of a line of the history.
-_CONFIG_BYTES, _LINE_BYTES = 1 << 17, 64
 # From this size of batches on, two threads are faster than one (measured from 32 to 1,024 images, 20 to 1,024 units);
 # below it they wait for each other longer than they compute.
 _LARGE_BATCH = 512
@@ -157,12 +154,6 @@ def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) ->
     )
 
 
-def estimate_size(params: TrainParams, image_size: Sequence[int], class_count: int) -> int:
-    """Bytes that training takes of the disk: Keras's file and the canonical one beside it, a line for each epoch."""
-    weights = count_weights(image_size, params.hidden_units, class_count)
-    return 2 * (np.dtype(np.float32).itemsize * weights + _CONFIG_BYTES) + _LINE_BYTES * params.epochs
-
-
 def warn_of_size(
     params: TrainParams, sections: Mapping[str, Any], data_dir: Path = Path("data/normalized")
 ) -> list[str]:
@@ -195,7 +186,6 @@ def run(
     dataset = read_json(data_dir / "dataset.json")
     class_count = len(dataset["class_names"])
     choose_threads(params.batch_size)
-    require_space(model_path, estimate_size(params, dataset["image_size"], class_count))
     trained = train_network(params, data_dir, class_count, on_epoch_end)
     save_keras(trained.network, model_path)
     write_history(history_path, trained.epochs, trained.best if params.early_stopping.patience else None)

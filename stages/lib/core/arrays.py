@@ -95,12 +95,6 @@ def iterate_chunks(count: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + chunk_rows, count))
 
 
-def count_scratch_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    """Bytes of disk that `allocate` takes for an array of this shape and type: none if it is small."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    return size if size > _SMALL_BYTES else 0
-
-
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Make an array to be filled; a large one is held by a file without a name, and takes no memory of the process.
 
@@ -109,8 +103,8 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     Raises:
         DataError: there is no room for it on the disk.
     """
-    size = count_scratch_bytes(shape, dtype)
-    if not size:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= _SMALL_BYTES:
         return np.empty(shape, dtype)
     _SCRATCH_DIR.mkdir(parents=True, exist_ok=True)
     require_space(_SCRATCH_DIR, size)

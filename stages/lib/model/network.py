@@ -1,8 +1,6 @@
 """The lecture's dense network: Flatten, Dense (relu) once or more, Dense (softmax)."""
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from stages.lib.core.errors import DataError
@@ -48,9 +46,3 @@ def load_network(path: Path) -> keras.Model:
             raise DataError(str(path), "no such file", "run `dvc repro`") from None
         problem = f"not a whole .keras file without code: {type(error).__name__}: {reason[:_LONGEST_REASON]}"
         raise DataError(str(path), problem, "remove it, then run `dvc repro`") from None
-
-
-def count_weights(image_size: Sequence[int], hidden_units: Sequence[int], class_count: int) -> int:
-    """The weights of such a network, biases included, each a float32."""
-    widths = [math.prod(image_size), *hidden_units, class_count]
-    return sum((inputs + 1) * units for inputs, units in pairwise(widths))

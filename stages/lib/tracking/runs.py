@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.files import require_space
 from stages.lib.core.paths import find_root
 from stages.lib.tracking.promotion import Candidate
 from stages.lib.tracking.store import Run, Store, create_unless_there, mlflow, repeat_if_refused, to_path
@@ -22,8 +21,6 @@ STATE_TAG = "pipeline.state"
 CLONE_TAG = "pipeline.clone"  # digest of the machine and the folder that logged the run
 COMMITS_TAG = "git.commits"
 UNKNOWN = "unknown"  # what a tag says where git does not tell
-# At most, of a run without its files: rows in the store, an example and a description of the model.
-_RUN_BYTES = 1 << 20
 # What the registered model needs to answer: MLflow would import the whole environment to find out.
 _MODEL_REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnxruntime", "pandas")]
 # Asked for with a request, it is answered in place of images.
@@ -128,15 +125,7 @@ def _delete_run(store: Store, model_name: str, run: Run) -> None:
 
 
 def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRecord) -> Run:
-    """Log a new run, which counts as finished only once everything is in it.
-
-    Raises:
-        DataError: the disk has no room for its files, if the store is on this machine.
-    """
-    if store.artifacts_dir:
-        require_space(
-            store.artifacts_dir, estimate_size(record, model), "delete runs in MLflow's pages, then `mlflow gc`"
-        )
+    """Log a new run, which counts as finished only once everything is in it."""
     tags = {
         **record.tags,
         STATE_TAG: record.state,
@@ -165,13 +154,6 @@ def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRec
             pip_requirements=_MODEL_REQUIREMENTS,
         )
     return store.client.get_run(run_id)
-
-
-def estimate_size(record: RunRecord, model: ModelRecord) -> int:
-    """Bytes of disk that a run takes: its files, the registered model, and what MLflow adds."""
-    folders = [path for path in record.artifacts if path.is_dir()]
-    paths = [*record.artifacts, model.onnx_path, *(path for folder in folders for path in folder.rglob("*"))]
-    return _RUN_BYTES + sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
