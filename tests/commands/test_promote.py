@@ -106,7 +106,7 @@ def test_another_task_is_refused_whatever_is_accepted():
     """A service that loads the champion must not get answers to another question."""
     track()
     store, *_ = track("s2", GOOD._replace(task="cats and dogs", test_data="b2"))
-    code, printed = run_promote("--changed-test-data")
+    code, printed = run_promote("2", "--changed-test-data")
 
     assert (code, get_champion(store)) == (1, "1")
     assert "answers another task" in printed

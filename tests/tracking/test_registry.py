@@ -153,6 +153,15 @@ def test_experiment_is_registered_and_not_promoted(root):
     assert store.client.get_registered_model("digits").aliases == {"champion": int(version.version)}
 
 
+def test_challenger_stays_with_its_task(root):
+    """A model of another task is registered, and no alias moves to it."""
+    track(root)
+    store, *_ = track(root, "s2", make_candidate(*range(12)))
+    track(root, "s3", GOOD._replace(task="cats"))
+
+    assert store.client.get_registered_model("digits").aliases == {"champion": 1, "challenger": 2}
+
+
 def test_best_champion_so_far_sets_the_floor(root):
     """Small losses do not add up."""
     track(root, candidate=make_candidate())

@@ -64,10 +64,17 @@ def ensure_model_version(store: Store, name: str, run: Run, candidate: Candidate
         first, *_ = list_version_numbers(store, name, run)
         if first != int(created.version):  # another clone has registered the same run
             store.client.delete_model_version(name, created.version)
-        else:
+        elif _is_of_one_task(store, name, candidate.task):
             _set_alias(store, name, CHALLENGER, first)
     first, *_ = list_version_numbers(store, name, run)
     return store.client.get_model_version(name, str(first))
+
+
+def _is_of_one_task(store: Store, name: str, task: str) -> bool:
+    """Whether the versions that have an alias answer this task, so that one may move."""
+    numbers = [_find_alias(store, name, alias) for alias in (CHAMPION, CHALLENGER)]
+    versions = [store.client.get_model_version(name, str(number)) for number in numbers if number]
+    return all(version.tags.get(_TASK_TAG) == task for version in versions)
 
 
 def register(store: Store, experiment_id: str, name: str, run: Run, candidate: Candidate) -> tuple[Run, ModelVersion]:
