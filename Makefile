@@ -5,6 +5,7 @@
 # make lock    resolve requirements.txt anew      make track   rebuild the MLflow run from the outputs
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
+# make bench-sweep   count the trials that a sweep's samplers need
 # make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale verify lock
+.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep verify lock
 
 repro: setup
 	dvc repro
@@ -85,6 +86,10 @@ bench: setup
 # MNIST 1 and 10 times as large; by hand, --sizes 100 if 60 GB of disk are free.
 bench-scale: setup
 	python -m benchmarks.scale
+
+# A quarter of an hour, too.
+bench-sweep: setup
+	python -m benchmarks.sweep_samplers
 
 verify: setup
 	pipeline verify --emulate

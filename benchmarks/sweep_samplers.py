@@ -1,4 +1,4 @@
-"""Trials until a sweep finds the best, TPE against random: `python -m benchmarks.sweep_samplers`, a quarter of an hour.
+"""Trials until a sweep finds the best, TPE against random: `make bench-sweep`, a quarter of an hour.
 
 The space is that of the example in docs/how-to/sweeps.md. Every point of a grid over it is trained once, on the data as
 they are, and kept in .cache/sweep-table.json. Then the samplers of `pipeline sweep` are asked, and answered from that

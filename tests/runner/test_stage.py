@@ -45,7 +45,9 @@ SLOW_BODY = """
     with atomic_write(Path("out")) as partial:
         partial.write_text("half")
         print("writing", flush=True)
-        time.sleep(60)
+        # Not one long sleep: a signal just before it would be seen by Python only when it is over.
+        for _ in range(1200):
+            time.sleep(0.05)
 """
 
 
@@ -292,7 +294,8 @@ def test_stage_stopped_while_it_imports_is_one_line(project):
         from stages.lib.core.native_stderr import capture_native_stderr
         with capture_native_stderr():
             print("importing", flush=True)
-            time.sleep(60)
+            for _ in range(1200):
+                time.sleep(0.05)
     """
     (project / "stages/slow.py").write_text(dedent(slow), encoding="utf-8")
     stage = subprocess.Popen(
