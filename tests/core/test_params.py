@@ -401,7 +401,8 @@ def test_experiment_changes_its_key_alone(tmp_path, key):
     edited = path.read_text(encoding="utf-8")
     changes = [line for line in ndiff(text.splitlines(), edited.splitlines()) if line[0] in "+-"]
     removed = [line.split()[1].rstrip(":") for line in changes if line[0] == "-"]
+    read = flatten_params(load_params(path))
 
-    assert {name for name, was in COMMITTED.items() if flatten_params(load_params(path))[name] != was} == {key}
+    assert {name for name, was in COMMITTED.items() if read[name] != was} == {key}
     assert removed == (["-"] * len(value) if isinstance(value, list) else [key.split(".")[-1]])
     assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)
