@@ -95,7 +95,9 @@ def test_second_clone_finds_the_run_and_logs_nothing(team):
     (run,) = runs
     versions = team.client.search_model_versions(f"name = 'digits' and run_id = '{run.info.run_id}'")
 
-    assert re.search(r"track: run '.+' was already there; digits version 1 is promoted: first champion", team.printed)
+    assert re.search(
+        r"track: run '.+' was already there; digits version 1 is the champion: first champion", team.printed
+    )
     assert [str(version.version) for version in versions] == ["1"]
     assert not [path for root in (team.first.root, team.second.root) for path in root.glob("ml*")]
 
