@@ -9,7 +9,6 @@ import click
 from stages.ingest import IngestParams, name_dataset
 from stages.lib.core.params import load_section
 from stages.lib.tracking.registry import describe_data_change, find_version, promote_by_hand
-from stages.lib.tracking.runs import ensure_experiment
 from stages.lib.tracking.store import open_store
 from stages.track import TrackParams
 
@@ -28,11 +27,10 @@ def promote(wanted: str | None, is_data_change_accepted: bool) -> None:
     Without either: the version with the alias `challenger`, which is the newest one that is not the champion. An
     experiment (`dvc exp run`) becomes champion in no other way. Exit code 1, with the reason, if it is refused.
     """
-    params, dataset_name = load_section("track", TrackParams), name_dataset(load_section("ingest", IngestParams))
-    name = params.name_model(dataset_name)
+    params = load_section("track", TrackParams)
+    name = params.name_model(name_dataset(load_section("ingest", IngestParams)))
     with open_store(create=False, again="`pipeline promote` again") as store:
-        experiment_id = ensure_experiment(store, params.name_experiment(dataset_name))
-        version = find_version(store, experiment_id, name, wanted)
+        version = find_version(store, name, wanted)
         change = describe_data_change(store, version)
         if change:
             click.echo(f"promote: the test images of {name} version {version.version} are not the champion's:")

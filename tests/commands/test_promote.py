@@ -179,3 +179,15 @@ def test_without_a_store_nothing_is_made(project):
     assert code == 1
     assert "run `dvc repro`" in printed
     assert not (project / "mlflow.db").exists()
+
+
+def test_refusal_leaves_nothing_in_the_store():
+    """A model that is not registered is told; no experiment is made on the way."""
+    with open_store() as store:
+        before = [experiment.name for experiment in store.client.search_experiments()]
+    code, printed = run_promote()
+
+    assert code == 1
+    assert "it is not in the store" in printed
+    with open_store() as store:
+        assert [experiment.name for experiment in store.client.search_experiments()] == before

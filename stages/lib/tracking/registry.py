@@ -17,7 +17,7 @@ from stages.lib.tracking.promotion import (
     decide,
     read_predictions,
 )
-from stages.lib.tracking.runs import STATE_TAG, find_named_runs, find_run, list_version_numbers, set_run_tag
+from stages.lib.tracking.runs import STATE_TAG, find_run, list_version_numbers, set_run_tag
 from stages.lib.tracking.store import (
     ModelVersion,
     Run,
@@ -164,7 +164,7 @@ def promote_by_hand(
     return decision
 
 
-def find_version(store: Store, experiment_id: str, name: str, wanted: str | None) -> ModelVersion:
+def find_version(store: Store, name: str, wanted: str | None) -> ModelVersion:
     """The version of a number, or of the run with this id or name; the challenger if none is wanted.
 
     Raises:
@@ -180,8 +180,8 @@ def find_version(store: Store, experiment_id: str, name: str, wanted: str | None
         return versions[number]
     if wanted.isdecimal() and int(wanted) in versions:
         return versions[int(wanted)]
-    ids = {run.info.run_id for run in find_named_runs(store, experiment_id, wanted)}
-    found = [number for number, version in sorted(versions.items()) if version.run_id in ids]
+    runs = {number: _fetch_run(store, version) for number, version in sorted(versions.items())}
+    found = [number for number, run in runs.items() if run and wanted in (run.info.run_id, run.info.run_name)]
     if not found:
         problem = f"no version and no registered run is called {wanted!r}"
         raise TrackingError(

@@ -91,12 +91,6 @@ def find_run(store: Store, experiment_id: str, model_name: str, state: str) -> R
     return finished[0] if finished else None
 
 
-def find_named_runs(store: Store, experiment_id: str, name: str) -> list[Run]:
-    """The finished runs whose id or name this is."""
-    found = store.client.search_runs([experiment_id], "attributes.status = 'FINISHED'")
-    return [run for run in found if name in (run.info.run_id, run.info.run_name)]
-
-
 def _is_left(store: Store, run: Run) -> bool:
     """Whether to delete a run that does not count; one that another clone may be logging now stays."""
     if not store.is_shared:  # and no other process writes to it
@@ -126,11 +120,7 @@ def _delete_run(store: Store, model_name: str, run: Run) -> None:
 
 def log_run(store: Store, experiment_id: str, record: RunRecord, model: ModelRecord) -> Run:
     """Log a new run, which counts as finished only once everything is in it."""
-    tags = {
-        **record.tags,
-        STATE_TAG: record.state,
-        CLONE_TAG: _describe_clone(),
-    }
+    tags = {**record.tags, STATE_TAG: record.state, CLONE_TAG: _describe_clone()}
     with mlflow.start_run(experiment_id=experiment_id, run_name=record.name, tags=tags) as run:
         run_id = run.info.run_id
         mlflow.log_params(record.params)
