@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 from stages.lib.core.arrays import Split, load_array
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.order_free_optimizers import create_optimizer
 from stages.lib.model.training import Epoch, Schedule, fit
 from stages.train import choose_threads
@@ -25,7 +25,7 @@ train, test = (
     for split in ("train", "test")
 )
 choose_threads(32)
-network = build_network(train.images.shape[1:], [20], 10, "linear")
+network = build_network(train.images.shape[1:], Architecture((20,)), 10, "linear")
 ends = np.cumsum([weights.size for weights in network.get_weights()])[:-1]
 drawn = np.split(np.load(folder / "weights.npy", allow_pickle=False), ends)
 network.set_weights([new.reshape(old.shape) for new, old in zip(drawn, network.get_weights(), strict=True)])

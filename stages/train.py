@@ -24,7 +24,7 @@ from stages.lib.model.boards import read_limits
 from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.int8_footprint import Sizes, find_misfit
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.model.order_free_optimizers import create_optimizer
 from stages.lib.model.training import EarlyStopping, Epoch, Schedule, fit
@@ -46,9 +46,13 @@ class EarlyStoppingParams(Section):
 class TrainParams(Section):
     """The `train` section of params.yaml."""
 
+    conv_blocks: list[Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]] = Field(
+        description="a list of blocks, each a list of whole numbers of filters, at least 1"
+    )
     hidden_units: list[Annotated[int, Field(ge=1)]] = Field(
         description="a list of whole numbers of units, each at least 1"
     )
+    dropout: float = Field(ge=0, lt=1, description="a number from 0 to below 1")
     epochs: int = Field(ge=1, description="a whole number of epochs, at least 1")
     batch_size: int = Field(ge=1, description="a whole number of images, at least 1")
     learning_rate: float = Field(gt=0, description="a number above 0")
@@ -85,10 +89,11 @@ def train_network(
             got=str(stopping.patience),
             hint="set it to 0, or raise normalize.validation_fraction",
         )
-    image_size = train.images.shape[1:]
+    image_shape = train.images.shape[1:]
     keras.utils.set_random_seed(params.seed)
     # Trained on logits: the softmax and its gradient are written out.
-    network = build_network(image_size, params.hidden_units, class_count, "linear")
+    architecture = describe_architecture(params)
+    network = build_network(image_shape, architecture, class_count, "linear")
     epochs: list[Epoch] = []
     started = time.monotonic()
 
@@ -107,9 +112,15 @@ def train_network(
     optimizer = create_optimizer(params.optimizer, params.learning_rate)
     best = fit(network, optimizer, train, validation, schedule, on_epoch_end=report)
     print(describe_best(best, len(epochs), schedule.early_stopping), flush=True)
-    classifier = build_network(image_size, params.hidden_units, class_count, "softmax")
+    classifier = build_network(image_shape, architecture, class_count, "softmax")
     classifier.set_weights(network.get_weights())
     return Trained(classifier, epochs, best)
+
+
+def describe_architecture(params: TrainParams) -> Architecture:
+    """The network that the params ask for."""
+    blocks = tuple(tuple(filters) for filters in params.conv_blocks)
+    return Architecture(tuple(params.hidden_units), blocks, params.dropout)
 
 
 def describe_progress(epoch: Epoch, epochs: int, seconds: float) -> str:

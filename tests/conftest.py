@@ -69,7 +69,7 @@ def small_model() -> SmallModel:
     from stages import export  # noqa: PLC0415
     from stages.lib.exports.conversion import fold_normalization  # noqa: PLC0415
     from stages.lib.model.deterministic_tensorflow import keras  # noqa: PLC0415
-    from stages.lib.model.network import build_network  # noqa: PLC0415
+    from stages.lib.model.network import Architecture, build_network  # noqa: PLC0415
     from stages.lib.model.order_free_network import compile_probabilities  # noqa: PLC0415
     from stages.lib.model.training import Schedule, fit  # noqa: PLC0415
 
@@ -77,10 +77,10 @@ def small_model() -> SmallModel:
     raw, test = make_split(300, seed=1), make_split(150, seed=2)
     train = Split(NORMALIZATION.apply(raw.images), raw.labels)
     nothing = Split(train.images[:0], train.labels[:0])
-    network = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "linear")
+    network = build_network(IMAGE_SIZE, Architecture(HIDDEN_UNITS), len(CLASS_NAMES), "linear")
     optimizer = keras.optimizers.Adam(0.01)
     fit(network, optimizer, train, nothing, Schedule(epochs=1, batch_size=32, seed=0), on_epoch_end=lambda _: None)
-    classifier = build_network(IMAGE_SIZE, HIDDEN_UNITS, len(CLASS_NAMES), "softmax")
+    classifier = build_network(IMAGE_SIZE, Architecture(HIDDEN_UNITS), len(CLASS_NAMES), "softmax")
     classifier.set_weights(network.get_weights())
     pixel_network = fold_normalization(classifier, NORMALIZATION)
     metadata = {"class_names": list(CLASS_NAMES), "image_size": list(IMAGE_SIZE)}

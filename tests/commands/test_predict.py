@@ -20,7 +20,7 @@ from stages.lib.exports.conversion import fold_normalization
 from stages.lib.exports.lineage import Upstream
 from stages.lib.exports.runtimes import load_predictor
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 MODELS = {name: "ONNX Runtime" if name.endswith(".onnx") else "LiteRT" for name in FILES.values()}
 IMAGES = make_split(12, seed=3).images
@@ -36,7 +36,9 @@ def exports(tmp_path_factory):
         "normalization": {"shift": 0.0, "divisor": 255.0},
     }
     folder = tmp_path_factory.mktemp("export")
-    network = fold_normalization(build_network(IMAGE_SIZE, [4], 3, "softmax"), read_normalization(dataset))
+    network = fold_normalization(
+        build_network(IMAGE_SIZE, Architecture((4,)), 3, "softmax"), read_normalization(dataset)
+    )
     metadata = describe_model(dataset, IMAGES, Upstream("0", "0", "0"))
     for name, content in convert(list(FILES), network, IMAGES, metadata, opset=18).items():
         (folder / name).write_bytes(content)

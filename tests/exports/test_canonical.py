@@ -14,7 +14,7 @@ from stages.lib.exports.canonical_onnx import canonicalize_onnx
 from stages.lib.exports.conversion import convert_to_onnx
 from stages.lib.model.canonical_keras import canonicalize_keras, save_keras
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 IMAGES = make_split(10, seed=0).images
 
@@ -22,7 +22,7 @@ IMAGES = make_split(10, seed=0).images
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(0)
-    return build_network(IMAGE_SIZE, [5], len(CLASS_NAMES), "softmax")
+    return build_network(IMAGE_SIZE, Architecture((5,)), len(CLASS_NAMES), "softmax")
 
 
 @pytest.fixture(scope="module")

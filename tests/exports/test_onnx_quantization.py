@@ -13,7 +13,7 @@ from stages.lib.exports.conversion import calibrate, convert_to_onnx, fold_norma
 from stages.lib.exports.onnx_quantization import quantize_onnx
 from stages.lib.exports.runtimes import load_content
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 CALIBRATION_IMAGES = make_split(60, seed=1).images
 TEST_IMAGES = make_split(300, seed=2).images
@@ -38,7 +38,7 @@ class Quantized(NamedTuple):
 def make_pixel_network(hidden_units, image_size=IMAGE_SIZE, *, has_biases=True):
     """A network that nobody trained, with answers that are neither all sure nor all alike."""
     keras.utils.set_random_seed(0)
-    network = build_network(image_size, hidden_units, len(CLASS_NAMES), "softmax")
+    network = build_network(image_size, Architecture(hidden_units), len(CLASS_NAMES), "softmax")
     draw = np.random.default_rng(0).normal
     network.set_weights(
         [

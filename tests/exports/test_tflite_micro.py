@@ -13,7 +13,7 @@ from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MicroInterpreter, measure_arena
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 if not HAS_MICRO:
     pytest.skip(WITHOUT_MICRO, allow_module_level=True)
@@ -41,7 +41,10 @@ print(interpreter.get_output(0).tolist())
 def make_int8(image_size, hidden_units, class_count=3):
     """The int8 export of a network that nobody trained; its biases are not zero, else the file would have none."""
     keras.utils.set_random_seed(0)
-    network, draws = build_network(image_size, hidden_units, class_count, "softmax"), np.random.default_rng(0)
+    network, draws = (
+        build_network(image_size, Architecture(hidden_units), class_count, "softmax"),
+        np.random.default_rng(0),
+    )
     network.set_weights([weights + 0.1 * draws.random(weights.shape) for weights in network.get_weights()])
     pixel_network = fold_normalization(network, NORMALIZATION)
     images = draws.integers(0, 256, (10, *image_size), np.uint8)

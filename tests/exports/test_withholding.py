@@ -10,7 +10,7 @@ from stages.lib.exports.parity_matrix import Comparison, compare_exports
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 # Ten images of three classes: of the last two the reference is unsure.
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -155,7 +155,7 @@ def test_runtime_of_some_machines_ends_the_stage_and_withholds_nothing():
 @pytest.mark.parametrize(("weight", "is_named"), [(0.5, True), (0.0, False)])
 def test_rows_that_literts_own_kernels_cannot_sum_are_named(weight, is_named):
     """Weights of one sign on many pixels: LiteRT without XNNPACK answers nonsense, and the reason says so."""
-    network = build_network((64, 64), [4], 3, "softmax")
+    network = build_network((64, 64), Architecture((4,)), 3, "softmax")
     # Alike they quantize to the same large number; with both signs a row's sum is small.
     kernel = np.full((64 * 64, 4), 1e-3, np.float32)
     kernel[: int(64 * 64 * (0.5 - weight))] *= -1
@@ -214,7 +214,7 @@ def test_network_that_gives_only_zeros_has_its_int8_file_withheld(small_model):
     """A hidden layer without a range quantizes to what LiteRT refuses: the hint is a network that learns."""
     name = "model_int8.tflite"
     keras.utils.set_random_seed(0)
-    network = build_network((6, 8), [4], 3, "softmax")
+    network = build_network((6, 8), Architecture((4,)), 3, "softmax")
     kernel, bias, *others = network.get_weights()
     network.set_weights([kernel, bias - 100, *others])  # no image lifts a unit above 0
     images = small_model.test.images

@@ -17,7 +17,7 @@ from stages.lib.exports.conversion import calibrate, convert_to_int8_tflite, con
 from stages.lib.exports.model_metadata import add_tflite_metadata
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 ARENA_BYTES = 2064
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -119,7 +119,7 @@ int main(void) {
 def pixel_network():
     """A network that nobody trained, for raw pixels."""
     keras.utils.set_random_seed(0)
-    return fold_normalization(build_network(IMAGE_SIZE, [4], 3, "softmax"), Normalization(0.0, 255.0))
+    return fold_normalization(build_network(IMAGE_SIZE, Architecture((4,)), 3, "softmax"), Normalization(0.0, 255.0))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.microcontroller.integer_reference import IntegerReference
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 INT8 = "model_int8.tflite"
 # Some as those it was calibrated on, some unlike them, and the darkest and brightest there are.
@@ -41,7 +41,7 @@ LOGIT_SCALE = 1 / 32
 def make_int8(hidden_units, factor=1.0, *, has_biases=True):
     """The int8 export of a network that nobody trained, with a shift of pixels to be folded in."""
     keras.utils.set_random_seed(0)
-    network = build_network(IMAGE_SIZE, hidden_units, 3, "softmax")
+    network = build_network(IMAGE_SIZE, Architecture(hidden_units), 3, "softmax")
     draw = np.random.default_rng(0).normal
     network.set_weights(
         [
@@ -56,7 +56,7 @@ def make_int8(hidden_units, factor=1.0, *, has_biases=True):
 @pytest.fixture(scope="module")
 def tiny_content():
     """The int8 export of a network of two pixels and two classes, whose numbers are to be edited."""
-    network = build_network((1, 2), [], 2, "softmax")
+    network = build_network((1, 2), Architecture(()), 2, "softmax")
     network.set_weights([np.eye(2, dtype=np.float32), np.full(2, 0.5, np.float32)])
     return convert_to_int8_tflite(network, calibrate(network, np.array([[[0, 255]]], np.uint8)))
 

@@ -13,7 +13,7 @@ from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import TrainingError
 from stages.lib.core.files import read_csv, read_json, write_json
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.train import EarlyStoppingParams, TrainParams
 
 PROBABILITIES = np.array(
@@ -27,7 +27,9 @@ def trained(tmp_path_factory):
     """A folder with normalized data and a network that is not yet good."""
     root = tmp_path_factory.mktemp("trained")
     params = TrainParams(
+        conv_blocks=[],
         hidden_units=[8],
+        dropout=0.0,
         epochs=4,
         batch_size=16,
         learning_rate=0.01,
@@ -170,7 +172,7 @@ def test_network_without_a_mistake_is_drawn(trained, tmp_path):
 
 def test_network_that_answers_nan_is_refused(trained, tmp_path):
     """A network whose weights training has blown up is an error of training, in one line."""
-    network = build_network(IMAGE_SIZE, [], len(CLASS_NAMES), "softmax")
+    network = build_network(IMAGE_SIZE, Architecture(()), len(CLASS_NAMES), "softmax")
     network.set_weights([np.full_like(weights, 3e38) for weights in network.get_weights()])
     network.save(tmp_path / "model.keras")
     params = EvaluateParams(min_accuracy=0.5)

@@ -10,7 +10,7 @@ from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.model.boards import find_limits
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.int8_footprint import Sizes, bound_file, compute_arena, describe_misfit, find_misfit
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 UNO = find_limits("arduino_uno_r4", None, None)
 # What a remedy leaves free for what is not counted: the metadata, and the schema's tables.
@@ -20,7 +20,7 @@ MAX_FILE_ROOM = 2048
 def make_int8(sizes):
     """The int8 export of a network that nobody trained, but whose biases are not zero, as of one that is trained."""
     keras.utils.set_random_seed(0)
-    network = build_network(sizes.image_size, sizes.hidden_units, sizes.class_count, "softmax")
+    network = build_network(sizes.image_size, Architecture(sizes.hidden_units), sizes.class_count, "softmax")
     network.set_weights([weights + np.float32(0.01) for weights in network.get_weights()])
     pixel_network = fold_normalization(network, NORMALIZATION)
     images = np.random.default_rng(0).integers(0, 256, (10, *sizes.image_size), np.uint8)

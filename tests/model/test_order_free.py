@@ -13,7 +13,7 @@ from imports import ROOT
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS
 from stages.lib.model.order_free import (
     MAX_TERMS,
@@ -30,7 +30,7 @@ from stages.lib.model.order_free import (
 )
 from stages.lib.model.order_free_network import compile_logits, compile_probabilities, compute_logits, measure_ranges
 from stages.lib.model.order_free_optimizers import create_optimizer
-from stages.lib.model.training import _compile_steps
+from stages.lib.model.training import Schedule, _compile_steps
 
 # Of exponentials, absolute: the sixth squaring's share of the approximant's error, largest at x = -5.
 EXPONENTIAL_ATOL = 2e-9
@@ -177,7 +177,7 @@ def test_compiler_keeps_the_rounding():
 def test_image_has_the_same_logits_in_any_company():
     """By itself, among others and in another order, to the bit; close to what Keras gives."""
     keras.utils.set_random_seed(0)
-    network = build_network(IMAGE_SIZE, [8, 4], len(CLASS_NAMES), "linear")
+    network = build_network(IMAGE_SIZE, Architecture((8, 4)), len(CLASS_NAMES), "linear")
     features = make_split(20, seed=3).images.astype(np.float32) / np.float32(255)
     predict = compile_logits(network)
     logits = predict(features)
@@ -190,7 +190,7 @@ def test_image_has_the_same_logits_in_any_company():
 def make_network(weights, image_size):
     """A network with these weights, kernel and bias of each layer in turn, that ends in probabilities."""
     *hidden, _, bias = weights
-    network = build_network(image_size, [len(each) for each in hidden[1::2]], len(bias), "softmax")
+    network = build_network(image_size, Architecture(tuple(len(each) for each in hidden[1::2])), len(bias), "softmax")
     network.set_weights([np.array(each, np.float32) for each in weights])
     return network
 
@@ -220,7 +220,7 @@ def test_enormous_logits_are_probabilities_and_those_beyond_float32_are_not():
 def test_ranges_are_those_of_the_layers():
     """Smallest and largest output of each layer before its activation, over all images."""
     keras.utils.set_random_seed(0)
-    network = build_network(IMAGE_SIZE, [8], len(CLASS_NAMES), "softmax")
+    network = build_network(IMAGE_SIZE, Architecture((8,)), len(CLASS_NAMES), "softmax")
     features = make_split(20, seed=3).images.astype(np.float32)
     flatten, hidden, classes = network.layers
     sums = flatten(features).numpy() @ hidden.kernel.numpy() + hidden.bias.numpy()
@@ -312,8 +312,8 @@ def find_unsafe(function):
 
 def trace_steps(optimizer_name, hidden_units=(8, 4), batch_size=16, image_size=IMAGE_SIZE):
     """The traced training step of a network, its gradient and its optimizer included."""
-    network = build_network(image_size, hidden_units, len(CLASS_NAMES), "linear")
-    steps = _compile_steps(network, create_optimizer(optimizer_name, 0.01), batch_size)
+    network = build_network(image_size, Architecture(hidden_units), len(CLASS_NAMES), "linear")
+    steps = _compile_steps(network, create_optimizer(optimizer_name, 0.01), Schedule(1, batch_size, 0))
     return steps.get_concrete_function()
 
 
@@ -356,7 +356,7 @@ import numpy as np
 from stages.lib.model.deterministic_tensorflow import keras, tf
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
 from stages.lib.core.arrays import Split
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.order_free_optimizers import create_optimizer
 from stages.lib.model.training import Schedule, fit
 
@@ -365,7 +365,7 @@ images = generator.random((1500, 28, 28)).astype(np.float32)
 split = Split(images, generator.integers(0, 10, 1500).astype(np.uint8))
 for hidden_units, batch_size in (([20], 32), ([600, 20], 512)):
     keras.utils.set_random_seed(0)
-    network = build_network((28, 28), hidden_units, 10, "linear")
+    network = build_network((28, 28), Architecture(hidden_units), 10, "linear")
     epochs = []
     fit(network, create_optimizer("adam", 1e-3), split, split, Schedule(2, batch_size, 0), on_epoch_end=epochs.append)
     print(hashlib.md5(b"".join(weights.tobytes() for weights in network.get_weights())).hexdigest(), epochs[-1])

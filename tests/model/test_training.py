@@ -12,7 +12,7 @@ from stages.lib.core.arrays import Split, load_split
 from stages.lib.core.errors import ParamsError, TrainingError
 from stages.lib.core.files import read_csv
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS
 from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_to_grid
 from stages.lib.model.order_free_network import compute_logits
@@ -22,7 +22,9 @@ from stages.lib.model.training import Schedule, fit
 from stages.train import EarlyStoppingParams, TrainParams, train_network, write_history
 
 PARAMS = TrainParams(
+    conv_blocks=[],
     hidden_units=[8],
+    dropout=0.0,
     epochs=4,
     batch_size=16,
     learning_rate=0.01,
@@ -74,7 +76,7 @@ def list_weights(network):
 def create_network():
     """A network with two hidden layers that ends in logits, the same at every call."""
     keras.utils.set_random_seed(0)
-    return build_network(IMAGE_SIZE, [8, 4], len(CLASS_NAMES), "linear")
+    return build_network(IMAGE_SIZE, Architecture((8, 4)), len(CLASS_NAMES), "linear")
 
 
 def fit_network(optimizer_name="adam", *, validation=VALIDATION, epochs=3, batch_size=16, seed=0, budget=MEMORY_BUDGET):
@@ -300,13 +302,13 @@ from pathlib import Path
 import numpy as np
 from stages.lib.core.arrays import Split
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.shuffling import MemoryBudget
 from stages.lib.model.training import Schedule, fit
 
 images = np.load("images.npy", mmap_mode="r")[: int(sys.argv[1])]
 split = Split(images, np.zeros(len(images), np.uint8))
-network = build_network(images.shape[1:], [2], 2, "linear")
+network = build_network(images.shape[1:], Architecture((2,)), 2, "linear")
 held = []  # MiB
 
 def measure(epoch=None):

@@ -11,7 +11,7 @@ from samples import CLASS_NAMES, IMAGE_SIZE, write_normalized
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import require_space
 from stages.lib.model.canonical_keras import save_keras
-from stages.lib.model.network import build_network
+from stages.lib.model.network import Architecture, build_network
 
 # A namespace of its own may mount what it likes, nobody else sees it, and it is gone with its last process.
 APART = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
@@ -52,7 +52,9 @@ def project(tmp_path):
     """A folder with params, raw and normalized data and an untrained network, and an empty folder `full`."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     write_normalized(tmp_path)
-    save_keras(build_network(IMAGE_SIZE, [20], len(CLASS_NAMES), "softmax"), tmp_path / "models/model.keras")
+    save_keras(
+        build_network(IMAGE_SIZE, Architecture((20,)), len(CLASS_NAMES), "softmax"), tmp_path / "models/model.keras"
+    )
     (tmp_path / "full").mkdir()
     return tmp_path
 

@@ -1,35 +1,82 @@
-"""The lecture's dense network: Flatten, Dense (relu) once or more, Dense (softmax)."""
+"""The network: blocks of convolutions, if any, then the lecture's Flatten, Dense (relu) and Dense (softmax)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from stages.lib.core.errors import DataError
+from stages.lib.core.errors import DataError, ParamsError
 from stages.lib.model.deterministic_tensorflow import keras
 
 # Keras says at length what one might do to run a file's code all the same.
 _LONGEST_REASON = 120
+# Pixels of a side of each convolution's kernel, and of what each pooling makes one.
+KERNEL_SIZE, POOL_SIZE = 3, 2
+
+
+class Architecture(NamedTuple):
+    """What a network is made of, between the images and the classes."""
+
+    hidden_units: tuple[int, ...]  # of each dense layer before the last
+    conv_blocks: tuple[tuple[int, ...], ...] = ()  # of each block, the filters of its 3 x 3 convolutions
+    dropout: float = 0.0  # share of the last layer's inputs that a training step leaves out
 
 
 def build_network(
-    image_size: Sequence[int], hidden_units: Sequence[int], class_count: int, output_activation: str
+    image_shape: Sequence[int], architecture: Architecture, class_count: int, output_activation: str
 ) -> keras.Sequential:
-    """float32 images (N, H, W) to (N, classes): logits with the activation `linear`, probabilities with `softmax`.
+    """float32 images (N, H, W) or (N, H, W, 3) to (N, classes): logits with `linear`, probabilities with `softmax`.
 
     The weights are drawn from Keras's global seed (`keras.utils.set_random_seed`). Every layer has a fixed name, so
     that neither a saved nor a converted network depends on how many were built before it.
+
+    Raises:
+        ParamsError: the images are too small for so many convolutions and poolings.
     """
+    require_large_enough(image_shape, architecture.conv_blocks)
     return keras.Sequential(
         [
-            keras.Input(image_size, name="images"),
-            keras.layers.Flatten(name="flatten"),
-            *(
-                keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")
-                for number, units in enumerate(hidden_units, start=1)
-            ),
-            keras.layers.Dense(class_count, activation=output_activation, name="classes"),
+            keras.Input(image_shape, name="images"),
+            *_build_layers(image_shape, architecture, class_count, output_activation),
         ],
         name="classifier",
     )
+
+
+def _build_layers(
+    image_shape: Sequence[int], architecture: Architecture, class_count: int, output_activation: str
+) -> Iterator[keras.Layer]:
+    layers = keras.layers
+    if architecture.conv_blocks and len(image_shape) == 2:
+        yield layers.Reshape((*image_shape, 1), name="channel")  # a convolution wants (N, H, W, channels)
+    for block, filters in enumerate(architecture.conv_blocks, start=1):
+        for number, count in enumerate(filters, start=1):
+            yield layers.Conv2D(count, KERNEL_SIZE, activation="relu", name=f"conv_{block}_{number}")
+        yield layers.MaxPooling2D(POOL_SIZE, name=f"pool_{block}")
+    yield layers.Flatten(name="flatten")
+    for number, units in enumerate(architecture.hidden_units, start=1):
+        yield layers.Dense(units, activation="relu", name=f"hidden_{number}")
+    if architecture.dropout:
+        yield layers.Dropout(architecture.dropout, name="dropout")
+    yield layers.Dense(class_count, activation=output_activation, name="classes")
+
+
+def require_large_enough(image_shape: Sequence[int], conv_blocks: Sequence[Sequence[int]]) -> None:
+    """Refuse images of which convolutions and poolings would leave nothing.
+
+    Raises:
+        ParamsError: naming the block, and what is left before it.
+    """
+    height, width = image_shape[:2]
+    for block, filters in enumerate(conv_blocks, start=1):
+        lost = (KERNEL_SIZE - 1) * len(filters)
+        if min(height, width) - lost < POOL_SIZE:
+            raise ParamsError(
+                "train.conv_blocks",
+                expected=f"blocks that leave at least a pixel of images of {image_shape[0]} x {image_shape[1]}",
+                got=f"{height} x {width} before block {block}, which takes {lost} pixels of each side and halves the rest",
+                hint=f"leave block {block} out, or raise ingest.image_size",
+            )
+        height, width = (height - lost) // POOL_SIZE, (width - lost) // POOL_SIZE
 
 
 def load_network(path: Path) -> keras.Model:

@@ -18,6 +18,7 @@ TensorFlow's own elementwise operations of these four, square roots, comparisons
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,6 +108,72 @@ def multiply(
         missing = count * longest - tf.shape(by_term)[0]
         pieces.append(tf.reshape(tf.pad(by_term, [[0, missing], [0, 0]]), [count, longest, -1]))
     return add_up(tf.matmul(*pieces, transpose_a=True), count)  # of (count, M, N)
+
+
+def convolve(images: tf.Tensor, kernel: tf.Tensor, bits: int) -> tf.Tensor:
+    """The 'valid' convolution float64 (N, H', W', filters) of images (N, H, W, C) by a kernel (h, w, C, filters).
+
+    Both are on a grid each. bits: of both grids together. A convolution of more terms than one exact sum can have is
+    split by channels into exact ones, which are rounded to a grid of their own and added up.
+    """
+    height, width, channels, _ = kernel.shape
+    most = (1 << (_DIGITS - bits)) // (height * width)
+    if channels <= most:
+        return tf.nn.conv2d(images, kernel, strides=1, padding="VALID")
+    starts = range(0, channels, most)
+    pieces = [
+        tf.nn.conv2d(images[..., start : start + most], kernel[:, :, start : start + most], strides=1, padding="VALID")
+        for start in starts
+    ]
+    return add_up(tf.stack(pieces), len(starts))
+
+
+def differentiate_by_images(slopes: tf.Tensor, kernel: tf.Tensor, shape: tf.Tensor, bits: int) -> tf.Tensor:
+    """The gradient float64 (N, H, W, C) of a 'valid' convolution by its images, from that by its outputs.
+
+    slopes (N, H', W', filters) and kernel (h, w, C, filters): on a grid each. shape: of the images. bits: of both
+    grids together.
+    """
+    height, width, _, filters = kernel.shape
+    require_exact(height * width * filters, bits)
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=shape, filter=kernel, out_backprop=slopes, strides=[1, 1, 1, 1], padding="VALID"
+    )
+
+
+def differentiate_by_kernel(
+    images: tf.Tensor, slopes: tf.Tensor, shape: Sequence[int], largest_batch: int, bits: int
+) -> tf.Tensor:
+    """The gradient float64 of a 'valid' convolution by its kernel (h, w, C, filters), from that by its outputs.
+
+    images (N, H, W, C) and slopes (N, H', W', filters): on a grid each. shape: of the kernel. largest_batch: what N is
+    at most. bits: of both grids together. Where all images make more terms than one exact sum can have, a few images
+    at a time do.
+    """
+    places = slopes.shape[1] * slopes.shape[2]
+    most = max(1, (1 << (_DIGITS - bits)) // places)
+    require_exact(most * places, bits)
+    gradients = [
+        tf.raw_ops.Conv2DBackpropFilter(
+            input=images[start : start + most],
+            filter_sizes=shape,
+            out_backprop=slopes[start : start + most],
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+        for start in range(0, largest_batch, most)
+    ]
+    return gradients[0] if len(gradients) == 1 else add_up(tf.stack(gradients), len(gradients))
+
+
+def require_exact(terms: int, bits: int) -> None:
+    """Refuse a sum of so many products, of so many bits together, that float64 does not hold exactly.
+
+    Raises:
+        ValueError: there are too many terms.
+    """
+    if count_bits(terms) + bits > _DIGITS:
+        raise ValueError(f"{terms} products of {bits} bits cannot be added up exactly")
 
 
 def add_up(values: tf.Tensor, terms: int) -> tf.Tensor:

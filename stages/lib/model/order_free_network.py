@@ -6,6 +6,7 @@ Predictions take three such products in place of one: a factor's digits beyond t
 
 import math
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,34 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import iterate_chunks
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.order_free import VALUE_BITS, Floats, compute_probabilities, count_bits, multiply, round_to_grid
+from stages.lib.model.order_free import (
+    VALUE_BITS,
+    Floats,
+    compute_probabilities,
+    convolve,
+    count_bits,
+    differentiate_by_images,
+    differentiate_by_kernel,
+    multiply,
+    round_to_grid,
+)
 
 # Of a gradient, together with those of what it is multiplied with: 53 - 21.
 _SLOPE_BITS = 32
+# Of a convolution's gradient, whose sums are long: 53 - 21 - 17 leaves room for 2^15 places of images in one sum.
+_CONVOLUTION_SLOPE_BITS = 17
+# Values of a layer that are predicted together: 8 MB. More images at a time would leave the processor's cache.
+_VALUES_AT_ONCE = 1 << 20
+# Whole numbers that are drawn to decide what is dropped.
+_DRAWS = 1 << 24
+_ACTIVATIONS = {
+    keras.layers.Conv2D: [keras.activations.relu],
+    keras.layers.Dense: [keras.activations.relu, keras.activations.linear, keras.activations.softmax],
+}
 
-# From inputs (N, inputs), kernel (inputs, units) and bias (units,) to outputs (N, units), float64.
-_Dense = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# From a layer of the network, and its inputs, float64 on a grid, to its outputs before the activation, float64.
+_Linear = Callable[[keras.Layer, tf.Tensor], tf.Tensor]
+_Elementwise = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Range(NamedTuple):
@@ -29,49 +51,64 @@ class Range(NamedTuple):
     high: float
 
 
-def compute_logits(network: keras.Model, inputs: tf.Tensor, largest_batch: int) -> tf.Tensor:
+def compute_logits(
+    network: keras.Model, inputs: tf.Tensor, largest_batch: int, dropout_key: tf.Tensor | None = None
+) -> tf.Tensor:
     """The logits, float64 (N, classes), of a network, with a gradient by its weights; for training.
 
-    inputs: float64 (N, H, W), on a grid of VALUE_BITS. largest_batch: what N is at most.
+    inputs: float64 (N, H, W) or (N, H, W, C), on a grid of VALUE_BITS. largest_batch: what N is at most.
+    dropout_key: int64 (2,), decides which activations are dropped.
 
     Raises:
-        TypeError: see `_compute_dense_outputs`.
+        TypeError: see `_compute_linear_outputs`.
     """
 
-    def apply_dense(activations: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        return _apply_dense(activations, kernel, bias, largest_batch)
+    def apply_linear(layer: keras.Layer, activations: tf.Tensor) -> tf.Tensor:
+        kernel, bias = tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
+        apply = _apply_dense if isinstance(layer, keras.layers.Dense) else _apply_convolution
+        return apply(activations, kernel, bias, largest_batch)
 
     def round_activations(activations: tf.Tensor) -> tf.Tensor:  # none below 0
         return round_to_grid(activations, tf.stop_gradient(tf.reduce_max(activations)), VALUE_BITS)
 
-    return _compute_dense_outputs(network, inputs, apply_dense, round_activations)[-1]
+    def drop(layer: keras.layers.Dropout, activations: tf.Tensor) -> tf.Tensor:
+        """Leave out a share of the activations, and scale the others up, as Keras does."""
+        # Whole numbers below 2^31 from a counter, the same on every processor.
+        draws = tf.random.stateless_uniform(tf.shape(activations), dropout_key, 0, _DRAWS, tf.int32)
+        is_kept = tf.cast(draws >= round(layer.rate * _DRAWS), tf.float64)
+        return round_activations(activations * is_kept / (1 - layer.rate))
+
+    return _compute_linear_outputs(network, inputs, apply_linear, round_activations, drop)[-1]
 
 
 def compile_logits(network: keras.Model) -> Callable[[NDArray[np.float32]], Floats]:
-    """A function from features float32 (N, H, W) to logits float64 (N, classes), each image by itself.
+    """A function from features float32 (N, H, W[, 3]) to logits float64 (N, classes), each image by itself.
 
     Logits beyond what float32 holds, in which the saved network computes, are infinite.
     """
     compute = _compile(network)
 
+    rows_at_once = _count_rows(network)
+
     def predict(features: NDArray[np.float32]) -> Floats:
-        logits = compute(tf.constant(features))[-1].numpy()
+        chunks = iterate_chunks(len(features), rows_at_once)
+        logits = np.concatenate([compute(tf.constant(features[chunk]))[-1].numpy() for chunk in chunks])
         return np.where(np.abs(logits) <= np.finfo(np.float32).max, logits, np.inf)
 
     return predict
 
 
 def compile_probabilities(network: keras.Model) -> Callable[[NDArray[np.float32]], Floats]:
-    """A function from features float32 (N, H, W) to probabilities float64 (N, classes), each image by itself."""
+    """A function from features float32 (N, H, W[, 3]) to probabilities float64 (N, classes), each image by itself."""
     predict = compile_logits(network)
     return lambda features: compute_probabilities(predict(features))
 
 
 def measure_ranges(network: keras.Model, features: NDArray[np.float32]) -> list[Range]:
-    """The range of what each Dense layer gives for features (N, H, W), before its activation."""
+    """The range of what each convolution and dense layer gives for features (N, H, W[, 3]), before its activation."""
     predict = _compile(network)
     ranges: list[Range] = []
-    for chunk in iterate_chunks(len(features)):
+    for chunk in iterate_chunks(len(features), _count_rows(network)):
         outputs = [layer_outputs.numpy() for layer_outputs in predict(tf.constant(features[chunk]))]
         found = [Range(float(values.min()), float(values.max())) for values in outputs]
         ranges = [Range(min(a.low, b.low), max(a.high, b.high)) for a, b in zip(ranges or found, found, strict=True)]
@@ -79,35 +116,50 @@ def measure_ranges(network: keras.Model, features: NDArray[np.float32]) -> list[
 
 
 def _compile(network: keras.Model) -> tf.types.experimental.Callable:
-    """A function from features float32 (N, H, W) to what each Dense layer gives before its activation."""
+    """A function from features float32 (N, H, W[, 3]) to what each layer with weights gives before its activation."""
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     def predict(features: tf.Tensor) -> list[tf.Tensor]:
-        return _compute_dense_outputs(network, tf.cast(features, tf.float64), _apply_dense_closely, tf.identity)
+        return _compute_linear_outputs(network, tf.cast(features, tf.float64), _apply_closely, tf.identity)
 
     return predict
 
 
-def _compute_dense_outputs(
-    network: keras.Model, inputs: tf.Tensor, apply_dense: _Dense, round_activations: Callable[[tf.Tensor], tf.Tensor]
+def _count_rows(network: keras.Model) -> int:
+    """How many images are predicted together: no layer of theirs is larger than _VALUES_AT_ONCE."""
+    largest: int = max(math.prod(layer.output.shape[1:]) for layer in network.layers)
+    return max(1, _VALUES_AT_ONCE // largest)
+
+
+def _compute_linear_outputs(
+    network: keras.Model,
+    inputs: tf.Tensor,
+    apply_linear: _Linear,
+    round_activations: _Elementwise,
+    drop: Callable[[keras.layers.Dropout, tf.Tensor], tf.Tensor] = lambda _, activations: activations,
 ) -> list[tf.Tensor]:
-    """What each Dense layer gives before its activation, float64 (N, units), for inputs float64 (N, H, W).
+    """What each convolution and dense layer gives before its activation, float64, for inputs float64 (N, H, W[, 3]).
 
     Raises:
         TypeError: there is a layer, or an activation, that has no order-free form here.
     """
     activations, outputs = inputs, []
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Flatten):
-            activations = tf.reshape(activations, [-1, math.prod(activations.shape[1:])])
-        elif isinstance(layer, keras.layers.Dense):
-            outputs.append(
-                apply_dense(activations, tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias))
-            )
-            if layer.activation is keras.activations.relu:
-                activations = round_activations(tf.nn.relu(outputs[-1]))
-            elif layer.activation not in (keras.activations.linear, keras.activations.softmax):
+    for layer, next_layer in zip_longest(network.layers, network.layers[1:]):
+        if isinstance(layer, (keras.layers.Flatten, keras.layers.Reshape)):
+            activations = tf.reshape(activations, [-1, *layer.output.shape[1:]])
+        elif type(layer) in _ACTIVATIONS:
+            activations = apply_linear(layer, activations)
+            outputs.append(activations)
+            if layer.activation not in _ACTIVATIONS[type(layer)]:
                 raise TypeError(f"{layer.name}: {layer.activation} has no order-free form")
+            # The largest of four before relu is relu's largest of the four, with a quarter of the work.
+            if layer.activation is keras.activations.relu and not isinstance(next_layer, keras.layers.MaxPooling2D):
+                activations = round_activations(tf.nn.relu(activations))
+        elif isinstance(layer, keras.layers.MaxPooling2D):
+            pooled = tf.nn.max_pool2d(activations, layer.pool_size, layer.strides, "VALID")
+            activations = round_activations(tf.nn.relu(pooled))
+        elif isinstance(layer, keras.layers.Dropout):
+            activations = drop(layer, activations)
         else:
             raise TypeError(f"{layer.name}: {type(layer).__name__} has no order-free form")
     return outputs
@@ -138,20 +190,47 @@ def _apply_dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, largest_
     return apply(inputs, kernel, bias)
 
 
-def _apply_dense_closely(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """The same for any inputs, each row by itself, off by about 2^-40 of the largest product; no gradient."""
-    input_count, _ = kernel.shape
-    coarse_inputs, fine_inputs = _split_digits(inputs, axis=1)
-    coarse_kernel, fine_kernel = _split_digits(tf.cast(kernel, tf.float64), axis=0)
-    bits = 2 * VALUE_BITS
-    coarse = multiply(coarse_inputs, coarse_kernel, input_count, bits)
-    mixed = multiply(coarse_inputs, fine_kernel, input_count, bits)
-    fine = multiply(fine_inputs, coarse_kernel, input_count, bits)
-    return coarse + (mixed + fine) + tf.cast(bias, tf.float64)
+def _apply_convolution(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, largest_batch: int) -> tf.Tensor:
+    """The same of a 'valid' convolution: (N, H, W, C) by (h, w, C, filters) to (N, H', W', filters)."""
+
+    @tf.custom_gradient
+    def apply(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., object]]:
+        rounded = tf.cast(round_to_grid(kernel, tf.reduce_max(tf.abs(kernel)), VALUE_BITS), tf.float64)
+        outputs = convolve(inputs, rounded, 2 * VALUE_BITS) + tf.cast(bias, tf.float64)
+
+        def differentiate(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            slopes = round_to_grid(slopes, tf.reduce_max(tf.abs(slopes)), _CONVOLUTION_SLOPE_BITS)
+            bits = VALUE_BITS + _CONVOLUTION_SLOPE_BITS
+            return (
+                differentiate_by_images(slopes, rounded, tf.shape(inputs), bits),
+                tf.cast(differentiate_by_kernel(inputs, slopes, kernel.shape, largest_batch, bits), tf.float32),
+                tf.cast(tf.reduce_sum(slopes, axis=[0, 1, 2]), tf.float32),
+            )
+
+        return outputs, differentiate
+
+    return apply(inputs, kernel, bias)
 
 
-def _split_digits(values: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two parts of values, float64, on grids of VALUE_BITS each, one for all values along the axis."""
-    coarse = round_to_grid(values, tf.reduce_max(tf.abs(values), axis, keepdims=True), VALUE_BITS)
+def _apply_closely(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """The layer's outputs for any inputs, each image by itself, off by about 2^-40 of the largest product."""
+    kernel, bits = tf.cast(layer.kernel, tf.float64), 2 * VALUE_BITS
+    axes = list(range(1, len(inputs.shape)))
+    coarse_inputs, fine_inputs = _split_digits(inputs, axes)
+    coarse_kernel, fine_kernel = _split_digits(kernel, list(range(len(kernel.shape) - 1)))
+
+    def apply(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        is_dense = isinstance(layer, keras.layers.Dense)
+        return multiply(one, other, kernel.shape[0], bits) if is_dense else convolve(one, other, bits)
+
+    coarse = apply(coarse_inputs, coarse_kernel)
+    mixed = apply(coarse_inputs, fine_kernel)
+    fine = apply(fine_inputs, coarse_kernel)
+    return coarse + (mixed + fine) + tf.cast(layer.bias, tf.float64)
+
+
+def _split_digits(values: tf.Tensor, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two parts of values, float64, on grids of VALUE_BITS each, one for all values along the axes."""
+    coarse = round_to_grid(values, tf.reduce_max(tf.abs(values), axes, keepdims=True), VALUE_BITS)
     rest = values - coarse
-    return coarse, round_to_grid(rest, tf.reduce_max(tf.abs(rest), axis, keepdims=True), VALUE_BITS)
+    return coarse, round_to_grid(rest, tf.reduce_max(tf.abs(rest), axes, keepdims=True), VALUE_BITS)

@@ -107,7 +107,7 @@ def _prepare_training(
 ) -> Callable[[int], tuple[float, float]]:
     """A function that trains for the epoch of a number and gives its loss and accuracy while it learned."""
     memory = _GroupMemory(train, budget)
-    take_steps = _compile_steps(network, optimizer, schedule.batch_size)
+    take_steps = _compile_steps(network, optimizer, schedule)
     row_count, row_bytes = len(train.labels), _count_row_bytes(train)
 
     def train_epoch(number: int) -> tuple[float, float]:
@@ -123,12 +123,14 @@ def _prepare_training(
     return train_epoch
 
 
-def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size: int) -> tf.types.experimental.Callable:
+def _compile_steps(
+    network: keras.Model, optimizer: keras.Optimizer, schedule: Schedule
+) -> tf.types.experimental.Callable:
     """A function that takes one step for each batch of the images (N, H, W) and labels (N,), in the given order (N,).
 
     The images are on a grid. It gives the logits of each image, in that order, before the step on it.
     """
-    weights = network.trainable_variables
+    weights, batch_size = network.trainable_variables, schedule.batch_size
     optimizer.build(weights)
 
     # Of any number of rows: compiled once, whatever the size of a group. Without AutoGraph, which would take longer to
@@ -144,8 +146,9 @@ def _compile_steps(network: keras.Model, optimizer: keras.Optimizer, batch_size:
     def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         def take_step(rows: tf.Tensor) -> tf.Tensor:  # (B,)
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
+            dropout_key = tf.stack([schedule.seed, tf.cast(optimizer.iterations, tf.int64)])
             with tf.GradientTape() as tape:
-                logits = compute_logits(network, tf.cast(images, tf.float64), batch_size)
+                logits = compute_logits(network, tf.cast(images, tf.float64), batch_size, dropout_key)
             slopes = compute_slopes(logits, labels)  # (B, classes)
             apply_gradients(optimizer, tape.gradient(logits, weights, output_gradients=slopes), weights)
             return logits
