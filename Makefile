@@ -6,6 +6,7 @@
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 # make bench-sweep   count the trials that a sweep's samplers need
+# make bench-recipes   measure what the recipes of docs/recipes reach, for hours; RECIPES="mnist-20kb" for some
 # make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep verify lock
+.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes verify lock
 
 repro: setup
 	dvc repro
@@ -90,6 +91,9 @@ bench-scale: setup
 # A quarter of an hour, too.
 bench-sweep: setup
 	python -m benchmarks.sweep_samplers
+
+bench-recipes: setup
+	python -m benchmarks.recipes $(RECIPES)
 
 verify: setup
 	pipeline verify --emulate

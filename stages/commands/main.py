@@ -19,6 +19,7 @@ from stages.lib.runner.environment import isolate
 # because `pipeline --help` imports no subcommand: some of them need TensorFlow or MLflow.
 _SUBCOMMANDS = {
     "accept": "Accept the ingested data: later versions are compared with it.",
+    "apply": "Write the settings of a recipe into params.yaml.",
     "check": "List all errors in a folder of images, without DVC and training.",
     "predict": "Classify images, or folders of images, with an exported model.",
     "promote": "Make a version of the registered model the champion, if the criteria allow it.",
