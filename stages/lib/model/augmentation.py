@@ -5,6 +5,7 @@ whole numbers, so that neither groups nor batches nor order can change a byte. P
 a power of two, and so are pixels: what is interpolated between them is exact in float64.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ class Augmentation(NamedTuple):
     contrast: float = 0.0  # share of a pixel's distance from the mean of its image
 
     @property
+    def moves(self) -> bool:
+        """Whether pixels come to lie where others were."""
+        return bool(self.shift or self.horizontal_flip)
+
+    @property
     def interpolates(self) -> bool:
         """Whether pixels come to lie between others."""
         return bool(self.rotation or self.scale)
@@ -52,10 +58,13 @@ class Augmenter:
     def __init__(self, augmentation: Augmentation, images: NDArray[np.float32], seed: int) -> None:
         self._augmentation, self._seed = augmentation, seed
         self._size = images.shape[1:3]
-        channels = [images] if images.ndim == 3 else [images[..., channel] for channel in range(images.shape[3])]
-        lowest, highest = ([float(bound(channel)) for channel in channels] for bound in (np.min, np.max))
+        self._channel_count = images.shape[3] if images.ndim == 4 else 1
+        channels = [images[..., channel] for channel in range(self._channel_count)] if images.ndim == 4 else [images]
+        bounds = [(channel.min(), channel.max()) for channel in channels]
+        # Beside pixels in a row, whose channels alternate; numbers, where they are all the same, take less time.
+        lowest, highest = zip(*(bounds * math.prod(self._size) if len(set(bounds)) > 1 else bounds[:1]), strict=True)
         # Variables, for the compiler would fold roundings by constants: see `round_to_grid`.
-        self._lowest, self._highest = (tf.Variable(bounds, dtype=tf.float64) for bounds in (lowest, highest))
+        self._lowest, self._highest = tf.Variable(lowest, dtype=tf.float64), tf.Variable(highest, dtype=tf.float64)
         self._largest = tf.Variable(max(*highest, *(-low for low in lowest)), dtype=tf.float64)
 
     def draw(self, epoch: int, blocks: Iterable[slice]) -> NDArray[np.float64]:
@@ -68,29 +77,30 @@ class Augmenter:
 
         images: float32 (B, H, W) or (B, H, W, channels), on that grid. transforms: (B, TRANSFORM_SIZE), see `draw`.
         """
-        pixels = tf.reshape(images, [-1, self._lowest.shape[0]])
+        pixels = tf.reshape(images, [-1, self._channel_count])
         if self._augmentation.interpolates:
-            pixels = _interpolate(tf.cast(pixels, tf.float64), self._size, transforms)
-        else:
-            pixels = tf.cast(_move(pixels, self._size, transforms), tf.float64)
-        if self._augmentation.interpolates or self._augmentation.contrast:
-            pixels = round_to_grid(pixels, self._largest, VALUE_BITS)
+            between = _interpolate(tf.cast(pixels, tf.float64), self._size, transforms)
+            pixels = round_to_grid(between, self._largest, VALUE_BITS)
+        elif self._augmentation.moves:
+            pixels = _move(pixels, self._size, transforms)
+        pixels = tf.cast(pixels, tf.float64)
         if self._augmentation.changes_light:
             pixels = self._change_light(pixels, transforms)
         return tf.reshape(pixels, tf.shape(images))
 
     def _change_light(self, pixels: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
         """Pixels on a grid (B H W, channels) brighter or darker and with more or less contrast, within their range."""
-        height, width = self._size
-        images = tf.reshape(pixels, [-1, height * width, pixels.shape[1]])
-        added = transforms[:, 6, tf.newaxis, tf.newaxis] * (self._highest - self._lowest)
+        place_count = math.prod(self._size)
+        images = tf.reshape(pixels, [-1, place_count * self._channel_count])
+        added, factor = transforms[:, 6:7], transforms[:, 7:8]  # (B, 1)
         if self._augmentation.contrast:
-            means = tf.reduce_sum(images, axis=1, keepdims=True) / (height * width)
-            images = (images - means) * transforms[:, 7, tf.newaxis, tf.newaxis] + (means + added)
-        else:
-            images = images + added
-        clipped = tf.maximum(tf.minimum(images, self._highest), self._lowest)
-        return tf.reshape(round_to_grid(clipped, self._largest, VALUE_BITS), tf.shape(pixels))
+            by_place = tf.reshape(pixels, [-1, place_count, self._channel_count])
+            means = tf.reduce_sum(by_place, axis=1) / place_count  # (B, channels)
+            images = images * factor + tf.tile(means * (1 - factor), [1, place_count])
+        brighter = images + added * (self._highest - self._lowest)
+        return round_to_grid(
+            tf.maximum(tf.minimum(brighter, self._highest), self._lowest), self._largest, VALUE_BITS
+        )
 
 
 def draw_shares(seed: int, epoch: int, rows: slice) -> NDArray[np.float64]:
