@@ -12,8 +12,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from stages import train
 from stages.lib.core.arrays import Split, load_split
 from stages.lib.core.errors import ParamsError, TrainingError
-from stages.lib.core.files import read_csv
-from stages.lib.core.params import load_section
+from stages.lib.core.files import read_csv, read_json, write_json
+from stages.lib.core.params import load_section, validate_section
 from stages.lib.model.augmentation import Augmentation, Augmenter
 from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.learning_rates import compute_learning_rates
@@ -303,9 +303,7 @@ def test_convolution_with_everything_is_the_same_steps_one_by_one(train, budget)
     settings = {"train": train, "budget": budget, "architecture": CONVOLUTIONAL, "weight_decay": 0.1, **EVERYTHING}
     rates = compute_learning_rates(0.01, "cosine", 3, count_steps(train, Schedule(3, 16, 0), budget))
     network, history = fit_network(learning_rate=rates, **settings)
-    expected, losses = fit_step_by_step(
-        "adam", epochs=3, batch_size=16, seed=0, learning_rate=rates, **settings
-    )
+    expected, losses = fit_step_by_step("adam", epochs=3, batch_size=16, seed=0, learning_rate=rates, **settings)
 
     assert list_weights(network) == list_weights(expected)
     assert [epoch.loss for epoch in history] == pytest.approx(losses, rel=FLOAT64_RTOL)
@@ -406,7 +404,7 @@ def test_class_weights_are_those_of_scikit_learn():
 
 def test_balanced_classes_are_what_keras_does():
     """An image's gradient, and its part of the training loss, count by its class, as `class_weight` has it in Keras."""
-    labels = np.where(np.arange(50) % 7 == 0, 2, np.arange(50) % 5 == 0)
+    labels = np.where(np.arange(50) % 7 == 0, 2, np.arange(50) % 3 == 0)
     train = Split(TRAIN.images, labels.astype(np.uint8))
     weights = balance_classes(labels, 3)
     network, (epoch,) = fit_network("sgd", epochs=1, batch_size=50, train=train, balances_classes=True)
@@ -554,7 +552,7 @@ from stages.lib.model.training import Schedule, fit
 
 images = np.load("images.npy", mmap_mode="r")[: int(sys.argv[1])]
 split = Split(images, np.zeros(len(images), np.uint8))
-network = build_network(images.shape[1:], Architecture((2,)), 2, "linear")
+network = build_network(images.shape[1:], Architecture((2,), ARCHITECTURE), 2, "linear")
 held = []  # MiB
 
 def measure(epoch=None):
@@ -562,20 +560,25 @@ def measure(epoch=None):
     held.append(int(found[1]) / 1024)
 
 measure()
-schedule, budget = Schedule(epochs=3, batch_size=64, seed=0), MemoryBudget(block_bytes=2**20, group_bytes=2**24)
+schedule = Schedule(epochs=3, batch_size=64, seed=0, augmentation=AUGMENTATION)
+budget = MemoryBudget(block_bytes=2**20, group_bytes=2**24)
 fit(network, keras.optimizers.SGD(), split, split, schedule, on_epoch_end=measure, budget=budget)
 print(max(held) - held[0])
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's anonymous memory")
-def test_memory_does_not_grow_with_the_data(tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "conv_blocks", "augmentation"),
+    [((32, 32), (), Augmentation()), ((32, 32, 3), ((2,),), Augmentation(1, 5.0, 0.1, brightness=0.1, contrast=0.1))],
+    ids=["dense", "convolution"],
+)
+def test_memory_does_not_grow_with_the_data(tmp_path, shape, conv_blocks, augmentation):
     """Of a mapped file, however large, no more than one group is held, in training and in validation."""
-    rows = 2**20 // (32 * 32 * 4)  # of a MiB
-    np.save(tmp_path / "images.npy", np.zeros((160 * rows, 32, 32), np.float32))
-    one_group, ten_groups = (
-        float(run_python("-c", MEASURE_MEMORY, str(mib * rows), cwd=tmp_path).stdout) for mib in (16, 160)
-    )
+    rows = 2**20 // (math.prod(shape) * 4)  # of a MiB
+    np.save(tmp_path / "images.npy", np.zeros((160 * rows, *shape), np.float32))
+    code = MEASURE_MEMORY.replace("ARCHITECTURE", repr(conv_blocks)).replace("AUGMENTATION", repr(augmentation))
+    one_group, ten_groups = (float(run_python("-c", code, str(mib * rows), cwd=tmp_path).stdout) for mib in (16, 160))
 
     assert one_group > 16
     # All images would be 144 MiB more.
@@ -713,6 +716,106 @@ def test_threads_that_can_no_longer_be_chosen_stay():
     tf.constant(0)
     train.choose_threads(32)
     train.choose_threads(512)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "expected", "hint"),
+    [
+        (
+            {"conv_blocks": [[4], [4], [4]]},
+            "train.conv_blocks",
+            "blocks that leave at least a pixel of images of 6 x 8",
+            "leave block 2 out, or raise ingest.image_size",
+        ),
+        (
+            {"augmentation": PARAMS.augmentation.model_copy(update={"shift": 6})},
+            "train.augmentation.shift",
+            "less than 6, the shorter side of the images",
+            "lower it",
+        ),
+        (
+            {"learning_rate_schedule": LearningRateScheduleParams(decay="constant", warmup_steps=12)},
+            "train.learning_rate_schedule.warmup_steps",
+            "less than the 12 steps of all epochs",
+            "lower it, or raise train.epochs",
+        ),
+    ],
+    ids=["images too small", "shift too large", "warm-up too long"],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path, capsys, changes, where, expected, hint):
+    """One error says what to change, before anything is trained or written."""
+    data_dir = write_normalized(tmp_path)
+    capsys.readouterr()
+
+    with pytest.raises(ParamsError) as refusal:
+        train.run(PARAMS.model_copy(update=changes), data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+    assert (refusal.value.where, refusal.value.expected, refusal.value.hint) == (where, expected, hint)
+    assert capsys.readouterr().out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "reports"]
+
+
+def test_stage_ends_with_one_line_where_images_shrink_to_nothing(tmp_path):
+    """On the command line: exit code 1, and what to change, with nothing trained."""
+    write_normalized(tmp_path)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    blocks = text.replace("  conv_blocks: []\n", "  conv_blocks:\n  - - 16\n  - - 32\n")
+    (tmp_path / "params.yaml").write_text(blocks, encoding="utf-8")
+    done = run_python("-m", "stages.train", cwd=tmp_path)
+
+    assert blocks != text
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("train: model_int8")]
+    assert line.startswith("train: train.conv_blocks: expected blocks that leave at least a pixel of images of 6 x 8")
+
+
+def name_classes(data_dir, class_names, name):
+    """Let the normalized data be of these classes, and of a data set of this name."""
+    dataset = read_json(data_dir / "dataset.json")
+    write_json(data_dir / "dataset.json", dataset | {"class_names": class_names, "name": name})
+
+
+def test_mirrored_digits_are_refused_before_training(tmp_path):
+    """A flip makes no digit of a digit: one line says so; without the flip the same data is trained on."""
+    data_dir = write_normalized(tmp_path)
+    name_classes(data_dir, list("0123456789"), "digits")
+    flipped = PARAMS.augmentation.model_copy(update={"horizontal_flip": True})
+    outputs = (data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
+
+    with pytest.raises(ParamsError) as refusal:
+        train.run(PARAMS.model_copy(update={"augmentation": flipped}), *outputs)
+    assert refusal.value.where == "train.augmentation.horizontal_flip"
+    assert refusal.value.expected == "false where the classes are the digits 0 to 9, as in digits"
+    assert refusal.value.hint == "set it to false"
+    train.run(PARAMS, *outputs)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "line_count"), [(["a", "b", "c"], 1), (["7", "8", "9"], 1), (["a", "b", "cat"], 0)], ids=str
+)
+def test_flip_of_what_looks_like_letters_is_told_before_training(tmp_path, class_names, line_count):
+    """Names of one letter or digit are a reason to ask; a person may still know better."""
+    data_dir = write_normalized(tmp_path)
+    name_classes(data_dir, class_names, "own")
+    flipped = PARAMS.augmentation.model_copy(update={"horizontal_flip": True})
+    lines = train.warn(PARAMS.model_copy(update={"augmentation": flipped}), {}, data_dir)
+
+    assert len(lines) == line_count
+    assert all("train.augmentation.horizontal_flip" in line and "set it to false" in line for line in lines)
+    assert train.warn(PARAMS, {}, data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shift", -1), ("rotation", 181.0), ("scale", 0.6), ("brightness", 1.5), ("contrast", 1.5), ("shift", 1.5)],
+)
+def test_augmentation_out_of_range_is_refused(key, value):
+    """Each setting has bounds, beyond which an image is no longer itself."""
+    section = PARAMS.model_dump(mode="json")
+    section["augmentation"][key] = value
+    with pytest.raises(ParamsError) as refusal:
+        validate_section(section, TrainParams, "train.")
+
+    assert refusal.value.where == f"train.augmentation.{key}"
 
 
 EXPORT = {

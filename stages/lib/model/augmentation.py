@@ -98,9 +98,7 @@ class Augmenter:
             means = tf.reduce_sum(by_place, axis=1) / place_count  # (B, channels)
             images = images * factor + tf.tile(means * (1 - factor), [1, place_count])
         brighter = images + added * (self._highest - self._lowest)
-        return round_to_grid(
-            tf.maximum(tf.minimum(brighter, self._highest), self._lowest), self._largest, VALUE_BITS
-        )
+        return round_to_grid(tf.maximum(tf.minimum(brighter, self._highest), self._lowest), self._largest, VALUE_BITS)
 
 
 def draw_shares(seed: int, epoch: int, rows: slice) -> NDArray[np.float64]:
