@@ -544,8 +544,8 @@ import re, sys
 from pathlib import Path
 import numpy as np
 from stages.lib.core.arrays import Split
+from stages.lib.model.augmentation import Augmentation
 from stages.lib.model.deterministic_tensorflow import keras
-from stages.lib.model.learning_rates import compute_learning_rates
 from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.shuffling import MemoryBudget
 from stages.lib.model.training import Schedule, fit
