@@ -142,10 +142,10 @@ def fit_step_by_step(
     for number in range(1, epochs + 1):
         loss_sum = 0.0
         for rows in list_batches(number, batch_size, seed, budget, train):
-            labels, inputs = train.labels[rows], tf.constant(images[rows], tf.float64)
+            labels, inputs = train.labels[rows], tf.constant(images[rows])
             if augmenter:
                 transforms = np.concatenate([augmenter.draw(number, [slice(row, row + 1)]) for row in rows])
-                inputs = augmenter.apply(tf.constant(images[rows]), tf.constant(transforms))
+                inputs = augmenter.apply(inputs, tf.constant(transforms))
             with tf.GradientTape() as tape:
                 logits = compute_logits(network, inputs, batch_size, tf.constant([seed, step], tf.int64))
             slopes = compute_slopes(logits, tf.constant(labels, tf.int32)) * class_weights[labels, np.newaxis]
