@@ -299,7 +299,7 @@ def test_groups_of_images_are_the_same_steps_one_after_the_other(batch_size):
 @pytest.mark.parametrize("train", [TRAIN, COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("budget", [MEMORY_BUDGET, SMALL_BUDGET], ids=["one group", "groups"])
 def test_convolution_with_everything_is_the_same_steps_one_by_one(train, budget):
-    """Convolution, dropout, augmentation, class weights, decay and a schedule: each image, step and loss as by itself."""
+    """With dropout, augmentation, class weights, decay and a schedule: each image, step and loss as by itself."""
     settings = {"train": train, "budget": budget, "architecture": CONVOLUTIONAL, "weight_decay": 0.1, **EVERYTHING}
     rates = compute_learning_rates(0.01, "cosine", 3, count_steps(train, Schedule(3, 16, 0), budget))
     network, history = fit_network(learning_rate=rates, **settings)
@@ -393,7 +393,7 @@ def test_steps_are_counted_as_they_are_taken(batch_size, budget):
 
 
 def test_class_weights_are_those_of_scikit_learn():
-    """N / (classes count): every class weighs the same, an image 1 on average; a class without images weighs nothing."""
+    """N / (classes count): every class weighs the same, an image 1 on average, a class without images nothing."""
     labels = np.repeat([0, 1, 2], [10, 30, 60])
     weights = balance_classes(labels, 3)
 
@@ -423,7 +423,7 @@ def test_balanced_classes_are_what_keras_does():
 
 
 def test_dropout_is_for_training_alone(tmp_path):
-    """It changes what is learnt and not how it is measured; the saved layer is Keras's, and passes all through there."""
+    """It changes what is learnt, not how that is measured; the saved layer is Keras's, and passes all through."""
     data_dir = write_normalized(tmp_path)
     params = PARAMS.model_copy(update={"conv_blocks": [[4]], "dropout": 0.5, "epochs": 40})
     train.run(params, data_dir, tmp_path / "model.keras", tmp_path / "history.csv")
