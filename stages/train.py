@@ -253,10 +253,8 @@ def warn_of_flips(params: TrainParams, data_dir: Path) -> list[str]:
     names = read_json(data_dir / "dataset.json")["class_names"]
     if not params.augmentation.horizontal_flip or not all(len(name) == 1 and name.isalnum() for name in names):
         return []
-    return [
-        f"train.augmentation.horizontal_flip mirrors images of classes such as {names[0]!r}: "
-        "if they are letters or digits, set it to false"
-    ]
+    where = "train.augmentation.horizontal_flip"
+    return [f"{where} mirrors images of classes such as {names[0]!r}: set it to false if they are letters or digits"]
 
 
 def warn_of_size(

@@ -37,8 +37,8 @@ CONVOLUTION = {
     "weight_decay": 0.1,
     "class_weights": "balanced",
 }
-# Products of 784 terms, of 576 in the second layer, and of 512 in the gradients: each beyond a block of some cache. Then
-# convolutions with all that changes an image, a step or a weight, on grey and on coloured images.
+# Products of 784 terms, of 576 in the second layer, and of 512 in the gradients: each beyond a block of some cache.
+# Then convolutions with all that changes an image, a step or a weight, on grey and on coloured images.
 SETTINGS = {
     "default": {"hidden_units": [20]},
     "second layer": {"hidden_units": [576, 20]},

@@ -132,7 +132,7 @@ def test_interpolation_of_whole_pixels_is_the_shift_itself(shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rotation_and_scale_are_those_of_scipy(shape):
-    """Each pixel is a bilinear mean of the four around the place that it comes from; beyond an edge are its own pixels."""
+    """Each pixel is a bilinear mean of the four around the place that it comes from; edges go on beyond themselves."""
     images = make_images(shape)
     augmented, _ = augment(Augmentation(shift=1, rotation=180, scale=0.3, horizontal_flip=True), images)
     shares = draw_shares(0, 1, slice(0, 40))

@@ -337,6 +337,7 @@ def find_unsafe(function):
 
 def trace_steps(
     optimizer_name="adam",
+    *,
     hidden_units=(8, 4),
     batch_size=16,
     image_shape=IMAGE_SIZE,

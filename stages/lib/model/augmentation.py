@@ -1,8 +1,8 @@
 """Training images shifted, turned, scaled, flipped, and in another light; each in its own way in each epoch.
 
 What happens to an image follows from the seed, the epoch's number and the image's row in its split alone: from counted
-whole numbers, so that neither groups nor batches nor order can change a byte. Positions of pixels are whole multiples of
-a power of two, and so are pixels: what is interpolated between them is exact in float64.
+whole numbers, so that neither groups nor batches nor order can change a byte. Positions of pixels are whole multiples
+of a power of two, and so are pixels: what is interpolated between them is exact in float64.
 """
 
 import math
@@ -16,8 +16,8 @@ from stages.lib.model.deterministic_tensorflow import tf
 from stages.lib.model.order_free import VALUE_BITS, round_to_grid
 from stages.lib.model.order_free_sine import compute_sine
 
-# Numbers that are drawn for each image: from four words of 64 bits.
-_DRAWS, _WORDS = 8, 4
+# Of 64 bits each, that one count of the generator gives: two numbers from each, for one image.
+_WORDS = 4
 # Of a pixel: as fine as a position is.
 _POSITION_BITS = 8
 # Of the factors that lead to one: the farthest pixel of an image of 65,536 is where it should be.
@@ -177,7 +177,7 @@ def _centre(side: int) -> tf.Tensor:
 
 
 def _split_position(positions: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixel int32 (B, H, W) before each position, within the image, and the share (B H W, 1) of the one after it."""
+    """The pixel int32 (B, H, W) before each position, within the image, and the share (B H W, 1) of the next one."""
     unit = 1 << _POSITION_BITS
     whole = tf.cast(tf.clip_by_value(tf.floor(positions), 0, (side - 1) * unit), tf.int32)
     before = tf.minimum(tf.bitwise.right_shift(whole, _POSITION_BITS), max(0, side - 2))
