@@ -2,7 +2,7 @@
 
 Training takes each product of a dense layer at VALUE_BITS of both factors, and of the gradient at as many as the batch
 leaves; for convolutions see `order_free_convolution`.
-Predictions take three such products in place of one: a factor's digits beyond the first VALUE_BITS count, too.
+Close predictions take three such products in place of one: a factor's digits beyond the first VALUE_BITS count, too.
 """
 
 import math
@@ -92,10 +92,16 @@ class _Training:
 
 
 class _Prediction:
-    """How a network is computed to predict: closely, in float64, each image by itself, without a gradient."""
+    """How a network is computed to predict: in float64, each image by itself, without a gradient."""
+
+    def __init__(self, *, is_close: bool) -> None:
+        self._is_close = is_close
 
     def apply_layer(self, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-        """The outputs of a convolution or a dense layer before its activation, off by 2^-40 of the largest product."""
+        """The outputs of a convolution or a dense layer before its activation.
+
+        Off by about 2^-20 of the largest product; closely, in three times the time, 2^-40.
+        """
         kernel, bits = tf.cast(layer.kernel, tf.float64), 2 * VALUE_BITS
         coarse_inputs, fine_inputs = _split_digits(inputs, axes=list(range(1, len(inputs.shape))))
         coarse_kernel, fine_kernel = _split_digits(kernel, axes=list(range(len(kernel.shape) - 1)))
@@ -104,10 +110,10 @@ class _Prediction:
             is_dense = isinstance(layer, keras.layers.Dense)
             return multiply(one, other, kernel.shape[0], bits) if is_dense else convolve(one, other, bits)
 
-        coarse = apply(coarse_inputs, coarse_kernel)
-        mixed = apply(coarse_inputs, fine_kernel)
-        fine = apply(fine_inputs, coarse_kernel)
-        return coarse + (mixed + fine) + tf.cast(layer.bias, tf.float64)
+        sums = apply(coarse_inputs, coarse_kernel)
+        if self._is_close:
+            sums += apply(coarse_inputs, fine_kernel) + apply(fine_inputs, coarse_kernel)
+        return sums + tf.cast(layer.bias, tf.float64)
 
     def finish(self, activations: tf.Tensor) -> tf.Tensor:
         """The activations as they are."""
@@ -140,12 +146,13 @@ def compute_logits(
     return _compute_outputs(network, inputs, _Training(network, largest_batch, dropout_key))[-1]
 
 
-def compile_logits(network: keras.Model) -> Callable[[NDArray[np.float32]], Floats]:
+def compile_logits(network: keras.Model, *, is_close: bool = True) -> Callable[[NDArray[np.float32]], Floats]:
     """A function from features float32 (N, H, W[, 3]) to logits float64 (N, classes), each image by itself.
 
-    Logits beyond what float32 holds, in which the saved network computes, are infinite.
+    is_close: to some 2^-40; else to 2^-20, in a third of the time. Logits beyond what float32 holds, in which the saved
+    network computes, are infinite.
     """
-    compute = _compile(network)
+    compute = _compile(network, is_close=is_close)
 
     rows_at_once = _count_rows(network)
 
@@ -174,12 +181,12 @@ def measure_ranges(network: keras.Model, features: NDArray[np.float32]) -> list[
     return ranges
 
 
-def _compile(network: keras.Model) -> tf.types.experimental.Callable:
+def _compile(network: keras.Model, *, is_close: bool = True) -> tf.types.experimental.Callable:
     """A function from features float32 (N, H, W[, 3]) to what each layer with weights gives before its activation."""
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     def predict(features: tf.Tensor) -> list[tf.Tensor]:
-        return _compute_outputs(network, tf.cast(features, tf.float64), _Prediction())
+        return _compute_outputs(network, tf.cast(features, tf.float64), _Prediction(is_close=is_close))
 
     return predict
 

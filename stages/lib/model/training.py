@@ -275,7 +275,7 @@ def _prepare_evaluation(network: keras.Model, split: Split, budget: MemoryBudget
     """A function that gives the network's loss and accuracy on a split; NaN on an empty one."""
     row_count = len(split.labels)
     blocks = split_into_blocks(row_count, _count_row_bytes(split), budget)
-    predict = compile_logits(network)
+    predict = compile_logits(network, is_close=False)
 
     def evaluate() -> tuple[float, float]:
         if not row_count:
