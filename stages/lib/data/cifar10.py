@@ -13,9 +13,9 @@ from stages.lib.core.errors import DataError
 from stages.lib.data.datasets import Dataset
 from stages.lib.data.download import PublishedFile, fetch_dataset
 
-# A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, whose author publishes MD5 alone. The
+# A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009). Its author publishes MD5 alone. The
 # SHA-256 and the size are TensorFlow Datasets' (tensorflow_datasets/url_checksums/cifar10.txt).
-_FILE = PublishedFile(
+FILE = PublishedFile(
     "cifar-10-binary.tar.gz",
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     170_052_171,
@@ -49,14 +49,14 @@ def load_cifar10() -> Dataset:
     Raises:
         DataError: the file could not be had whole.
     """
-    (path,) = fetch_dataset("cifar10", [_FILE], _MIRRORS)
+    (path,) = fetch_dataset("cifar10", [FILE], _MIRRORS)
     splits, class_names = read_batches(path, _BATCH_RECORDS)
     return Dataset(
         train=splits["train"],
         test=splits["test"],
         class_names=class_names,
         expected={"train": 50_000, "test": 10_000},
-        sources={_FILE.name: _FILE.sha256},
+        sources={FILE.name: FILE.sha256},
     )
 
 

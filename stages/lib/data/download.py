@@ -151,7 +151,7 @@ def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
         thread.start()
         thread.join(seconds)
         if thread.is_alive():
-            raise DataError(hide_password(url), f"it did not send the whole file within {seconds:,.3g} seconds")
+            raise DataError(hide_password(url), f"it did not send the whole file within {round(seconds, 1):,} seconds")
     if problems:
         raise problems[0]
 

@@ -4,10 +4,10 @@ from stages.lib.data.datasets import Dataset
 from stages.lib.data.download import PublishedFile
 from stages.lib.data.mnist import load_idx_files
 
-# H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017,
-# whose authors publish MD5 alone. The SHA-256 and sizes, of the same compressed files, are TensorFlow Datasets'
+# H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms
+# (2017). Its authors publish MD5 alone. The SHA-256 and sizes, of the same compressed files, are TensorFlow Datasets'
 # (tensorflow_datasets/url_checksums/fashion_mnist.txt).
-_FILES = {
+FILES = {
     ("train", "images"): PublishedFile(
         "train-images-idx3-ubyte.gz",
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
@@ -48,4 +48,4 @@ def load_fashion_mnist() -> Dataset:
     Raises:
         DataError: a file could not be had whole.
     """
-    return load_idx_files("fashion_mnist", _FILES, _MIRRORS, _CLASS_NAMES)
+    return load_idx_files("fashion_mnist", FILES, _MIRRORS, _CLASS_NAMES)

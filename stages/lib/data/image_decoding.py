@@ -153,9 +153,10 @@ def _refuse(name: str, reason: str) -> DataError:
 
 
 def fit_image(image: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A grey or RGB image resized to (H, W), its proportions kept, at least a pixel wide and high: uint8, (H, W, 3) if RGB.
+    """The image resized to (H, W) with its proportions kept, at least a pixel wide and high, uint8.
 
-    Pillow's bicubic filter on bytes computes in integers: the same bytes on every processor.
+    image: grey, or RGB, which gives (H, W, 3). Pillow's bicubic filter on bytes computes in integers: the same bytes on
+    every processor.
     """
     height, width = image_size
     # Padded with what surrounds the drawing, so that no edge appears that was not there.

@@ -119,7 +119,7 @@ def _drop_channel(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _find_problems(part: _Part, image_shape: tuple[int, ...], path: str, *, is_colour: bool) -> Iterator[DataError]:
-    """The errors of images of other channels or no whole numbers 0..255, and of those that do not go with their labels."""
+    """The errors of images of another shape, of no whole numbers 0..255, or of another number than their labels."""
     images, name = part.images, part.images_name
     where = f"{path}: {name}"
     kind = "colour images (N, H, W, 3)" if is_colour else "grey images (N, H, W)"
