@@ -100,7 +100,7 @@ def colour_exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("colour")
     scale = Normalization(shift=(0.0,) * 3, divisor=(255.0,) * 3)
     network = fold_normalization(build_network((*IMAGE_SIZE, 3), Architecture((4,)), 3, "softmax"), scale)
-    metadata = {"background": "any", "channels": 3, "class_names": list(CLASS_NAMES), "image_size": list(IMAGE_SIZE)}
+    metadata = {"background": None, "channels": 3, "class_names": list(CLASS_NAMES), "image_size": list(IMAGE_SIZE)}
     names = ["onnx_float32", "tflite_float32"]
     for name, content in convert(names, network, COLOURS, metadata, opset=18).items():
         (folder / name).write_bytes(content)

@@ -41,8 +41,8 @@ def draw_colours():
     return np.stack([draw(), draw()[::-1] // 2, np.roll(draw(), 9, axis=1) // 3], axis=-1)
 
 
-def read_colours(file, background="any", size=SIZE):
-    return read_image(file, "an image", (*size, 3), background)
+def read_colours(file):
+    return read_image(file, "an image", (*SIZE, 3), None)
 
 
 def test_picture_of_the_models_kind_comes_through_byte_for_byte():
@@ -251,22 +251,13 @@ def test_colours_come_through_byte_for_byte():
     np.testing.assert_array_equal(grey.pixels, np.stack([draw()] * 3, axis=-1), strict=True)
 
 
-@pytest.mark.parametrize("background", ["any", "dark", "light"])
-def test_no_colour_image_is_inverted(background):
+def test_no_colour_image_is_inverted():
     """A negative in colour shows nothing that exists: whatever its border, an image stays as it is."""
-    image = read_colours(encode(Image.fromarray(255 - draw_colours())), background)
+    image = read_colours(encode(Image.fromarray(255 - draw_colours())))
 
     np.testing.assert_array_equal(image.pixels, 255 - draw_colours(), strict=True)
     assert not image.was_inverted
-    assert find_background(image.pixels[np.newaxis]) == "any"
-
-
-def test_grey_model_of_any_background_inverts_nothing():
-    """What a model says of its background counts, not what is usual."""
-    image = read(encode(Image.fromarray(255 - draw())), "any")
-
-    assert np.array_equal(image.pixels, 255 - draw())
-    assert not image.was_inverted
+    assert find_background(image.pixels[np.newaxis]) is None
 
 
 @pytest.mark.parametrize(
