@@ -22,7 +22,7 @@ from stages.normalize import run as normalize
 IMAGE_SIZE = (6, 8)
 CLASS_NAMES = ("left", "middle", "right")
 # A shift other than 0 shows whether it was folded in.
-NORMALIZATION = Normalization(shift=40.0, divisor=255.0)
+NORMALIZATION = Normalization(shift=(40.0,), divisor=(255.0,))
 
 
 def make_split(count: int, seed: int) -> Split:
@@ -46,11 +46,20 @@ def make_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
     )
 
 
-def write_idx(folder: Path, dataset: Dataset | None = None) -> Path:
-    """The folder with the data set as MNIST's four IDX files, those of the test split compressed."""
+def make_colour_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
+    """The same in colour, uint8 (N, 6, 8, 3): each image is red, upside down green, and at half its brightness blue."""
+    grey = make_dataset(train_count, test_count)
+    train, test = (
+        Split(np.stack([images, images[:, ::-1], images // 2], axis=-1), labels) for images, labels in grey[:2]
+    )
+    return grey._replace(train=train, test=test)
+
+
+def write_idx(folder: Path, dataset: Dataset | None = None, *, compress_all: bool = False) -> Path:
+    """The folder with the data set as MNIST's four IDX files, all compressed, or those of the test split."""
     dataset = dataset or make_dataset()
     folder.mkdir()
-    for name, split, suffix in (("train", dataset.train, ""), ("t10k", dataset.test, ".gz")):
+    for name, split, suffix in (("train", dataset.train, ".gz" * compress_all), ("t10k", dataset.test, ".gz")):
         for kind, array in zip(("images", "labels"), split, strict=True):
             content = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
             path = folder / f"{name}-{kind}-idx{array.ndim}-ubyte{suffix}"

@@ -32,12 +32,8 @@ _LEAKING = re.compile(
     r"DVC_|MLFLOW_|GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|COMMON_DIR)$|PYTHONSAFEPATH$"
 )
 _NOISE = re.compile(r"qemu-\w+: warning|ERROR: |$")
-# Of each published data set, where its files come from, and where `ingest` keeps them; each is verified by its hash.
-_MIRRORS = {
-    "CIFAR10_MIRROR": ".cache/cifar10",
-    "FASHION_MNIST_MIRROR": ".cache/fashion_mnist",
-    "MNIST_MIRROR": ".cache/mnist",
-}
+# What `ingest` keeps of each data set that it downloads; each file there is verified by its hash.
+_DOWNLOADS = {f"{name.upper()}_MIRROR": f".cache/{name}" for name in ("mnist", "fashion_mnist", "cifar10")}
 
 
 class Emulation(NamedTuple):
@@ -214,7 +210,7 @@ def make_environment(base: Mapping[str, str], conditions: Conditions, parent: Pa
     environment["DVC_NO_ANALYTICS"] = "1"
     for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE"):
         environment[f"DVC_{kind}_DIR"] = str(parent / "dvc")
-    for variable, downloads in _MIRRORS.items():
+    for variable, downloads in _DOWNLOADS.items():
         mirror = environment.get(variable)
         if mirror and "://" not in mirror:
             environment[variable] = str(resolve(mirror))
