@@ -218,9 +218,7 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     return Validation(findings, flagged_images, source, not_asked)
 
 
-def choose_rules(
-    rules: Sequence[Rule], has_backgrounds: bool, fail_on: Sequence[str]
-) -> tuple[list[Rule], list[str]]:
+def choose_rules(rules: Sequence[Rule], has_backgrounds: bool, fail_on: Sequence[str]) -> tuple[list[Rule], list[str]]:
     """The rules that mean something of these images, and the columns of the others.
 
     What covers the image's middle and what its border is like is no fault of a photograph: of 60,000 in CIFAR-10, the

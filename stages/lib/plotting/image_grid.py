@@ -45,11 +45,9 @@ def draw_images(
             inches = min(box_width / image.shape[1], box_height / image.shape[0])  # of a pixel
             top, half = bottom - inches * image.shape[0], inches * image.shape[1] / 2
             axes.imshow(
-                image,
-                cmap="gray",  # of grey levels; colours are what they are
+                # A colour map would round some grey levels to their neighbours.
+                image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=-1),
                 interpolation="nearest",
-                vmin=0,
-                vmax=255,
                 extent=(middle - half, middle + half, bottom, top),
                 aspect="auto",
             )

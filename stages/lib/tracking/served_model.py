@@ -50,7 +50,8 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         """Classify images.
 
         model_input: whole numbers 0..255 of any type, (N, H, W), or (N, H, W, 3) in red, green and blue, or one image a
-        row, (N, H * W) or (N, H * W * 3), as in a data frame or a CSV. params: with `about` true the answer tells what the model knows, and what it does not.
+        row, (N, H * W) or (N, H * W * 3), as in a data frame or a CSV. params: with `about` true the answer tells what
+        the model knows, and what it does not.
 
         Returns for each image `class`, its `probability`, and the `probabilities` of all classes by name.
 

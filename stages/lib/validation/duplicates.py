@@ -24,6 +24,7 @@ NEAR_CORRELATION = 0.992
 # Photographs fill the image and differ all over it, where drawings have their background in common. In CIFAR-10, 31
 # test images are within 40 bits of a training image: a person takes each for the same photograph in other colours or
 # with another frame. Of 1,000 training images saved as JPEG, enlarged and brought back, or brightened, all are found.
+# What is not: small drawings in pure colours that are saved as JPEG, which keeps a quarter of their colours' pixels.
 PHOTOGRAPH_CORRELATION = 0.95
 # Of an image's candidates, the nearest first, those of which the pixels are compared.
 _VERIFIED = 8
@@ -105,8 +106,8 @@ def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
     """Find rows of later splits that have a near row in an earlier split, each with the nearest one.
 
     Two hashes that differ in few of 256 bits have, nearly always, 32 bits in a row in common: those that have are
-    compared, and of the nearest the pixels: a hash is of grey levels, and images that differ in their colours alone have
-    the same. An image without any structure, whose hash is all zeros, is like no other.
+    compared, and of the nearest the pixels: a hash is of grey levels, and images that differ in their colours alone
+    have the same. An image without any structure, whose hash is all zeros, is like no other.
     """
     structured = np.flatnonzero(measures.hashes.any(axis=1))
     found = [
@@ -134,7 +135,8 @@ def find_near(rows: Rows, measures: Measures) -> list[tuple[int, int]]:
 def correlate(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Pearson's correlation of the pixels of two images, -1..1; 0 if they differ in size or one has one grey level.
 
-    Of colours all channels count together, so that a red drawing is not like the same one in green. Whole numbers until the last division: the same on every processor.
+    Of colours all channels count together, so that a red drawing is not like the same one in green. Whole numbers until
+    the last division: the same on every processor.
     """
     if image.shape != other.shape:
         return 0.0

@@ -104,13 +104,13 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
 
 
 def iterate_image_tables(rows: Rows, facts: ImageFacts, files: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
-    """One row per image of uint8 (H, W) or (H, W, 3), in the order of the splits, in tables of bounded size; one at least.
+    """One row per image of uint8 (H, W) or (H, W, 3), split by split, in tables of bounded size; one at least.
 
-    Columns: split, index, file (where `files` has them), label, height, width, contrast (largest level less least, in the
-    channel where that is most), foreground_fraction (share of pixels in the other half of the range than the border), the robust_z
-    of foreground, contrast, size and aspect (distance from the class's median in robust standard deviations),
-    other_polarity and other_resolution (than most images), and repeats, leaks, near_leaks, label_conflicts as
-    `Duplicates` has them.
+    Columns: split, index, file (where `files` has them), label, height, width, contrast (largest level less least, in
+    the channel where that is most), foreground_fraction (share of pixels in the other half of the range than the
+    border), the robust_z of foreground, contrast, size and aspect (distance from the class's median in robust standard
+    deviations), other_polarity and other_resolution (than most images), and repeats, leaks, near_leaks, label_conflicts
+    as `Duplicates` has them.
     """
     for table_rows in iterate_chunks(max(rows.total, 1), TABLE_ROWS):
         parts, first = [], 0  # `first` is the split's first row among all
