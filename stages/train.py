@@ -14,26 +14,50 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.files import read_json, write_csv
 from stages.lib.core.params import Section
+from stages.lib.model.augmentation import Augmentation
 from stages.lib.model.boards import read_limits
 from stages.lib.model.canonical_keras import save_keras
 from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.int8_footprint import Sizes, find_misfit
+from stages.lib.model.learning_rates import Decay, compute_learning_rates
 from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
 from stages.lib.model.order_free_optimizers import create_optimizer
-from stages.lib.model.training import EarlyStopping, Epoch, Schedule, fit
+from stages.lib.model.training import EarlyStopping, Epoch, Schedule, count_steps, fit
 from stages.lib.runner.stage import main
 from stages.lib.runner.tested_machines import find_untested_here
 
 # From this size of batches on, two threads are faster than one (measured from 32 to 1,024 images, 20 to 1,024 units);
 # below it they wait for each other longer than they compute.
 _LARGE_BATCH = 512
+# What their names are in data sets whose classes are the ten digits.
+_DIGITS = list("0123456789")
+
+
+class LearningRateScheduleParams(Section):
+    """The section `learning_rate_schedule` of `train`."""
+
+    decay: Decay = Field(description="one of constant, cosine")
+    warmup_steps: int = Field(ge=0, description="a whole number of steps; 0 begins with the full learning rate")
+
+
+class AugmentationParams(Section):
+    """The section `augmentation` of `train`."""
+
+    shift: int = Field(ge=0, description="a whole number of pixels, less than an image's height and width")
+    rotation: float = Field(ge=0, le=180, description="a number of degrees from 0 to 180")
+    scale: float = Field(ge=0, le=0.5, description="a number from 0 to 0.5")
+    horizontal_flip: bool = Field(description="true or false")
+    brightness: float = Field(ge=0, le=1, description="a number from 0 to 1")
+    contrast: float = Field(ge=0, le=1, description="a number from 0 to 1")
 
 
 class EarlyStoppingParams(Section):
@@ -56,7 +80,13 @@ class TrainParams(Section):
     epochs: int = Field(ge=1, description="a whole number of epochs, at least 1")
     batch_size: int = Field(ge=1, description="a whole number of images, at least 1")
     learning_rate: float = Field(gt=0, description="a number above 0")
+    learning_rate_schedule: LearningRateScheduleParams = Field(description="the keys decay and warmup_steps")
     optimizer: OptimizerName = Field(description=f"one of {', '.join(OPTIMIZERS)}")
+    weight_decay: float | None = Field(ge=0, le=1, description="a number from 0 to 1, or null, the optimizer's own")
+    class_weights: Literal["none", "balanced"] = Field(description="one of none, balanced")
+    augmentation: AugmentationParams = Field(
+        description="the keys shift, rotation, scale, horizontal_flip, brightness and contrast"
+    )
     early_stopping: EarlyStoppingParams = Field(description="the keys monitor and patience")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
@@ -77,7 +107,8 @@ def train_network(
     on_epoch_end: for those beside the person at the terminal who want to know how each epoch went; may raise to stop.
 
     Raises:
-        ParamsError: early stopping is on, and there is no validation split to tell when.
+        ParamsError: early stopping is on, and there is no validation split to tell when; or the images or the number of
+            steps are too small for what is asked for.
         TrainingError: the loss or a weight is no longer a finite number.
     """
     train, validation = load_split(data_dir / "train"), load_split(data_dir / "validation")
@@ -90,6 +121,13 @@ def train_network(
             hint="set it to 0, or raise normalize.validation_fraction",
         )
     image_shape = train.images.shape[1:]
+    if params.augmentation.shift >= min(image_shape[:2]):
+        raise ParamsError(
+            "train.augmentation.shift",
+            expected=f"less than {min(image_shape[:2])}, the shorter side of the images",
+            got=str(params.augmentation.shift),
+            hint="lower it",
+        )
     keras.utils.set_random_seed(params.seed)
     # Trained on logits: the softmax and its gradient are written out.
     architecture = describe_architecture(params)
@@ -108,13 +146,35 @@ def train_network(
         batch_size=params.batch_size,
         seed=params.seed,
         early_stopping=EarlyStopping(stopping.monitor, stopping.patience) if stopping.patience else None,
+        balances_classes=params.class_weights == "balanced",
+        augmentation=Augmentation(**params.augmentation.model_dump()),
     )
-    optimizer = create_optimizer(params.optimizer, params.learning_rate)
+    learning_rate = choose_learning_rates(params, count_steps(train, schedule))
+    optimizer = create_optimizer(params.optimizer, learning_rate, params.weight_decay)
     best = fit(network, optimizer, train, validation, schedule, on_epoch_end=report)
     print(describe_best(best, len(epochs), schedule.early_stopping), flush=True)
     classifier = build_network(image_shape, architecture, class_count, "softmax")
     classifier.set_weights(network.get_weights())
     return Trained(classifier, epochs, best)
+
+
+def choose_learning_rates(params: TrainParams, step_count: int) -> float | NDArray[np.float32]:
+    """The learning rate of all steps, or that of each.
+
+    Raises:
+        ParamsError: the warm-up would take all steps.
+    """
+    decay, warmup_steps = params.learning_rate_schedule.decay, params.learning_rate_schedule.warmup_steps
+    if warmup_steps >= step_count:
+        raise ParamsError(
+            "train.learning_rate_schedule.warmup_steps",
+            expected=f"less than the {step_count:,} steps of all epochs",
+            got=str(warmup_steps),
+            hint="lower it, or raise train.epochs",
+        )
+    if decay == "constant" and not warmup_steps:
+        return params.learning_rate
+    return compute_learning_rates(params.learning_rate, decay, warmup_steps, step_count)
 
 
 def describe_architecture(params: TrainParams) -> Architecture:
@@ -165,6 +225,40 @@ def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) ->
     )
 
 
+def require_flippable(params: TrainParams, dataset: Mapping[str, Any]) -> None:
+    """Refuse to mirror handwritten digits.
+
+    dataset: what `normalize` tells of the data.
+
+    Raises:
+        ParamsError: a mirrored image would be none of its class.
+    """
+    names = dataset["class_names"]
+    if params.augmentation.horizontal_flip and names == _DIGITS:
+        raise ParamsError(
+            "train.augmentation.horizontal_flip",
+            expected=f"false where the classes are the digits 0 to 9, as in {dataset['name']}",
+            got="true: a mirrored digit is no digit",
+            hint="set it to false",
+        )
+
+
+def warn(params: TrainParams, sections: Mapping[str, Any], data_dir: Path = Path("data/normalized")) -> list[str]:
+    """What can be told before training, of its results and of the export."""
+    return [*warn_of_flips(params, data_dir), *warn_of_size(params, sections, data_dir)]
+
+
+def warn_of_flips(params: TrainParams, data_dir: Path) -> list[str]:
+    """What tells that mirrored images may be none of their classes, whose names are letters or digits."""
+    names = read_json(data_dir / "dataset.json")["class_names"]
+    if not params.augmentation.horizontal_flip or not all(len(name) == 1 and name.isalnum() for name in names):
+        return []
+    return [
+        f"train.augmentation.horizontal_flip mirrors images of classes such as {names[0]!r}: "
+        "if they are letters or digits, set it to false"
+    ]
+
+
 def warn_of_size(
     params: TrainParams, sections: Mapping[str, Any], data_dir: Path = Path("data/normalized")
 ) -> list[str]:
@@ -196,6 +290,7 @@ def run(
         print(f"train: nobody has tried this on {untested}: dvc.lock may get other bytes here", file=sys.stderr)
     dataset = read_json(data_dir / "dataset.json")
     class_count = len(dataset["class_names"])
+    require_flippable(params, dataset)
     choose_threads(params.batch_size)
     trained = train_network(params, data_dir, class_count, on_epoch_end)
     save_keras(trained.network, model_path)
@@ -203,4 +298,4 @@ def run(
 
 
 if __name__ == "__main__":
-    main("train", TrainParams, run, warn=warn_of_size)
+    main("train", TrainParams, run, warn=warn)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.optimizers import OptimizerName
@@ -15,12 +16,36 @@ from stages.lib.model.order_free import VALUE_BITS, add_up, multiply, round_to_g
 _SMALLEST_POWER = 2.0**-27
 
 
-def create_optimizer(name: OptimizerName, learning_rate: float) -> keras.Optimizer:
-    """Keras's optimizer of that name; all but the learning rate is as Keras has it."""
+def create_optimizer(
+    name: OptimizerName, learning_rate: float | NDArray[np.float32], weight_decay: float | None = None
+) -> keras.Optimizer:
+    """Keras's optimizer of that name; all but what is given here is as Keras has it.
+
+    learning_rate: of all steps, or an array of that of each. weight_decay: the share of a kernel that each step takes
+    off, times the learning rate; biases keep theirs (I. Loshchilov and F. Hutter, Decoupled Weight Decay
+    Regularization, 2019). None is Keras's default.
+    """
     # Not `keras.optimizers.get`, which does not know Lamb.
     classes = {class_name.lower(): optimizer for class_name, optimizer in vars(keras.optimizers).items()}
     classes |= {"adam": FusedAdam, "muon": _Muon}
-    return classes[name](learning_rate=learning_rate)
+    rate = _RateOfStep(learning_rate) if isinstance(learning_rate, np.ndarray) else learning_rate
+    if weight_decay is None:
+        return classes[name](learning_rate=rate)
+    also = {"adam_weight_decay": weight_decay} if name == "muon" else {}  # of convolutions
+    optimizer = classes[name](learning_rate=rate, weight_decay=weight_decay, **also)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+class _RateOfStep(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # Keras ships without types
+    """The learning rate from a table; after its end the last one."""
+
+    def __init__(self, rates: NDArray[np.float32]) -> None:
+        self._rates = tf.constant(rates)
+
+    def __call__(self, step: Any) -> tf.Tensor:  # noqa: ANN401  (a number or a tensor)
+        """The rate of the step of this number, from 0."""
+        return tf.gather(self._rates, tf.minimum(tf.cast(step, tf.int32), tf.size(self._rates) - 1))
 
 
 def apply_gradients(
@@ -34,8 +59,8 @@ def apply_gradients(
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras ships without types
     """Keras's adam, each update by TensorFlow's one op for it instead of a dozen: a training step takes a fifth less.
 
-    The same formula, apart from how float32 rounds 1 - beta. Of Keras's settings it knows the learning rate, the betas
-    and epsilon: no clipping, decay or averaging.
+    The same formula, apart from how float32 rounds 1 - beta. Of Keras's settings it knows the learning rate, the betas,
+    epsilon and the decay of weights: no clipping or averaging.
     https://www.tensorflow.org/api_docs/python/tf/raw_ops/ResourceApplyAdam
     """
 
@@ -43,12 +68,14 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras ships wit
         """Update the weights and their two moments in place."""
         if not self.built:
             self.build(trainable_variables)
+        self._apply_weight_decay(trainable_variables)
+        learning_rate = tf.cast(self.learning_rate, tf.float32)  # of the step that the counter is still at
         # Once for all weights: a twentieth of a step.
         step = tf.convert_to_tensor(self.iterations.assign_add(1))
         shared = {
             "beta1_power": _raise_to_step(self.beta_1, step),
             "beta2_power": _raise_to_step(self.beta_2, step),
-            "lr": tf.cast(self.learning_rate, tf.float32),
+            "lr": learning_rate,
             "beta1": self.beta_1,
             "beta2": self.beta_2,
             "epsilon": self.epsilon,

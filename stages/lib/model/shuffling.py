@@ -49,21 +49,27 @@ def count_group_rows(row_count: int, row_bytes: int, budget: MemoryBudget = MEMO
     return count_rows(blocks[: math.ceil(len(blocks) / _count_groups(blocks, row_bytes, budget))])
 
 
-def draw_groups(
+def deal_blocks(
     row_count: int, row_bytes: int, *, seed: int, epoch: int, budget: MemoryBudget = MEMORY_BUDGET
-) -> Iterator[Group]:
-    """The groups of an epoch, one after the other: each row is in one of them, once.
+) -> Iterator[list[slice]]:
+    """The blocks of each group of an epoch, ascending.
 
     Groups differ by at most one block. The seed and the epoch's number alone decide what they are.
     """
     blocks = split_into_blocks(row_count, row_bytes, budget)
-    row_generator = np.random.default_rng([seed, epoch])
-    (block_generator,) = row_generator.spawn(1)
-    shuffled = block_generator.permutation(len(blocks))
-    for places in np.array_split(shuffled, _count_groups(blocks, row_bytes, budget)):
+    (generator,) = np.random.default_rng([seed, epoch]).spawn(1)
+    for places in np.array_split(generator.permutation(len(blocks)), _count_groups(blocks, row_bytes, budget)):
         # In the order of the file, which is read from front to back.
-        chosen = [blocks[place] for place in sorted(places)]
-        yield Group(chosen, row_generator.permutation(count_rows(chosen)))
+        yield [blocks[place] for place in sorted(places)]
+
+
+def draw_groups(
+    row_count: int, row_bytes: int, *, seed: int, epoch: int, budget: MemoryBudget = MEMORY_BUDGET
+) -> Iterator[Group]:
+    """The groups of an epoch, one after the other: each row is in one of them, once, in an order drawn like them."""
+    generator = np.random.default_rng([seed, epoch])
+    for blocks in deal_blocks(row_count, row_bytes, seed=seed, epoch=epoch, budget=budget):
+        yield Group(blocks, generator.permutation(count_rows(blocks)))
 
 
 def _count_groups(blocks: list[slice], row_bytes: int, budget: MemoryBudget) -> int:

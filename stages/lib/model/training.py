@@ -9,11 +9,20 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import Split
 from stages.lib.core.errors import TrainingError
+from stages.lib.model.augmentation import TRANSFORM_SIZE, Augmentation, Augmenter
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_in_place
+from stages.lib.model.order_free import VALUE_BITS, Floats, compute_slopes, measure_cross_entropy, round_in_place
 from stages.lib.model.order_free_network import compile_logits, compute_logits
 from stages.lib.model.order_free_optimizers import apply_gradients
-from stages.lib.model.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
+from stages.lib.model.shuffling import (
+    MEMORY_BUDGET,
+    MemoryBudget,
+    count_group_rows,
+    count_rows,
+    deal_blocks,
+    draw_groups,
+    split_into_blocks,
+)
 
 # One thread takes the ops in a fixed order, without the bookkeeping that several would need: a sixth less time.
 _EXECUTOR = "SINGLE_THREADED_EXECUTOR"
@@ -29,16 +38,21 @@ class EarlyStopping(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How long to train, in steps of how many images, and in which order."""
+    """How long to train, in steps of how many images, in which order, and what each image counts and looks like."""
 
     epochs: int
     batch_size: int
     seed: int
     early_stopping: EarlyStopping | None = None
+    balances_classes: bool = False
+    augmentation: Augmentation = Augmentation()
 
 
 class Epoch(NamedTuple):
-    """Mean cross-entropy (nats) and accuracy (0..1) of one epoch; of validation NaN where there is no such split."""
+    """Mean cross-entropy (nats) and accuracy (0..1) of one epoch; of validation NaN where there is no such split.
+
+    Where classes are balanced, each image's part of the loss is multiplied by its class's weight, in training alone.
+    """
 
     number: int
     loss: float
@@ -107,28 +121,68 @@ def _prepare_training(
 ) -> Callable[[int], tuple[float, float]]:
     """A function that trains for the epoch of a number and gives its loss and accuracy while it learned."""
     memory = _GroupMemory(train, budget)
-    take_steps = _compile_steps(network, optimizer, schedule)
+    class_count = network.output_shape[-1]
+    weights = balance_classes(train.labels, class_count) if schedule.balances_classes else None
+    augmenter = Augmenter(schedule.augmentation, train.images, schedule.seed) if any(schedule.augmentation) else None
+    take_steps = _compile_steps(network, optimizer, schedule, weights, augmenter)
     row_count, row_bytes = len(train.labels), _count_row_bytes(train)
 
     def train_epoch(number: int) -> tuple[float, float]:
         loss_sum, correct = 0.0, 0
         for group in draw_groups(row_count, row_bytes, seed=schedule.seed, epoch=number, budget=budget):
             images, labels = memory.load(group.blocks)
+            transforms = augmenter.draw(number, group.blocks) if augmenter else np.empty((0, TRANSFORM_SIZE))
             with tf.experimental.function_executor_type(_EXECUTOR):
-                logits = take_steps(images, tf.constant(labels), tf.constant(group.order))
-            group_loss_sum, group_correct = measure_cross_entropy(logits.numpy(), labels[group.order])
+                logits = take_steps(images, *map(tf.constant, (labels, group.order, transforms)))
+            group_loss_sum, group_correct = _measure_loss(logits.numpy(), labels[group.order], weights)
             loss_sum, correct = loss_sum + group_loss_sum, correct + group_correct
         return loss_sum / row_count, correct / row_count
 
     return train_epoch
 
 
+def count_steps(train: Split, schedule: Schedule, budget: MemoryBudget = MEMORY_BUDGET) -> int:
+    """The number of steps that `fit` takes in all epochs, if it does not stop early."""
+    row_count, row_bytes = len(train.labels), _count_row_bytes(train)
+    return sum(
+        math.ceil(count_rows(blocks) / schedule.batch_size)
+        for number in range(1, schedule.epochs + 1)
+        for blocks in deal_blocks(row_count, row_bytes, seed=schedule.seed, epoch=number, budget=budget)
+    )
+
+
+def balance_classes(labels: NDArray[np.integer], class_count: int) -> NDArray[np.float64]:
+    """Each class's weight (classes,) such that all classes count the same, and an image 1 on average.
+
+    N / (classes n) for a class of n of the N images, as scikit-learn's "balanced"; 0 for a class without an image.
+    https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html
+    """
+    counts = np.bincount(labels, minlength=class_count)
+    return np.where(counts, len(labels) / (class_count * np.maximum(counts, 1)), 0.0)
+
+
+def _measure_loss(
+    logits: Floats, labels: NDArray[np.integer], class_weights: NDArray[np.float64] | None
+) -> tuple[float, int]:
+    """The sum of the images' losses, weighted by their classes where there are weights, and how many are right."""
+    if class_weights is None:
+        return measure_cross_entropy(logits, labels)
+    rows = [labels == label for label in range(len(class_weights))]
+    losses, correct = zip(*(measure_cross_entropy(logits[of_class], labels[of_class]) for of_class in rows), strict=True)
+    return math.fsum(class_weights * losses), sum(correct)
+
+
 def _compile_steps(
-    network: keras.Model, optimizer: keras.Optimizer, schedule: Schedule
+    network: keras.Model,
+    optimizer: keras.Optimizer,
+    schedule: Schedule,
+    class_weights: NDArray[np.float64] | None = None,
+    augmenter: Augmenter | None = None,
 ) -> tf.types.experimental.Callable:
     """A function that takes one step for each batch of the images (N, H, W) and labels (N,), in the given order (N,).
 
-    The images are on a grid. It gives the logits of each image, in that order, before the step on it.
+    The images are on a grid; their transforms (N, TRANSFORM_SIZE) are used where there is an augmenter. It gives the
+    logits of each image, in that order, before the step on it.
     """
     weights, batch_size = network.trainable_variables, schedule.batch_size
     optimizer.build(weights)
@@ -141,15 +195,22 @@ def _compile_steps(
             tf.TensorSpec(network.input_shape, tf.float32),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None, TRANSFORM_SIZE], tf.float64),
         ],
     )
-    def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    def take_steps(
+        all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor, transforms: tf.Tensor
+    ) -> tf.Tensor:
         def take_step(rows: tf.Tensor) -> tf.Tensor:  # (B,)
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
+            if augmenter:
+                images = augmenter.apply(images, tf.gather(transforms, rows))
             dropout_key = tf.stack([schedule.seed, tf.cast(optimizer.iterations, tf.int64)])
             with tf.GradientTape() as tape:
                 logits = compute_logits(network, tf.cast(images, tf.float64), batch_size, dropout_key)
             slopes = compute_slopes(logits, labels)  # (B, classes)
+            if class_weights is not None:
+                slopes *= tf.gather(class_weights, labels)[:, tf.newaxis]
             apply_gradients(optimizer, tape.gradient(logits, weights, output_gradients=slopes), weights)
             return logits
 
