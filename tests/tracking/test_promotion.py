@@ -52,9 +52,7 @@ def make_champion(only_champion=0, only_candidate=0, **changes):
     return champion._replace(**changes)
 
 
-@pytest.mark.parametrize(
-    ("channels", "pixels"), [({}, "grey"), ({"channels": 1}, "grey"), ({"channels": 3}, "colour")]
-)
+@pytest.mark.parametrize(("channels", "pixels"), [({}, "grey"), ({"channels": 1}, "grey"), ({"channels": 3}, "colour")])
 def test_task_is_told_by_its_pixels(channels, pixels):
     """A network for colours answers another question; that of grey ones is what it was before there was colour."""
     dataset = {"name": "digits", "class_names": ["0", "1"], "image_size": [28, 32], **channels}

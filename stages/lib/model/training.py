@@ -207,7 +207,7 @@ def _compile_steps(
                 images = augmenter.apply(images, tf.gather(transforms, rows))
             dropout_key = tf.stack([schedule.seed, tf.cast(optimizer.iterations, tf.int64)])
             with tf.GradientTape() as tape:
-                logits = compute_logits(network, tf.cast(images, tf.float64), batch_size, dropout_key)
+                logits = compute_logits(network, images, batch_size, dropout_key)
             slopes = compute_slopes(logits, labels)  # (B, classes)
             if class_weights is not None:
                 slopes *= tf.gather(class_weights, labels)[:, tf.newaxis]

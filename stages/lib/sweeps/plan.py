@@ -191,6 +191,7 @@ def _require_valid(
     path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], choices: Mapping[str, Choices]
 ) -> None:
     """Refuse values that a stage would refuse, each error told once; a range is judged by its ends."""
+
     def find_problem(key: str, value: object) -> ParamsError | None:
         name = key.partition(".")[0]
         try:
