@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from imports import ROOT
@@ -14,30 +15,48 @@ from samples import list_files, write_normalized, write_raw
 from stages.commands.main import main
 from stages.lib.core.arrays import Split
 from stages.lib.core.errors import PipelineError
+from stages.lib.core.files import write_json
 from stages.lib.verification.rebuilds import CPUS, emulate_aarch64, emulate_cpu
 
 pytestmark = pytest.mark.slow
 
 # As many images as make two steps of the largest batch, and a smaller one.
 IMAGES = 1_300
-# Products of 784 terms, of 576 in the second layer, and of 512 in the gradients: each beyond a block of some cache.
-SETTINGS = {"default": ([20], 32), "second layer": ([576, 20], 32), "large batch": ([20], 512)}
+AUGMENTATION = {
+    "shift": 2,
+    "rotation": 10.0,
+    "scale": 0.1,
+    "horizontal_flip": True,
+    "brightness": 0.1,
+    "contrast": 0.2,
+}
+CONVOLUTION = {
+    "hidden_units": [16],
+    "dropout": 0.25,
+    "learning_rate_schedule": {"decay": "cosine", "warmup_steps": 5},
+    "weight_decay": 0.1,
+    "class_weights": "balanced",
+}
+# Products of 784 terms, of 576 in the second layer, and of 512 in the gradients: each beyond a block of some cache. Then
+# convolutions with all that changes an image, a step or a weight, on grey and on coloured images.
+SETTINGS = {
+    "default": {"hidden_units": [20]},
+    "second layer": {"hidden_units": [576, 20]},
+    "large batch": {"hidden_units": [20], "batch_size": 512},
+    "grey": CONVOLUTION | {"conv_blocks": [[16], [32]], "augmentation": AUGMENTATION | {"horizontal_flip": False}},
+    "colour": CONVOLUTION | {"conv_blocks": [[8, 48], [16]], "augmentation": AUGMENTATION},
+}
 TRAIN = f"""
 import sys
 from pathlib import Path
+from stages.lib.core.params import load_params, validate_section
 from stages.train import TrainParams, run
-data_dir, out = Path(sys.argv[1]), Path(sys.argv[2])
-for name, (units, size) in {SETTINGS}.items():
-    params = TrainParams(
-        hidden_units=units,
-        epochs=1,
-        batch_size=size,
-        learning_rate=1e-3,
-        optimizer="adam",
-        early_stopping={{"monitor": "val_loss", "patience": 0}},
-        seed=0,
-    )
-    run(params, data_dir, out / name / "model.keras", out / name / "history.csv")
+data_dir, colour_dir, out = map(Path, sys.argv[1:])
+for name, settings in {SETTINGS}.items():
+    section = load_params()["train"] | {{"epochs": 1}} | settings
+    params = validate_section(section, TrainParams, "")
+    chosen_dir = colour_dir if name == "colour" else data_dir
+    run(params, chosen_dir, out / name / "model.keras", out / name / "history.csv")
 """
 # Products as training makes them, of more terms than a block has, as text.
 MULTIPLY = """
@@ -112,16 +131,29 @@ def few_images(mnist, tmp_path_factory):
         expected={"train": IMAGES, "test": 10},
     )
     write_raw(root, few)
-    data_dir = write_normalized(root)
-    run_on([sys.executable], TRAIN, data_dir, native_dir)
-    return data_dir, native_dir
+    data_dirs = write_normalized(root), write_colour(root)
+    run_on([sys.executable], TRAIN, *data_dirs, native_dir)
+    return data_dirs, native_dir
+
+
+def write_colour(root):
+    """A folder as `normalize` writes it, of 400 training and 100 validation images in colour, of 32 x 32 pixels."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 400), ("validation", 100)):
+        labels = (np.arange(count) % 3).astype(np.uint8)
+        images = generator.random((count, 32, 32, 3)) + (labels[:, np.newaxis] == np.arange(3))[:, None, None]
+        (root / "colour" / name).mkdir(parents=True)
+        np.save(root / "colour" / name / "images.npy", ((images - 0.8) / 0.6).astype(np.float32))
+        np.save(root / "colour" / name / "labels.npy", labels)
+    write_json(root / "colour/dataset.json", {"class_names": ["red", "green", "blue"], "name": "made up"})
+    return root / "colour"
 
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_training_on_mnist_gives_the_same_bytes(few_images, tmp_path, cpu):
     """Networks and histories are equal to the bit where sums are long enough to be cut by the caches' sizes."""
-    data_dir, native_dir = few_images
-    run_on(emulate(cpu), TRAIN, data_dir, tmp_path)
+    data_dirs, native_dir = few_images
+    run_on(emulate(cpu), TRAIN, *data_dirs, tmp_path)
 
     assert set(list_files(tmp_path)) == {
         f"{name}/{file}" for name in SETTINGS for file in ("history.csv", "model.keras")

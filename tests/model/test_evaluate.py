@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from imports import ROOT
 from PIL import Image
 from samples import CLASS_NAMES, IMAGE_SIZE, list_files, make_colour_dataset, write_normalized, write_raw
 
@@ -13,9 +14,10 @@ from stages.evaluate import EvaluateParams, find_misclassified, measure, restore
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import TrainingError
 from stages.lib.core.files import read_csv, read_json, write_json
+from stages.lib.core.params import load_section
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
-from stages.train import EarlyStoppingParams, TrainParams
+from stages.train import TrainParams
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.9, 0.0]], np.float32
@@ -27,16 +29,8 @@ LABELS = np.array([0, 1, 1, 2, 0], np.uint8)
 def trained(tmp_path_factory):
     """A folder with normalized data and a network that is not yet good."""
     root = tmp_path_factory.mktemp("trained")
-    params = TrainParams(
-        conv_blocks=[],
-        hidden_units=[8],
-        dropout=0.0,
-        epochs=4,
-        batch_size=16,
-        learning_rate=0.01,
-        optimizer="adam",
-        seed=0,
-        early_stopping=EarlyStoppingParams(monitor="val_loss", patience=0),
+    params = load_section("train", TrainParams, ROOT / "params.yaml").model_copy(
+        update={"hidden_units": [8], "epochs": 4, "batch_size": 16, "learning_rate": 0.01}
     )
     train.run(params, write_normalized(root), root / "model.keras", root / "history.csv")
     return root

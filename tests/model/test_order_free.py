@@ -12,7 +12,9 @@ from hypothesis.extra.numpy import arrays
 from imports import ROOT
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
+from stages.lib.model.augmentation import Augmentation, Augmenter
 from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.learning_rates import compute_learning_rates
 from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS
 from stages.lib.model.order_free import (
@@ -253,6 +255,9 @@ ALLOWED = {
         "ReadVariableOp",
         "VarIsInitializedOp",
     ),
+    *("Floor", "RightShift", "MaxPool"),
+    *("StatelessRandomGetKeyCounter", "StatelessRandomUniformFullIntV2", "StatelessRandomUniformIntV2"),  # counted
+    *("BitwiseOr", "LeftShift"),
     *("ConcatV2", "Const", "ExpandDims", "Fill", "GatherV2", "Identity", "IdentityN", "NoOp", "OneHot", "Pack", "Pad"),
     *("Placeholder", "PlaceholderWithDefault", "Range", "Reshape", "Shape", "Size", "Squeeze", "StopGradient"),
     *("StridedSlice", "Tile", "Transpose"),
@@ -261,10 +266,20 @@ ALLOWED = {
     *("TensorListSetItem", "TensorListStack", "EmptyTensorList", "TensorListPushBack", "TensorListPopBack"),
     "ResourceApplyAdam",  # elementwise, measured as the others
 }
-# Sums, which must be float64 of values on a grid.
-SUMS = {"BatchMatMulV2", "MatMul", "Sum"}
-# What keeps values on the grid that they are on.
+# Sums, whose terms must be on a grid, and which of their inputs those are; and those that may be float32, whose bounds
+# the module that convolves proves.
+SUMS = {
+    "BatchMatMulV2": [0, 1],
+    "MatMul": [0, 1],
+    "Sum": [0],
+    "Conv2D": [0, 1],
+    "Conv2DBackpropInput": [1, 2],
+    "Conv2DBackpropFilter": [0, 2],
+}
+SHORT_SUMS = {"MatMul", "Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"}
+# What keeps values on the grid that they are on, or on one of their own.
 MOVES = {"Identity", "IdentityN", "Reshape", "Transpose", "Pad", "Cast", "GatherV2", "Relu", "StopGradient"}
+MOVES |= {"StridedSlice", "Abs", "Square"}
 
 
 def list_operations(function):
@@ -288,10 +303,20 @@ def is_on_grid(tensor):
     while operation.type in MOVES:
         operation = operation.inputs[list(operation.outputs).index(tensor) if operation.type == "IdentityN" else 0].op
         tensor = operation.outputs[0]
-    if operation.type == "Placeholder":  # of a loop's body, and so of the images
+    # Of a loop's body, and so of the images; or nothing but 1, and multiplied with what is on a grid.
+    if operation.type in ("Placeholder", "OnesLike") or (operation.type == "MatMul" and is_sum_exact(operation)):
         return True
+    if operation.type in ("Const", "Fill"):
+        return bool((tf.get_static_value(operation.outputs[0]) == 1).all())
     is_rounding = operation.type == "Sub" and operation.inputs[0].op.type == "AddV2"
     return is_rounding and operation.inputs[0].op.inputs[1] is operation.inputs[1]
+
+
+def is_sum_exact(operation):
+    """Whether all terms are float64 on a grid, or float32 where so few digits are kept that their sum is exact."""
+    factors = [operation.inputs[place] for place in SUMS[operation.type]]
+    types = {tf.float64, tf.float32} if operation.type in SHORT_SUMS else {tf.float64}
+    return all(factor.dtype in types and is_on_grid(factor) for factor in factors)
 
 
 def find_unsafe(function):
@@ -299,10 +324,10 @@ def find_unsafe(function):
     unsafe = []
     for operation in list_operations(function):
         if operation.type in SUMS:
-            if operation.inputs[0].dtype.is_integer:
+            if operation.inputs[0].dtype.is_integer or is_sum_exact(operation):
                 continue
-            factors = operation.inputs if operation.type != "Sum" else operation.inputs[:1]
-            if all(factor.dtype == tf.float64 and is_on_grid(factor) for factor in factors):
+        elif operation.type == "AvgPool":  # a quarter of how many are equal
+            if operation.inputs[0].op.inputs[0].op.inputs[0].op.type == "Equal":
                 continue
         elif operation.type in ALLOWED:
             continue
@@ -310,11 +335,22 @@ def find_unsafe(function):
     return unsafe
 
 
-def trace_steps(optimizer_name, hidden_units=(8, 4), batch_size=16, image_size=IMAGE_SIZE):
-    """The traced training step of a network, its gradient and its optimizer included."""
-    network = build_network(image_size, Architecture(hidden_units), len(CLASS_NAMES), "linear")
-    steps = _compile_steps(network, create_optimizer(optimizer_name, 0.01), Schedule(1, batch_size, 0))
-    return steps.get_concrete_function()
+def trace_steps(
+    optimizer_name="adam",
+    hidden_units=(8, 4),
+    batch_size=16,
+    image_shape=IMAGE_SIZE,
+    conv_blocks=(),
+    dropout=0.0,
+    augmentation=None,
+):
+    """The traced training step of a network, its gradient and its optimizer included, with a schedule and decay."""
+    network = build_network(image_shape, Architecture(hidden_units, conv_blocks, dropout), len(CLASS_NAMES), "linear")
+    rates = compute_learning_rates(0.01, "cosine", 3, 1000)
+    images = np.ones((1, *image_shape), np.float32) * np.arange(1, 4 if len(image_shape) == 3 else 2)
+    augmenter = Augmenter(augmentation, images.astype(np.float32), 0) if augmentation else None
+    optimizer, schedule = create_optimizer(optimizer_name, rates, 0.1), Schedule(1, batch_size, 0)
+    return _compile_steps(network, optimizer, schedule, np.ones(3), augmenter).get_concrete_function()
 
 
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
@@ -325,7 +361,7 @@ def test_training_step_has_no_sum_but_exact_ones(optimizer_name):
 
 @pytest.mark.parametrize(
     "settings_",
-    [{"hidden_units": [2500]}, {"batch_size": 3000}, {"image_size": (64, 64)}, {"hidden_units": []}],
+    [{"hidden_units": [2500]}, {"batch_size": 3000}, {"image_shape": (64, 64)}, {"hidden_units": []}],
     ids=str,
 )
 def test_large_training_step_has_no_sum_but_exact_ones(settings_):
@@ -333,7 +369,30 @@ def test_large_training_step_has_no_sum_but_exact_ones(settings_):
     assert find_unsafe(trace_steps("adam", **settings_)) == []
 
 
-@pytest.mark.parametrize("name", ["tanh", "exp", "matmul", "rsqrt"])
+@pytest.mark.parametrize("shape", [IMAGE_SIZE, (*IMAGE_SIZE, 3)], ids=str)
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(shift=1, horizontal_flip=True),
+        Augmentation(contrast=0.1),
+        Augmentation(1, 5.0, 0.1, horizontal_flip=True, brightness=0.1, contrast=0.1),
+    ],
+    ids=["moved", "contrast", "everything"],
+)
+def test_convolutional_step_has_no_sum_but_exact_ones(shape, augmentation):
+    """Convolution, pooling, dropout, augmentation and their gradients neither."""
+    steps = trace_steps(image_shape=shape, conv_blocks=((4, 3),), dropout=0.25, augmentation=augmentation)
+
+    assert find_unsafe(steps) == []
+    assert {"Conv2D", "MaxPool", "StatelessRandomUniformIntV2"} <= {each.type for each in list_operations(steps)}
+
+
+def test_large_convolutional_step_has_no_sum_but_exact_ones():
+    """Neither where sums are split: many channels, large batches, large images."""
+    assert find_unsafe(trace_steps(image_shape=(64, 64, 3), conv_blocks=((300, 4),), batch_size=70)) == []
+
+
+@pytest.mark.parametrize("name", ["tanh", "exp", "matmul", "rsqrt", "conv2d", "uniform"])
 def test_unsafe_operation_is_found(name):
     """The search finds each kind of operation that it is for, nested in a loop, too."""
     functions = {
@@ -341,6 +400,8 @@ def test_unsafe_operation_is_found(name):
         "exp": tf.exp,
         "matmul": lambda x: x @ x,
         "rsqrt": tf.math.rsqrt,
+        "conv2d": lambda x: tf.reshape(tf.nn.conv2d(x[None, :, :, None], x[:1, :1, None, None], 1, "VALID"), [2, 2]),
+        "uniform": lambda x: x + tf.random.stateless_uniform([2, 2], [0, 0], dtype=tf.float64),
     }
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([2, 2], tf.float64)])
@@ -356,19 +417,32 @@ import numpy as np
 from stages.lib.model.deterministic_tensorflow import keras, tf
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
 from stages.lib.core.arrays import Split
+from stages.lib.model.augmentation import Augmentation
+from stages.lib.model.learning_rates import compute_learning_rates
 from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.order_free_optimizers import create_optimizer
-from stages.lib.model.training import Schedule, fit
+from stages.lib.model.shuffling import MemoryBudget
+from stages.lib.model.training import Schedule, count_steps, fit
 
-generator = np.random.default_rng(0)
-images = generator.random((1500, 28, 28)).astype(np.float32)
-split = Split(images, generator.integers(0, 10, 1500).astype(np.uint8))
-for hidden_units, batch_size in (([20], 32), ([600, 20], 512)):
+def train(shape, count, architecture, schedule):
+    generator = np.random.default_rng(0)
+    images = generator.random((count, *shape)).astype(np.float32)
+    split = Split(images, generator.integers(0, 10, count).astype(np.uint8))
     keras.utils.set_random_seed(0)
-    network = build_network((28, 28), Architecture(hidden_units), 10, "linear")
+    network = build_network(shape, architecture, 10, "linear")
+    budget = MemoryBudget(group_bytes=2**21)
+    rates = compute_learning_rates(1e-3, "cosine", 5, count_steps(split, schedule, budget))
     epochs = []
-    fit(network, create_optimizer("adam", 1e-3), split, split, Schedule(2, batch_size, 0), on_epoch_end=epochs.append)
+    optimizer = create_optimizer("adam", rates, 0.1)
+    fit(network, optimizer, split, split, schedule, on_epoch_end=epochs.append, budget=budget)
     print(hashlib.md5(b"".join(weights.tobytes() for weights in network.get_weights())).hexdigest(), epochs[-1])
+
+everything = Augmentation(2, 10.0, 0.1, True, 0.1, 0.1)
+for units, batch_size in (([20], 32), ([600, 20], 512)):
+    train((28, 28), 1500, Architecture(units), Schedule(2, batch_size, 0))
+for shape, augmentation in (((28, 28), Augmentation(shift=2)), ((32, 32, 3), everything)):
+    schedule = Schedule(2, 32, 0, balances_classes=True, augmentation=augmentation)
+    train(shape, 400, Architecture([16], [[8], [12]], 0.25), schedule)
 """
 
 

@@ -73,7 +73,7 @@ class Augmenter:
         return _choose_transforms(self._augmentation, self._size, shares)
 
     def apply(self, images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-        """The images, float64, transformed, on the grid on which the split's are.
+        """The images, float32, transformed, on the grid on which the split's are.
 
         images: float32 (B, H, W) or (B, H, W, channels), on that grid. transforms: (B, TRANSFORM_SIZE), see `draw`.
         """
@@ -83,10 +83,9 @@ class Augmenter:
             pixels = round_to_grid(between, self._largest, VALUE_BITS)
         elif self._augmentation.moves:
             pixels = _move(pixels, self._size, transforms)
-        pixels = tf.cast(pixels, tf.float64)
         if self._augmentation.changes_light:
-            pixels = self._change_light(pixels, transforms)
-        return tf.reshape(pixels, tf.shape(images))
+            pixels = self._change_light(tf.cast(pixels, tf.float64), transforms)
+        return tf.cast(tf.reshape(pixels, tf.shape(images)), tf.float32)
 
     def _change_light(self, pixels: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
         """Pixels on a grid (B H W, channels) brighter or darker and with more or less contrast, within their range."""
@@ -98,9 +97,7 @@ class Augmenter:
             means = tf.reduce_sum(by_place, axis=1) / place_count  # (B, channels)
             images = images * factor + tf.tile(means * (1 - factor), [1, place_count])
         brighter = images + added * (self._highest - self._lowest)
-        return round_to_grid(
-            tf.maximum(tf.minimum(brighter, self._highest), self._lowest), self._largest, VALUE_BITS
-        )
+        return round_to_grid(tf.maximum(tf.minimum(brighter, self._highest), self._lowest), self._largest, VALUE_BITS)
 
 
 def draw_shares(seed: int, epoch: int, rows: slice) -> NDArray[np.float64]:

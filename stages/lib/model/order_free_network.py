@@ -82,8 +82,13 @@ class _Training:
         """Leave out a share of the activations, and scale the others up, as Keras does."""
         # Whole numbers from a counter, the same on every processor.
         draws = tf.random.stateless_uniform(tf.shape(activations), self._dropout_key, 0, _DRAWS, tf.int32, alg="philox")
-        is_kept = tf.cast(draws >= round(layer.rate * _DRAWS), tf.float64)
-        return self.finish(activations * is_kept / (1 - layer.rate))
+        factors = tf.cast(draws >= round(layer.rate * _DRAWS), tf.float64) / (1 - layer.rate)
+
+        @tf.custom_gradient
+        def scale(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            return values * factors, lambda slopes: slopes * factors
+
+        return self.finish(scale(activations))
 
 
 class _Prediction:

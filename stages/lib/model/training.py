@@ -168,7 +168,9 @@ def _measure_loss(
     if class_weights is None:
         return measure_cross_entropy(logits, labels)
     rows = [labels == label for label in range(len(class_weights))]
-    losses, correct = zip(*(measure_cross_entropy(logits[of_class], labels[of_class]) for of_class in rows), strict=True)
+    losses, correct = zip(
+        *(measure_cross_entropy(logits[of_class], labels[of_class]) for of_class in rows), strict=True
+    )
     return math.fsum(class_weights * losses), sum(correct)
 
 
@@ -198,9 +200,7 @@ def _compile_steps(
             tf.TensorSpec([None, TRANSFORM_SIZE], tf.float64),
         ],
     )
-    def take_steps(
-        all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor, transforms: tf.Tensor
-    ) -> tf.Tensor:
+    def take_steps(all_images: tf.Tensor, all_labels: tf.Tensor, order: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
         def take_step(rows: tf.Tensor) -> tf.Tensor:  # (B,)
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
             if augmenter:
