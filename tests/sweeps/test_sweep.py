@@ -69,8 +69,6 @@ params:
   train.dropout: [0.2]
   train.augmentation.shift: [1]
   train.epochs: [1]
-  export.artifacts: [[onnx_float32]]
-  export.required: [[onnx_float32]]
 maximize: accuracy/validation
 """
 FEW = {
@@ -549,9 +547,9 @@ def test_blocks_and_keys_of_a_section_in_a_section_are_swept(project):
     """A network that the images have no room for is a failed trial with its reason; the other is the best."""
     (project.root / "blocks.yaml").write_text(BLOCKS, encoding="utf-8")
     phase = run_sweep(project, name="blocks.yaml")
+    assert phase.exit_code == 0, phase.output
     rows = read_csv(project.root / "reports/sweeps/blocks/trials.csv")
 
-    assert phase.exit_code == 0, phase.output
     assert [(row["train.conv_blocks"], row["status"]) for row in rows] == [
         ("[[4]]", "finished"),
         ("[[4],[4],[4],[4]]", "failed"),
