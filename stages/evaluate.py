@@ -9,7 +9,7 @@ Writes  reports/metrics.json                   accuracy, loss and expected calib
         reports/evaluation/misclassified.png   the test images that the network got wrong with the most confidence
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,24 @@ def find_misclassified(probabilities: NDArray[np.float64], labels: NDArray[np.in
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
+def restore_pixels(features: NDArray[np.float32], normalization: Mapping[str, Sequence[float]]) -> NDArray[np.uint8]:
+    """The pixels uint8 that became these features: (N, H, W), or (N, H, W, 3) with constants for each channel.
+
+    normalization: `shift` and `divisor`, as data/normalized/dataset.json has them.
+    """
+    shift, divisor = (np.array(normalization[name], np.float64) for name in ("shift", "divisor"))
+    return np.clip(np.round(features * divisor + shift), 0, 255).astype(np.uint8)
+
+
 def draw_misclassified(
     path: Path,
-    images: NDArray[np.float32],
+    features: NDArray[np.float32],
+    normalization: Mapping[str, Sequence[float]],
     labels: NDArray[np.integer],
     probabilities: NDArray[np.float64],
     class_names: Sequence[str],
 ) -> None:
-    """Draw the most confidently wrong test images with both classes."""
+    """Draw the most confidently wrong test images as they were before normalization, with both classes."""
     rows = find_misclassified(probabilities, labels)
     shown = rows[:_SHOWN_IMAGES]
     shown_names = label_classes(class_names)
@@ -103,7 +113,7 @@ def draw_misclassified(
     draw_images(
         path,
         f"{title}; the most confident {len(shown)}" if len(rows) > len(shown) else title,
-        images[shown],
+        restore_pixels(features[shown], normalization),
         captions,
     )
 
@@ -115,7 +125,8 @@ def run(
     reports_dir: Path = Path("reports"),
 ) -> None:
     """Predict the test split and write what came of it; a network below the floor is not accepted, yet reported."""
-    class_names = read_json(data_dir / "dataset.json")["class_names"]
+    dataset = read_json(data_dir / "dataset.json")
+    class_names = dataset["class_names"]
     test = load_split(data_dir / "test")
     network = load_network(model_path)
     probabilities = predict_in_batches(compile_probabilities(network), test.images)
@@ -134,7 +145,12 @@ def run(
         class_names,
     )
     draw_misclassified(
-        reports_dir / "evaluation/misclassified.png", test.images, test.labels, probabilities, class_names
+        reports_dir / "evaluation/misclassified.png",
+        test.images,
+        dataset["normalization"],
+        test.labels,
+        probabilities,
+        class_names,
     )
     write_json(reports_dir / "evaluation/evaluation.json", metrics)
     columns = ("images", "precision", "recall", "f1")

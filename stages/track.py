@@ -146,14 +146,21 @@ def collect_recalls(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return {name: of_class["recall"] for name, of_class in evaluation["classes"].items() if of_class["images"]}
 
 
+def describe_layers(train: Mapping[str, Any]) -> list[str]:
+    """The layers that params ask for, for a run's name: `20`, or `conv 12+12-24+24, 20` with two blocks."""
+    units = "-".join(map(str, train["hidden_units"]))
+    blocks = "-".join("+".join(map(str, filters)) for filters in train["conv_blocks"])
+    layers = ", ".join(filter(None, [blocks and f"conv {blocks}", units]))
+    return [layers] if layers else []
+
+
 def describe_run(state: State, dataset_name: str) -> RunRecord:
     """The run that stands for a state."""
     experiment = os.environ.get("DVC_EXP_NAME", "")
-    units = "-".join(map(str, load_params()["train"]["hidden_units"]))
     test_data = hash_output(_RAW_TEST_DIR)
     times = read_times(load_params())
     return RunRecord(
-        name=experiment or f"{dataset_name} {units} {state.digest[:7]}",
+        name=experiment or " ".join([dataset_name, *describe_layers(load_params()["train"]), state.digest[:7]]),
         state=state.digest,
         tags={
             "git.commits": find_state_commit(),
@@ -185,9 +192,10 @@ def describe_model() -> ModelRecord:
     evaluation = read_json(_REPORTS_DIR / "evaluation/evaluation.json")
     golden = read_json(_EXPORT_DIR / "golden.json")
     image = np.frombuffer(bytes.fromhex(golden["images"][0]), np.uint8)
+    shape = golden["image_size"] if golden.get("channels", 1) == 1 else [*golden["image_size"], 3]
     return ModelRecord(
         onnx_path=_EXPORT_DIR / "model.onnx",
-        example=image.reshape(1, *golden["image_size"]),
+        example=image.reshape(1, *shape),
         candidate=Candidate(
             task=describe_task(read_json(_DATASET_PATH)),
             accuracy=evaluation["accuracy"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from samples import CLASS_NAMES, make_split
+from samples import CLASS_NAMES, make_colour_dataset, make_split
 
 from stages.lib.plotting.confusion_matrix import draw_confusions
 from stages.lib.plotting.heat_map import Cell, draw_heat_map
@@ -13,7 +13,8 @@ from stages.lib.plotting.sweep_front import Point, draw_front
 from stages.lib.plotting.sweep_importances import draw_importances
 
 CONFUSIONS = np.array([[9, 1, 0], [0, 8, 2], [0, 0, 0]])
-IMAGES = (make_split(7, seed=0).images / 255).astype(np.float32)
+IMAGES = make_split(7, seed=0).images
+COLOURS = make_colour_dataset().train.images[:7]
 CAPTIONS = [f"test[{row}]: left\ntaken for right (0.{row}1)" for row in range(7)]
 CELLS = [
     [Cell(0.0, "all 30"), Cell(0.5, "29\nof 30"), Cell(None, "not run")],
@@ -29,7 +30,7 @@ SHARES = {
     "accuracy/test": {"train.epochs": 0.75, "train.seed": 0.25},
     "loss/test": {"train.epochs": 1.0, "train.seed": 0.0},
 }
-NAMES = ["confusions", "images", "no image", "heat map", "front", "no point", "importances", "no importance"]
+NAMES = ["confusions", "images", "colours", "no image", "heat map", "front", "no point", "importances", "no importance"]
 
 
 def draw(folder: Path, name: str) -> bytes:
@@ -40,6 +41,8 @@ def draw(folder: Path, name: str) -> bytes:
             draw_confusions(path, CONFUSIONS, CLASS_NAMES)
         case "images":
             draw_images(path, "7 of 30 test images are misclassified", IMAGES, CAPTIONS)
+        case "colours":
+            draw_images(path, "7 of 30 test images are misclassified", COLOURS, CAPTIONS)
         case "no image":
             draw_images(path, "0 of 30 test images are misclassified", IMAGES[:0], [])
         case "heat map":

@@ -62,9 +62,10 @@ def make_record(state="s1"):
     )
 
 
-def make_model(root, candidate):
+def make_model(root, candidate, channels=1):
     """The smallest network that takes raw pixels: the mean of each half of the image."""
-    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 2, 2 * channels])
+    image_shape = [2, 2] if channels == 1 else [2, 2, channels]
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [2])
     graph = helper.make_graph(
         [
@@ -73,22 +74,22 @@ def make_model(root, candidate):
             helper.make_node("ReduceMean", ["halves", "axes"], ["probabilities"], keepdims=0),
         ],
         "halves",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 2, 2])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *image_shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
         [shape, axes],
     )
     onnx_path = root / "model.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    add_onnx_metadata(model, {"class_names": ["left", "right"], "image_size": [2, 2]})
+    add_onnx_metadata(model, {"channels": channels, "class_names": ["left", "right"], "image_size": [2, 2]})
     onnx.save(model, onnx_path)
-    return ModelRecord(onnx_path, np.zeros((1, 2, 2), np.uint8), candidate)
+    return ModelRecord(onnx_path, np.zeros((1, *image_shape), np.uint8), candidate)
 
 
-def track(root, state="s1", candidate=GOOD, commit="c0", criteria=CRITERIA, **how):
+def track(root, state="s1", candidate=GOOD, commit="c0", criteria=CRITERIA, channels=1, **how):
     """What the stage does with the store."""
     with open_store() as store:
         experiment_id = ensure_experiment(store, "digits")
-        model = make_model(root, candidate)
+        model = make_model(root, candidate, channels)
         write_csv(PREDICTIONS_PATH, ["actual", "predicted"], candidate.predictions)
         known = find_run(store, experiment_id, "digits", state)
         run = known or log_run(store, experiment_id, make_record(state), model)

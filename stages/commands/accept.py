@@ -1,7 +1,7 @@
 """Take the ingested data as the version that later ones are compared with.
 
 Reads   data/raw, reports/validation/validation.json
-Writes  data/accepted.json   the classes' counts and the histogram of grey levels, by the data set's name
+Writes  data/accepted.json   the classes' counts and a histogram of each channel's levels, by the data set's name
 """
 
 from pathlib import Path

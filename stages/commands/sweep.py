@@ -29,7 +29,7 @@ import click
 from filelock import FileLock, Timeout
 
 from stages.lib.core.dvc_lock import load_graph, require_reproduced
-from stages.lib.core.errors import ExportError, PipelineError, TrainingError
+from stages.lib.core.errors import ExportError, ParamsError, PipelineError, TrainingError
 from stages.lib.core.files import write_json
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.markdown import format_table
@@ -317,7 +317,7 @@ def run_trial(data_dir: Path, trial: Trial, node_dir: Path, report: Callable[[Ma
                 run()
                 seconds[name] = round(time.perf_counter() - started, 3)
             ended = describe_trial("finished", "", seconds)
-        except (ExportError, TrainingError) as refusal:
+        except (ExportError, ParamsError, TrainingError) as refusal:
             ended = describe_trial("failed", str(refusal), seconds)
         finally:
             # Else every network of this process would stay in memory.

@@ -154,6 +154,22 @@ def test_changed_added_and_removed_params_are_listed(repository):
     assert "min_accuracy`" not in result.output
 
 
+def test_convolutions_and_augmentation_are_params_as_others_are(repository):
+    """Blocks are told as params.yaml has them, and a key of a section in a section by its dotted path."""
+    repository.params["ingest"] = {"channels": 3}
+    repository.params["train"] |= {"conv_blocks": [], "augmentation": {"shift": 0}}
+    repository.reproduce()
+    repository.commit()
+    repository.params["train"] |= {"conv_blocks": [[16], [32]], "augmentation": {"shift": 2}}
+    repository.params["ingest"]["channels"] = 1
+    repository.reproduce()
+    output = unpad(repository.report().output)
+
+    assert "| `ingest.channels` | `3` | `1` |" in output
+    assert "| `train.conv_blocks` | `[]` | `[[16], [32]]` |" in output
+    assert "| `train.augmentation.shift` | `0` | `2` |" in output
+
+
 def test_param_cannot_break_the_table(repository):
     """A value with the table's own characters stays one cell of code."""
     repository.params["train"]["note"] = "a | `b`\n| **c** |"

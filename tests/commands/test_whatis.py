@@ -156,6 +156,15 @@ def test_params_are_counted_and_listed_on_request(repository):
     assert read_fields(short) | {"params": []} == read_fields(run_whatis("models/model.keras").stdout) | {"params": []}
 
 
+def test_convolutions_and_augmentation_are_listed(repository):
+    """Blocks as params.yaml has them, and keys of a section in a section by their dotted names."""
+    repository.params["train"] |= {"conv_blocks": "[[16, 16], [32]]", "augmentation": "{shift: 2, scale: 0.1}"}
+    repository.reproduce()
+    params = read_fields(run_whatis("models/model.keras").stdout)["params"]
+
+    assert {"train.conv_blocks: [[16, 16], [32]]", "train.augmentation.shift: 2"} <= set(params)
+
+
 def test_file_and_commit_are_found_from_a_subfolder(repository, monkeypatch):
     """In a folder of the project paths are as they were typed, and revisions stay what they are."""
     (repository.root / "docs").mkdir()

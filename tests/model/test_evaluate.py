@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from imports import ROOT
-from samples import CLASS_NAMES, IMAGE_SIZE, list_files, write_normalized
+from PIL import Image
+from samples import CLASS_NAMES, IMAGE_SIZE, list_files, make_colour_dataset, write_normalized, write_raw
 
 from stages import evaluate, train
-from stages.evaluate import EvaluateParams, find_misclassified, measure
+from stages.evaluate import EvaluateParams, find_misclassified, measure, restore_pixels
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import TrainingError
 from stages.lib.core.files import read_csv, read_json, write_json
@@ -159,9 +160,49 @@ def test_network_without_a_mistake_is_drawn(trained, tmp_path):
     """Where no test image is misclassified the chart is still there."""
     test = load_split(trained / "data/normalized/test")
     probabilities = np.eye(3, dtype=np.float32)[test.labels]
-    evaluate.draw_misclassified(tmp_path / "none.png", test.images, test.labels, probabilities, CLASS_NAMES)
+    scaled = {"shift": [0.0], "divisor": [255.0]}
+    evaluate.draw_misclassified(tmp_path / "none.png", test.images, scaled, test.labels, probabilities, CLASS_NAMES)
 
     assert (tmp_path / "none.png").stat().st_size > 0
+
+
+@pytest.fixture(scope="module", params=["scale", "standardize"])
+def colourful(tmp_path_factory, request):
+    """A folder with normalized images in colour and a convolutional network that has not learnt anything."""
+    root = tmp_path_factory.mktemp("colourful")
+    write_raw(root, make_colour_dataset())
+    write_normalized(root, method=request.param)
+    keras.utils.set_random_seed(0)
+    build_network((*IMAGE_SIZE, 3), Architecture((), ((4,),)), len(CLASS_NAMES), "softmax").save(root / "model.keras")
+    return root
+
+
+def test_network_for_colours_is_measured(colourful, tmp_path):
+    """By its own answers; the reports are the same bytes again."""
+    labels = load_split(colourful / "data/normalized/test").labels
+
+    assert run(colourful, tmp_path / "one") == measure(predict(colourful), labels, list(CLASS_NAMES), 0.5)
+    run(colourful, tmp_path / "two")
+    assert list_files(tmp_path / "one") == list_files(tmp_path / "two")
+
+
+def test_features_become_the_pixels_that_they_were(colourful):
+    """Of every image and channel, whatever the normalization."""
+    data_dir = colourful / "data/normalized"
+    pixels = restore_pixels(load_split(data_dir / "test").images, read_json(data_dir / "dataset.json")["normalization"])
+
+    assert np.array_equal(pixels, load_split(colourful / "data/raw/test").images)
+
+
+def test_misclassified_images_have_their_own_colours(colourful, tmp_path):
+    """What is drawn is what a camera saw, not what normalization made of it."""
+    run(colourful, tmp_path)
+    test = load_split(colourful / "data/raw/test")
+    row = find_misclassified(predict(colourful), test.labels)[0]
+    with Image.open(tmp_path / "evaluation/misclassified.png") as chart:
+        shown = {color for _, color in chart.convert("RGB").getcolors(chart.width * chart.height)}
+
+    assert set(map(tuple, test.images[row].reshape(-1, 3).tolist())) <= shown
 
 
 def test_network_that_answers_nan_is_refused(trained, tmp_path):

@@ -1,7 +1,8 @@
 """A grid shows each image with its caption."""
 
+import numpy as np
 import pytest
-from charts import CAPTIONS, IMAGES, read_size
+from charts import CAPTIONS, COLOURS, IMAGES, read_pixels, read_size
 
 from stages.lib.plotting.image_grid import draw_images
 
@@ -14,6 +15,16 @@ def test_each_image_is_shown(tmp_path):
         sizes.append(read_size(tmp_path / "grid.png"))
 
     assert sizes == [(950, 290), (950, 520)]
+
+
+@pytest.mark.parametrize("images", [IMAGES, COLOURS], ids=["grey", "colour"])
+def test_pixels_are_shown_as_they_are(tmp_path, images):
+    """Every level of an image is in the chart, none of them stretched."""
+    draw_images(tmp_path / "grid.png", "", images[:1], [""])
+    shown = {tuple(pixel) for pixel in read_pixels(tmp_path / "grid.png").reshape(-1, 3).tolist()}
+    pixels = images[0].reshape(48, -1)
+
+    assert {tuple(pixel.tolist()) for pixel in np.broadcast_to(pixels, (48, 3))} <= shown
 
 
 def test_long_caption_is_cut(tmp_path):

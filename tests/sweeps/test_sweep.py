@@ -61,6 +61,16 @@ params:
 maximize: accuracy/validation
 asha: {grace_period: 1, reduction_factor: 2}
 """
+# Networks of convolutions, one of them with more blocks than images of 28 x 28 pixels have room for.
+BLOCKS = """
+search: grid
+params:
+  train.conv_blocks: [[[4]], [[4], [4], [4], [4]]]
+  train.dropout: [0.2]
+  train.augmentation.shift: [1]
+  train.epochs: [1]
+maximize: accuracy/validation
+"""
 FEW = {
     "train.epochs": 2,
     "export.artifacts": ["onnx_float32", "tflite_int8"],
@@ -531,6 +541,21 @@ def test_stopped_trial_runs_whole_in_a_sweep_that_stops_none(project, sampled):
 
     assert len(re.findall(r"^sweep: \d/4 ", phase.output, re.MULTILINE)) == stopped, phase.output
     assert "stopped" not in [row["status"] for row in rows]
+
+
+def test_blocks_and_keys_of_a_section_in_a_section_are_swept(project):
+    """A network that the images have no room for is a failed trial with its reason; the other is the best."""
+    (project.root / "blocks.yaml").write_text(BLOCKS, encoding="utf-8")
+    phase = run_sweep(project, name="blocks.yaml")
+    assert phase.exit_code == 0, phase.output
+    rows = read_csv(project.root / "reports/sweeps/blocks/trials.csv")
+
+    assert [(row["train.conv_blocks"], row["status"]) for row in rows] == [
+        ("[[4]]", "finished"),
+        ("[[4],[4],[4],[4]]", "failed"),
+    ]
+    assert {(row["train.dropout"], row["train.augmentation.shift"]) for row in rows} == {("0.2", "1")}
+    assert "before block 4" in rows[1]["error"]
 
 
 def test_stale_data_is_told_before_anything_starts(project, written):

@@ -13,6 +13,13 @@ from stages.lib.sweeps.params_editor import edit_params
 from stages.lib.sweeps.plan import Range, apply_settings, describe_settings, read_plan
 
 
+class Noise(Section):
+    """A section in a section."""
+
+    shift: int = Field(ge=0, description="a whole number of pixels")
+    flip: bool = Field(description="true or false")
+
+
 class Net(Section):
     """A section as a stage would have it."""
 
@@ -20,9 +27,13 @@ class Net(Section):
     epochs: int = Field(ge=1, le=100, description="a whole number of epochs, 1 to 100")
     rate: float = Field(gt=0, le=1, description="a number above 0, at most 1")
     name: str = Field(description="a name")
+    blocks: list[list[int]] = Field(description="a list of lists of whole numbers")
+    decay: float | None = Field(ge=0, le=1, description="a number from 0 to 1, or null")
+    noise: Noise = Field(description="the keys shift and flip")
 
 
-BASE = {"data": {"seed": 0}, "net": {"units": [20], "epochs": 20, "rate": 0.001, "name": "adam"}}
+NET = {"units": [20], "epochs": 20, "rate": 0.001, "name": "adam", "blocks": [], "decay": None}
+BASE = {"data": {"seed": 0}, "net": {**NET, "noise": {"shift": 0, "flip": False}}}
 METRICS = ["accuracy/test", "export_bytes/model_int8.tflite", "loss/validation"]
 GRID = "search: grid\nmaximize: accuracy/test\n"
 RANDOM = "search: random\ntrials: 50\nseed: 3\nmaximize: accuracy/test\n"
@@ -45,6 +56,31 @@ def test_grid_has_as_many_trials_as_combinations(read):
 
     assert plan.choices == {"net.units": [[], [8, 4]], "net.epochs": [5, 10]}
     assert plan.trials == 4
+
+
+def test_lists_of_lists_are_values(read):
+    """Of a key that is a list of blocks, each of them a list; no block is one, too."""
+    plan = read(GRID + "params: {net.blocks: [[], [[16], [32]], [[8, 8], [16, 16]], [[16], [32]]]}")
+
+    assert plan.choices == {"net.blocks": [[], [[16], [32]], [[8, 8], [16, 16]]]}
+
+
+def test_keys_of_a_section_in_a_section_are_swept(read):
+    """By their dotted names, as lists or as ranges; each trial has the others as they are."""
+    plan = read(RANDOM + "params: {net.noise.shift: {min: 0, max: 3}, net.noise.flip: [true, false]}")
+    settings = {"net.noise.shift": 2, "net.noise.flip": True}
+
+    assert plan.choices == {"net.noise.shift": Range.model_construct(min=0, max=3), "net.noise.flip": [True, False]}
+    assert apply_settings(BASE, settings)["net"]["noise"] == {"shift": 2, "flip": True}
+    assert apply_settings(BASE, {"net.noise.flip": True})["net"]["noise"] == {"shift": 0, "flip": True}
+    assert describe_settings({"net.blocks": [[16], [32]], **settings}) == "blocks=[[16],[32]] shift=2 flip=true"
+
+
+def test_key_that_may_be_null_has_a_range(read):
+    """Whatever it is in params.yaml, numbers can be drawn for it."""
+    plan = read(RANDOM + "params: {net.decay: {min: 1.0e-4, max: 1, log: true}}")
+
+    assert plan.choices == {"net.decay": Range(min=1e-4, max=1.0, log=True)}
 
 
 @pytest.mark.parametrize(("count", "trials"), [(2, 2), (50, 3)])
@@ -112,7 +148,14 @@ CHANGE_BOTH = "change these two"
         ("params: {net.name: {min: 1, max: 2}}", ": params.net.name", LIST, WRITE),
         ("params: {net.epochs: [0, 5]}", ": net.epochs", f"{EPOCHS}0 (int)", CHANGE),
         ("params: {net.epochs: [1.5]}", ": net.epochs", f"{EPOCHS}1.5 (float)", CHANGE),
-        ("params: {net.units: [8]}", ": net.units", "expected a list of whole numbers, got 8", CHANGE),
+        ("params: {net.units: [8]}", ": params.net.units", f"{LIST}, got one value, [8]", "write it in [ ]: [[8]]"),
+        (
+            *("params: {net.blocks: [[16], [32]]}", ": params.net.blocks"),
+            *(f"{LIST}, got one value, [[16],[32]]", "write it in [ ]: [[[16],[32]]]"),
+        ),
+        ("params: {net.units: [[8], 8]}", ": net.units", "expected a list of whole numbers, got 8", CHANGE),
+        ("params: {net.noise: [{shift: 1}]}", ": params.net.noise", KEYS, "did you mean net.noise.flip?"),
+        ("params: {net.noise.shift: [-1]}", ": net.noise.shift", "expected a whole number of pixels, got -1", CHANGE),
         (
             *("params: {net.epochs: {min: 1, max: 5}}", ": params.net.epochs"),
             *(
@@ -227,7 +270,7 @@ def test_settings_leave_the_params_they_are_applied_to():
     """A trial's params are a copy with its settings in it."""
     params = apply_settings(BASE, {"net.units": [8], "net.rate": 0.5})
 
-    assert params["net"] == {"units": [8], "epochs": 20, "rate": 0.5, "name": "adam"}
+    assert params["net"] == {**BASE["net"], "units": [8], "rate": 0.5}
     assert BASE["net"]["units"] == [20]
 
 
@@ -244,7 +287,9 @@ def test_edited_params_file_keeps_comments_and_layout(tmp_path):
     edit_params({"train.learning_rate": 1e-3, "train.hidden_units": [20]}, path)
     unchanged = path.read_text(encoding="utf-8")
     settings = {
+        "train.conv_blocks": [[16], [32, 32]],
         "train.hidden_units": [16, 8],
+        "train.augmentation.shift": 2,
         "train.learning_rate": 1e-05,
         "export.budgets.onnx_int8.max_abs_error": 0.5,
     }
@@ -256,8 +301,13 @@ def test_edited_params_file_keeps_comments_and_layout(tmp_path):
     assert load_params(path) == apply_settings(load_params(ROOT / "params.yaml"), settings)
     assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)
     assert [" ".join(line.split()[1:3]) for line in lines] == [
+        "conv_blocks:",
+        "- -",
+        "- -",
+        "- 32",
         "- 16",
         "- 8",
         "learning_rate: 1e-05",
+        "shift: 2",
         "max_abs_error: 0.5",
     ]

@@ -11,7 +11,15 @@ from scipy.stats import binomtest  # comes with scikit-learn
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_csv, write_csv
 from stages.lib.core.params import load_params
-from stages.lib.tracking.promotion import Candidate, Champion, Criteria, compute_p_value, decide, read_predictions
+from stages.lib.tracking.promotion import (
+    Candidate,
+    Champion,
+    Criteria,
+    compute_p_value,
+    decide,
+    describe_task,
+    read_predictions,
+)
 from stages.track import TrackParams, collect_recalls
 
 CRITERIA = Criteria(significance=0.05, max_accuracy_drop=0.015, min_recall=0.7)
@@ -42,6 +50,14 @@ def make_champion(only_champion=0, only_candidate=0, **changes):
     predictions = SHARED + [RIGHT] * only_champion + [WRONG] * only_candidate
     champion = Champion(3, "digits", 0.95, "a1", predictions, best_accuracy=0.95)
     return champion._replace(**changes)
+
+
+@pytest.mark.parametrize(("channels", "pixels"), [({}, "grey"), ({"channels": 1}, "grey"), ({"channels": 3}, "colour")])
+def test_task_is_told_by_its_pixels(channels, pixels):
+    """A network for colours answers another question; that of grey ones is what it was before there was colour."""
+    dataset = {"name": "digits", "class_names": ["0", "1"], "image_size": [28, 32], **channels}
+
+    assert describe_task(dataset) == f"digits, 28x32 {pixels} pixels 0..255, 2 classes from '0' to '1' (b35800e6)"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from stores import GOOD, list_runs, make_model, make_record, track
 from stages.lib.core.files import write_csv
 from stages.lib.tracking.runs import STATE_TAG, ensure_experiment, find_run, log_run
 from stages.lib.tracking.store import open_store
-from stages.track import collect_history, find_best_epoch
+from stages.track import collect_history, describe_layers, find_best_epoch
 
 
 def test_run_holds_params_metrics_steps_data_and_artifacts(root):
@@ -35,6 +35,21 @@ def test_kept_epoch_is_a_metric_and_the_columns_are_curves(tmp_path, marks, best
 
     assert find_best_epoch(tmp_path) == best
     assert collect_history(tmp_path) == {"loss/train": [0.5, 1.0, 1.5], "accuracy/train": [0.5, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("conv_blocks", "hidden_units", "layers"),
+    [
+        ([], [20], ["20"]),
+        ([], [32, 16], ["32-16"]),
+        ([], [], []),
+        ([[16], [32]], [20], ["conv 16-32, 20"]),
+        ([[12, 12], [24, 24]], [], ["conv 12+12-24+24"]),
+    ],
+)
+def test_run_is_named_by_its_layers(conv_blocks, hidden_units, layers):
+    """Blocks of convolutions before hidden units; what is not there is not told."""
+    assert describe_layers({"conv_blocks": conv_blocks, "hidden_units": hidden_units}) == layers
 
 
 def test_same_state_is_logged_once(root):

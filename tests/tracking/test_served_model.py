@@ -31,16 +31,38 @@ WRONG = {
 }
 
 
+# The same in colour: three values for each of the four pixels.
+COLOURS = [[[[0, 1, 2]] * 2, [[30, 30, 30]] * 2]]
+FLAT_COLOURS = np.ravel(COLOURS).tolist()
+LETTERS = list("abcdefghijkl")
+COLOUR_ANSWER = {"class": "right", "probability": 30.0, "probabilities": {"left": 1.0, "right": 30.0}}
+EXPECTED_COLOURS = (
+    "expected pixels as they are, whole numbers 0..255, not divided by 255: (N, 2, 2, 3) in red, green, blue, or rows "
+    "of 12"
+)
+
+
+def register_model(root, channels):
+    """The address of a registered model of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        enter_root(root, patch)
+        track(root, channels=channels)
+        mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+        uri = mlflow.artifacts.download_artifacts("models:/digits@champion", dst_path=str(root / "copy"))
+    mlflow.set_tracking_uri(None)
+    return uri
+
+
 @pytest.fixture(scope="module")
 def model_uri(tmp_path_factory):
     """A registered model's address."""
-    root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        enter_root(root, patch)
-        track(root)
-        mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
-        yield mlflow.artifacts.download_artifacts("models:/digits@champion", dst_path=str(root / "copy"))
-    mlflow.set_tracking_uri(None)
+    return register_model(tmp_path_factory.mktemp("served"), channels=1)
+
+
+@pytest.fixture(scope="module")
+def colour_model(tmp_path_factory):
+    """What `mlflow.pyfunc.load_model` gives of a model for colour images."""
+    return mlflow.pyfunc.load_model(register_model(tmp_path_factory.mktemp("colours"), channels=3))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +141,55 @@ def test_divided_pixels_are_refused_by_every_kind_of_request(model, body, conten
 
     assert code == 400
     assert text == f"{EXPECTED}; got 0.9"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float64])
+def test_whole_numbers_in_colour_are_answered(colour_model, kind):
+    """Red, green and blue of each pixel side by side, as images or as rows."""
+    assert colour_model.predict(np.array(COLOURS, kind)) == [COLOUR_ANSWER]
+    assert colour_model.predict(pd.DataFrame([FLAT_COLOURS])) == [COLOUR_ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (json.dumps({"inputs": COLOURS}), "application/json"),
+        (json.dumps({"instances": COLOURS}), "application/json"),
+        (json.dumps({"dataframe_split": {"columns": LETTERS, "data": [FLAT_COLOURS]}}), "application/json"),
+        (json.dumps({"dataframe_records": [dict(zip(LETTERS, FLAT_COLOURS, strict=True))]}), "application/json"),
+        (f"{','.join(LETTERS)}\n{','.join(map(str, FLAT_COLOURS))}\n", "text/csv"),
+    ],
+    ids=["inputs", "instances", "dataframe_split", "dataframe_records", "csv"],
+)
+def test_every_kind_of_request_in_colour_is_answered(colour_model, body, content_type):
+    """By every route that grey images have."""
+    code, text = ask(colour_model, body, content_type)
+
+    assert (code, json.loads(text)) == (200, {"predictions": [COLOUR_ANSWER]})
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (IMAGES, "the shape (1, 2, 2)"),
+        ([[[[0, 1, 2, 255]] * 2] * 2], "the shape (1, 2, 2, 4)"),
+        (np.moveaxis(COLOURS, -1, 1).tolist(), "the shape (1, 3, 2, 2)"),
+        ([[[[0, 0.5, 1]] * 2] * 2], "0.5"),
+        ([[[[0, 1, 256]] * 2] * 2], "256"),
+    ],
+    ids=["grey", "with alpha", "channels first", "divided by 255", "beyond a byte"],
+)
+def test_other_values_than_colours_are_refused(colour_model, images, got):
+    """By Python and by HTTP, with what is expected and what came."""
+    with pytest.raises(MlflowException, match=re.escape(f"{EXPECTED_COLOURS}; got {got}")):
+        colour_model.predict(images)
+    assert ask(colour_model, json.dumps({"inputs": images})) == (400, f"{EXPECTED_COLOURS}; got {got}")
+
+
+def test_colours_are_refused_where_grey_is_expected(model):
+    """A colour camera in front of a model for grey images is told."""
+    with pytest.raises(MlflowException, match=re.escape(f"{EXPECTED}; got the shape (1, 2, 2, 3)")):
+        model.predict(COLOURS)
 
 
 def test_service_says_what_it_does_not_know(model):

@@ -10,8 +10,8 @@ from samples import make_dataset
 
 from stages.lib.core.arrays import Split
 from stages.lib.validation import duplicates
-from stages.lib.validation.duplicates import NEAR_CORRELATION, correlate, find_duplicates, find_near
-from stages.lib.validation.image_features import Measures, Rows, hash_images, measure_images
+from stages.lib.validation.duplicates import NEAR_BITS, NEAR_CORRELATION, correlate, find_duplicates, find_near
+from stages.lib.validation.image_features import Measures, Rows, hash_images, measure_images, to_grey
 
 SIZE = 28
 # Training images that are saved anew, and the share of them that must be found: bits of the hash change by chance.
@@ -37,8 +37,27 @@ def draw_strokes(count, seed=0):
     return images
 
 
+def draw_photographs(count, seed=0):
+    """Images (N, 28, 28, 3) that are full of light and dark, in colours that are smoother, as photographs are."""
+    generator = np.random.default_rng(seed)
+
+    def enlarge(small):
+        return np.stack([Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for image in small])
+
+    light, colours = (
+        generator.integers(0, 180, (count, 14, 14), np.uint8),
+        generator.integers(0, 60, (count, 4, 4, 3), np.uint8),
+    )
+    return enlarge(light)[..., np.newaxis] + enlarge(colours)
+
+
+def turn_hue(image):
+    """A drawing (H, W, 3) in other colours."""
+    return image[..., [2, 0, 1]]
+
+
 def save_as_jpeg(image):
-    """What is left of an image (H, W) that was saved as JPEG."""
+    """What is left of an image (H, W) or (H, W, 3) that was saved as JPEG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=75)
     return np.asarray(Image.open(file))
@@ -102,6 +121,52 @@ def test_image_that_was_saved_anew_is_a_near_leak(digits, change):
     assert rows.total == len(found.near_leaks)
 
 
+@pytest.mark.parametrize("change", [save_as_jpeg, resize_and_back, brighten])
+def test_photograph_that_was_saved_anew_is_a_near_leak(change):
+    """In colour, too; and no other photograph is taken for one."""
+    train = Split(draw_photographs(COUNT), np.zeros(COUNT, np.uint8))
+    images = np.concatenate([[change(image) for image in train.images[:40]], draw_photographs(40, seed=1)])
+    _, found = measure(train, Split(images, np.zeros(80, np.uint8)))
+    (near,) = np.nonzero(found.near_leaks)
+
+    assert len(near) >= LEAST_FOUND * 40
+    assert found.duplicate_of[near].tolist() == (near - COUNT).tolist()
+
+
+def test_drawing_in_another_colour_is_another_image():
+    """Their grey levels, and so their hashes, are nearly the same; their pixels are not."""
+    red = draw_strokes(40)[..., np.newaxis] * np.array([1, 0, 0], np.uint8)
+    other = np.array([turn_hue(image) for image in red])
+    _, found = measure(Split(red, np.zeros(40, np.uint8)), Split(other, np.zeros(40, np.uint8)))
+    hashes = [hash_images(to_grey(images)) for images in (red, other)]
+
+    assert not found.near_leaks.any()
+    assert (np.bitwise_count(hashes[0] ^ hashes[1]).sum(axis=1) <= NEAR_BITS).sum() > 20
+
+
+def test_copy_is_found_among_the_same_drawing_in_other_colours():
+    """The nearest hash may be that of another colour: then the next one's pixels are compared."""
+    drawing = draw_strokes(1)[0][..., np.newaxis] * np.array([1, 0, 0], np.uint8)
+    copy = resize_and_back(drawing)
+    # Of the copy's very grey levels, in grey.
+    decoy = np.repeat(to_grey(copy[np.newaxis])[0][..., np.newaxis], 3, axis=-1)
+    rows = Rows.of(
+        {
+            "train": Split(np.stack([decoy, drawing]), np.zeros(2, np.uint8)),
+            "test": Split(copy[np.newaxis], np.zeros(1, np.uint8)),
+        }
+    )
+
+    assert find_near(rows, measure_images(rows)) == [(2, 1)]
+
+
+def test_grey_levels_of_colours_are_pillows():
+    """Luma of ITU-R BT.601 in whole numbers, bit for bit."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 19, 3), np.uint8)
+
+    assert np.array_equal(to_grey(images), [np.asarray(Image.fromarray(image).convert("L")) for image in images])
+
+
 @pytest.mark.parametrize("window_rows", [1, 7])
 def test_near_images_are_found_however_few_rows_are_looked_at_together(digits, monkeypatch, window_rows):
     """Images that share bits of the hash are compared across the ends of what is looked at together."""
@@ -153,7 +218,7 @@ def test_memory_is_a_few_bytes_for_each_image():
     generator = np.random.default_rng(0)
     digests, hashes = generator.permutation(count).astype(np.uint32), generator.bytes(32 * count)
     nothing = np.zeros(count, np.int32)
-    measures = Measures(digests, np.frombuffer(hashes, np.uint32).reshape(count, 8), nothing, nothing, nothing, nothing)
+    measures = Measures(digests, np.frombuffer(hashes, np.uint32).reshape(count, 8), *[nothing] * 5)
     rows = Rows.of({"train": Split(np.broadcast_to(np.uint8(0), (count, SIZE, SIZE)), np.zeros(count, np.uint8))})
 
     assert measure_peak(lambda: find_duplicates(rows, measures)) < 40 * count

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from samples import CLASS_NAMES, make_dataset, write_raw
+from samples import CLASS_NAMES, make_colour_dataset, make_dataset, write_raw
 
 from stages.lib.core.files import read_csv, write_csv
 from stages.lib.validation import flagged_images
@@ -140,6 +140,19 @@ def test_sheet_shows_grey_levels_as_they_are(tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "flagged_images/contact_sheet.png").convert("L"))
 
     assert (sheet == 200).sum() > 10_000
+
+
+def test_sheet_shows_colours_as_they_are(tmp_path):
+    """An image of one colour is drawn in that colour."""
+    dataset = make_colour_dataset()
+    dataset.train.images[0] = (200, 100, 30)
+    source = load_source(write_raw(tmp_path, dataset), CLASS_NAMES)
+    write_flagged_images(
+        [flagged_images.FlaggedImage(0, stops=True, reasons=["contrast 0"])], source, tmp_path / "flagged_images"
+    )
+    sheet = np.asarray(Image.open(tmp_path / "flagged_images/contact_sheet.png").convert("RGB"))
+
+    assert (sheet == (200, 100, 30)).all(axis=-1).sum() > 10_000
 
 
 def test_sheet_shows_those_who_stop_first_and_some_of_each_kind():

@@ -8,14 +8,13 @@ from typing import get_args
 import numpy as np
 import pytest
 from imports import ROOT
-from samples import CLASS_NAMES, make_dataset, write_raw
+from samples import CLASS_NAMES, make_colour_dataset, make_dataset, write_raw
 
 from stages.ingest import write_dataset
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json, write_csv, write_json
 from stages.lib.core.params import load_section
-from stages.lib.validation import drift, image_tables
-from stages.lib.validation import image_features as image_measures
+from stages.lib.validation import drift, image_features, image_tables
 from stages.lib.validation.flagged_images import load_source
 from stages.validate import RuleName, ValidateParams, run
 
@@ -40,6 +39,19 @@ PARAMS = ValidateParams(
     max_class_drift=0.1,
     max_grey_level_drift=0.1,
 )
+
+
+def make_drawings(dataset=None):
+    """Images that have a plain background, which is dark: their border."""
+    dataset = dataset or make_dataset()
+    for split in (dataset.train, dataset.test):
+        split.images[:, [0, -1]] = split.images[:, :, [0, -1]] = 0
+    return dataset
+
+
+def write_drawings(root, dataset=None):
+    """The folder data/raw in `root` with drawings."""
+    return write_raw(root, make_drawings(dataset))
 
 
 def change_array(name, change):
@@ -222,7 +234,7 @@ BROKEN = {
     "image full of foreground": (
         change_pixels(assign(np.s_[4, :-1, 1:-1], 200)),
         *("images", "foreground_fraction of at most 0.5"),
-        "1 of 90 otherwise (train[4] foreground_fraction=0.6667)",
+        "1 of 90 otherwise (train[4] foreground_fraction=0.625)",
     ),
     "image under another label": (
         change_pixels(mislabel),
@@ -301,7 +313,7 @@ def validate(raw_dir, **thresholds):
 @pytest.mark.parametrize(("break_data", "table", "expected", "found"), BROKEN.values(), ids=BROKEN)
 def test_broken_data_is_refused_with_its_place(tmp_path, break_data, table, expected, found):
     """The error names what was expected, how many are otherwise, and split, index and value of the first three."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     break_data(raw_dir)
     with pytest.raises(DataError) as caught:
         validate(raw_dir)
@@ -323,7 +335,7 @@ def test_broken_data_is_refused_with_its_place(tmp_path, break_data, table, expe
 )
 def test_broken_rule_is_told_with_what_to_do(tmp_path, broken, hint):
     """The hint says which images to change, or which threshold and in which direction."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     BROKEN[broken][0](raw_dir)
     with pytest.raises(DataError) as caught:
         validate(raw_dir)
@@ -333,7 +345,7 @@ def test_broken_rule_is_told_with_what_to_do(tmp_path, broken, hint):
 
 def test_broken_expectation_is_reported(tmp_path):
     """The report has the verdict, and of the broken expectation how many and which images break it."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(assign(np.s_[3:15], 200))(raw_dir)
     with pytest.raises(DataError):
         validate(raw_dir, fail_on=["min_contrast"])
@@ -350,7 +362,7 @@ def test_broken_expectation_is_reported(tmp_path):
 
 def test_several_broken_expectations_are_told_in_one_line(tmp_path):
     """All that is wrong is said at once."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_labels(assign(5, 3))(raw_dir)
     change_pixels(assign(3, 200))(raw_dir)
 
@@ -362,7 +374,7 @@ def test_several_broken_expectations_are_told_in_one_line(tmp_path):
 
 def test_arrays_of_another_kind_are_not_looked_into(tmp_path):
     """Where an array itself is wrong, its images are not asked about."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(lambda images: images.astype(np.float32))(raw_dir)
     with pytest.raises(DataError):
         validate(raw_dir)
@@ -372,7 +384,7 @@ def test_arrays_of_another_kind_are_not_looked_into(tmp_path):
 
 def test_sound_data_passes(tmp_path):
     """Of sound data every expectation holds."""
-    report = validate(write_raw(tmp_path))
+    report = validate(write_drawings(tmp_path))
 
     assert report["success"] is True
     assert report["statistics"] == {"broken": 0, "checked": 24, "stopping": 0, "flagged_images": 0}
@@ -388,7 +400,7 @@ def test_sound_data_passes(tmp_path):
         (change_labels(assign(np.s_[0:36:3], 1)), {"max_class_ratio": 4.0}),
         (change_pixels(mislabel), {"max_label_conflict_fraction": 2 / 90, "max_duplicate_fraction": 1.0}),
         (change_pixels(invert), {"max_mixed_polarity_fraction": 10 / 90}),
-        (change_pixels(assign(np.s_[4, :-1, 1:-1], 200)), {"max_foreground_fraction": 2 / 3}),
+        (change_pixels(assign(np.s_[4, :-1, 1:-1], 200)), {"max_foreground_fraction": 0.625}),
         (change_pixels(assign(3, make_gradient(32) - 50)), {"min_foreground_fraction": 0.0}),
         (lambda _: None, {"min_images_per_class": 10}),
     ],
@@ -406,7 +418,7 @@ def test_sound_data_passes(tmp_path):
 )
 def test_data_at_the_threshold_passes(tmp_path, break_data, thresholds):
     """A threshold is what is still allowed."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     break_data(raw_dir)
 
     assert validate(raw_dir, **thresholds)["success"] is True
@@ -415,7 +427,7 @@ def test_data_at_the_threshold_passes(tmp_path, break_data, thresholds):
 def test_one_image_less_than_the_threshold_is_refused(tmp_path):
     """A class of ten images is too small where eleven are wanted."""
     with pytest.raises(DataError) as refusal:
-        validate(write_raw(tmp_path), min_images_per_class=11)
+        validate(write_drawings(tmp_path), min_images_per_class=11)
 
     assert refusal.value.expected == "images of at least 11"
     assert refusal.value.got.startswith("3 of 6 otherwise (test images=10 class=left")
@@ -426,26 +438,26 @@ def test_report_is_the_same_bytes_again(tmp_path):
     """Neither ids nor times of a run are in the report."""
     reports = []
     for name in ("one", "two"):
-        validate(write_raw(tmp_path / name))
+        validate(write_drawings(tmp_path / name))
         reports.append((tmp_path / name / "data/validation.json").read_bytes())
 
     assert reports[0] == reports[1]
 
 
-def test_chunk_size_does_not_change_the_report(tmp_path, monkeypatch):
+@pytest.mark.parametrize("make", [make_dataset, make_colour_dataset], ids=["grey", "colour"])
+def test_chunk_size_does_not_change_the_report(tmp_path, monkeypatch, make):
     """Images are read a bounded number at a time, and the findings are the same."""
-    raw_dir = write_raw(tmp_path, make_dataset(61, 29))
+    raw_dir = write_drawings(tmp_path, make(61, 29))
     whole = validate(raw_dir)
-    for module in (image_measures, drift):
-        monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(image_features, "CHUNK_BYTES", 7 * 6 * 8)
 
     assert validate(raw_dir) == whole
 
 
 def test_image_that_an_earlier_chunk_has_is_a_repetition(tmp_path, monkeypatch):
     """Copies are found however far apart they are."""
-    monkeypatch.setattr(image_measures, "CHUNK_ROWS", 4)
-    raw_dir = write_raw(tmp_path)
+    monkeypatch.setattr(image_features, "CHUNK_BYTES", 4 * 6 * 8)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(repeat)(raw_dir)
 
     with pytest.raises(DataError) as refusal:
@@ -457,7 +469,7 @@ def test_image_that_an_earlier_chunk_has_is_a_repetition(tmp_path, monkeypatch):
 @pytest.mark.parametrize("rows", [7, 30, 89])
 def test_table_that_is_checked_in_parts_gives_the_same_report(tmp_path, monkeypatch, rows):
     """However many images Great Expectations sees at a time, its findings together are those of the whole."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(repeat)(raw_dir)
     change_pixels(assign(np.s_[3:13], 0))(raw_dir)
     leak(raw_dir)
@@ -474,7 +486,7 @@ def test_table_that_is_checked_in_parts_gives_the_same_report(tmp_path, monkeypa
 @pytest.mark.parametrize("allowed", [1 / 91, 1 / 90, 1 / 89])
 def test_share_that_is_allowed_is_that_of_all_parts(tmp_path, monkeypatch, allowed):
     """One repeated image of 90 is judged against all 90, not against those of its part."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(repeat)(raw_dir)
     verdicts = []
     for table_rows in (image_tables.TABLE_ROWS, 10):
@@ -490,7 +502,7 @@ def test_share_that_is_allowed_is_that_of_all_parts(tmp_path, monkeypatch, allow
 @pytest.mark.parametrize("rule", RULES)
 def test_rule_stops_or_warns_as_params_say(tmp_path, capsys, rule):
     """A broken rule that is not among those that stop is told, and the data goes on."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     BREAKING[rule](raw_dir)
     with pytest.raises(DataError) as refusal:
         validate(raw_dir, fail_on=[rule], **LIMITS)
@@ -509,7 +521,7 @@ def test_rule_stops_or_warns_as_params_say(tmp_path, capsys, rule):
 def test_default_rules_pass_what_only_warns(tmp_path):
     """With the committed params, what does not make a model wrong goes on: repetitions, imbalance, inverted images."""
     params = load_section("validate", ValidateParams, ROOT / "params.yaml")
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     change_pixels(repeat)(raw_dir)
     change_pixels(invert)(raw_dir)
     report = validate(raw_dir, **params.model_dump())
@@ -533,9 +545,96 @@ def test_sound_data_sets_have_no_suspects(tmp_path, request, name):
     assert report["statistics"] == {"broken": 0, "checked": 26, "stopping": 0, "flagged_images": 0}
 
 
+@pytest.mark.parametrize("make", [make_dataset, make_colour_dataset], ids=["grey", "colour"])
+def test_photographs_are_not_asked_about_a_background(tmp_path, capsys, make):
+    """Where most images have no plain background, nothing is foreground: these rules are left out, and a line says so.
+
+    All others hold, though most images would break the rules that are left out.
+    """
+    params = load_section("validate", ValidateParams, ROOT / "params.yaml")
+    report = validate(write_raw(tmp_path, make()), **params.model_dump() | {"max_foreground_fraction": 0.01})
+    asked = {finding["arguments"].get("column") for finding in report["expectations"]}
+
+    assert report["statistics"]["broken"] == 0
+    assert "contrast_robust_z" in asked
+    assert not asked & {"foreground_fraction", "foreground_robust_z", "other_polarity"}
+    assert "validate: most images have no plain background, so other_polarity, " in capsys.readouterr().out
+
+
+def test_rule_that_shall_stop_is_asked_of_photographs(tmp_path):
+    """Who says that a rule stops the pipeline means it."""
+    with pytest.raises(DataError) as refusal:
+        validate(write_raw(tmp_path), fail_on=["max_foreground_fraction"], max_foreground_fraction=0.01)
+
+    assert refusal.value.expected == "foreground_fraction of at most 0.01"
+
+
+def test_drawings_in_colour_are_asked_what_grey_ones_are(tmp_path):
+    """Of sound coloured drawings every expectation holds; that they have three channels is one more."""
+    report = validate(write_drawings(tmp_path, make_colour_dataset()))
+
+    assert report["statistics"] == {"broken": 0, "checked": 25, "stopping": 0, "flagged_images": 0}
+
+
+def colour_pixels(value):
+    """An image in colour with a bar of these values on black."""
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[1:5, 3:5] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "column", "found"),
+    [
+        (np.full((6, 8, 3), (200, 10, 60)), "contrast", "train[3] contrast=0"),
+        (255 - colour_pixels(255), "other_polarity", "train[3] other_polarity=1"),
+        # Blue's luma is 29 of 255.
+        (colour_pixels((0, 0, 255)), "foreground_fraction", "train[3] foreground_fraction=0"),
+    ],
+    ids=["one colour", "light background", "dark blue on black"],
+)
+def test_features_of_colours_are_told_by_their_luma(tmp_path, image, column, found):
+    """An image of one colour is blank; a light background and a foreground are what is light in grey, too."""
+    raw_dir = write_drawings(tmp_path, make_colour_dataset())
+    change_pixels(assign(3, image))(raw_dir)
+    with pytest.raises(DataError) as refusal:
+        validate(raw_dir, max_mixed_polarity_fraction=0.0)
+    told = {cause.expected.split()[0]: cause.got for cause in refusal.value.causes}
+
+    assert found in told[column]
+
+
+def test_image_in_two_colours_of_one_luma_is_not_blank(tmp_path):
+    """A red and a green that are the same grey make a contrast."""
+    image = np.tile(np.array([[200, 0, 0], [0, 102, 0]], np.uint8), (6, 4, 1))
+    raw_dir = write_raw(tmp_path, make_colour_dataset())
+    change_pixels(assign(3, image))(raw_dir)
+
+    assert len(np.unique(image_features.to_grey(image[np.newaxis]))) == 1
+    assert validate(raw_dir, fail_on=["min_contrast"])["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "found"),
+    [
+        (lambda images: images[..., 0], "image_dimensions 4", "1 of 2 otherwise (train image_dimensions=3)"),
+        (lambda images: images[..., :2], "channels 3", "1 of 2 otherwise (train channels=2)"),
+    ],
+    ids=["grey", "two channels"],
+)
+def test_colours_that_are_none_are_refused(tmp_path, change, expected, found):
+    """What dataset.json calls colour has three channels in every split."""
+    raw_dir = write_raw(tmp_path, make_colour_dataset())
+    change_pixels(change)(raw_dir)
+    with pytest.raises(DataError) as refusal:
+        validate(raw_dir)
+
+    assert (expected, found) in [(cause.expected, cause.got) for cause in refusal.value.causes]
+
+
 def test_accepted_version_of_another_data_set_is_not_compared(tmp_path):
     """Drift is measured from what was accepted under the same name, if anything was."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     write_json(tmp_path / "data/accepted.json", {"another": {}})
 
     assert "drift" not in {finding["table"] for finding in validate(raw_dir)["expectations"]}
@@ -543,7 +642,7 @@ def test_accepted_version_of_another_data_set_is_not_compared(tmp_path):
 
 def test_damaged_accepted_version_is_refused(tmp_path):
     """A profile that was edited by hand into something else is named with the way back."""
-    raw_dir = write_raw(tmp_path)
+    raw_dir = write_drawings(tmp_path)
     write_json(tmp_path / "data/accepted.json", {"made up": {"classes": {"left": -1}, "grey_levels": []}})
 
     with pytest.raises(DataError) as refusal:

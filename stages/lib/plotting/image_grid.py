@@ -22,17 +22,15 @@ _MAX_LETTERS = 31
 def draw_images(
     path: Path,
     title: str,
-    images: Sequence[NDArray[np.generic]] | NDArray[np.generic],
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     captions: Sequence[str],
-    grey_levels: tuple[int, int] | None = None,
 ) -> None:
-    """Draw images (H, W) in a grid, each with its caption; without an image, the title stands alone.
+    """Draw images uint8 (H, W) or (H, W, 3) as they are, in a grid, each with its caption.
 
-    grey_levels: the values that are black and white; by default the least and the largest of each image.
+    Without an image, the title stands alone.
     """
     rows = -(-len(images) // _COLUMNS)
     width, height = _CELL_WIDTH * _COLUMNS, _TITLE_HEIGHT + _CELL_HEIGHT * rows
-    black, white = grey_levels or (None, None)
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     box_width, box_height = _CELL_WIDTH - _GAP, _CELL_HEIGHT - _GAP - lines * _LINE_HEIGHT
     with draw_png(path, width, height, layout=None) as figure:
@@ -47,11 +45,9 @@ def draw_images(
             inches = min(box_width / image.shape[1], box_height / image.shape[0])  # of a pixel
             top, half = bottom - inches * image.shape[0], inches * image.shape[1] / 2
             axes.imshow(
-                image,
-                cmap="gray",
+                # A colour map would round some grey levels to their neighbours.
+                image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=-1),
                 interpolation="nearest",
-                vmin=black,
-                vmax=white,
                 extent=(middle - half, middle + half, bottom, top),
                 aspect="auto",
             )

@@ -171,7 +171,8 @@ def _read_choices(path: Path, key: str, value: object, known: Mapping[str, Any],
         raise ParamsError(where, expected=expected, got=repr(key), hint=hint)
     if isinstance(value, list) and value:
         return list({json.dumps(item, default=str): item for item in value}.values())
-    kind = type(known[key])
+    # Where null is one of the values, a number may be another.
+    kind = float if known[key] is None else type(known[key])
     if not isinstance(value, dict) or kind not in (int, float):
         numbers = " or a range {min: …, max: …}" if kind in (int, float) else ""
         hint = "write the values to try in [ ], one at least"
@@ -190,13 +191,27 @@ def _require_valid(
     path: Path, base: Mapping[str, Any], sections: Mapping[str, type[Section]], choices: Mapping[str, Choices]
 ) -> None:
     """Refuse values that a stage would refuse, each error told once; a range is judged by its ends."""
+
+    def find_problem(key: str, value: object) -> ParamsError | None:
+        name = key.partition(".")[0]
+        try:
+            validate_section(apply_settings(base, {key: value})[name], sections[name], f"{path}: {name}.")
+        except ParamsError as problem:
+            return problem
+        return None
+
     problems: dict[str, ParamsError] = {}
     for key, choice in choices.items():
-        name = key.partition(".")[0]
         for value in (choice.min, choice.max) if isinstance(choice, Range) else choice:
-            try:
-                validate_section(apply_settings(base, {key: value})[name], sections[name], f"{path}: {name}.")
-            except ParamsError as problem:
+            problem = find_problem(key, value)
+            if problem and isinstance(choice, list) and not find_problem(key, choice):
+                problem = ParamsError(
+                    f"{path}: params.{key}",
+                    expected="a list of values to try",
+                    got=f"one value, {format_value(choice)}",
+                    hint=f"write it in [ ]: {format_value([choice])}",
+                )
+            if problem:
                 problems.setdefault(str(problem), problem)
     if problems:
         raise ParamsError.join(list(problems.values()))

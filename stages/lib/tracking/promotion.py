@@ -70,8 +70,9 @@ def describe_task(dataset: Mapping[str, Any]) -> str:
     names = dataset["class_names"]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
     size = "x".join(map(str, dataset["image_size"]))
+    pixels = "colour" if dataset.get("channels", 1) == 3 else "grey"  # data from before there was colour do not tell
     classes = f"{len(names)} classes from {names[0]!r} to {names[-1]!r} ({digest})"
-    return f"{dataset['name']}, {size} grey pixels 0..255, {classes}"
+    return f"{dataset['name']}, {size} {pixels} pixels 0..255, {classes}"
 
 
 def decide(

@@ -45,7 +45,7 @@ class ModelRecord(NamedTuple):
     """The model that a run registers."""
 
     onnx_path: Path
-    example: NDArray[np.uint8]  # raw images (N, H, W)
+    example: NDArray[np.uint8]  # raw images (N, H, W) or (N, H, W, 3)
     candidate: Candidate
 
 

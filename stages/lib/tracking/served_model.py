@@ -38,7 +38,8 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         self._session = onnxruntime.InferenceSession(context.artifacts["onnx"], providers=["CPUExecutionProvider"])
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._class_names: list[str] = json.loads(metadata["class_names"])
-        self._image_size: list[int] = json.loads(metadata["image_size"])
+        size, channels = json.loads(metadata["image_size"]), json.loads(metadata.get("channels", "1"))
+        self._image_shape: list[int] = size if channels == 1 else [*size, channels]
 
     def predict(
         self,
@@ -48,8 +49,9 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
     ) -> list[dict[str, Any]]:
         """Classify images.
 
-        model_input: whole numbers 0..255 of any type, (N, H, W), or one image a row, (N, H * W), as in a data frame or
-        a CSV. params: with `about` true the answer tells what the model knows, and what it does not.
+        model_input: whole numbers 0..255 of any type, (N, H, W), or (N, H, W, 3) in red, green and blue, or one image a
+        row, (N, H * W) or (N, H * W * 3), as in a data frame or a CSV. params: with `about` true the answer tells what
+        the model knows, and what it does not.
 
         Returns for each image `class`, its `probability`, and the `probabilities` of all classes by name.
 
@@ -69,27 +71,28 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         ]
 
     def _read(self, model_input: Any) -> NDArray[np.uint8]:  # noqa: ANN401  # whatever a person sends
-        """Images uint8 (N, H, W), never cast from anything but the same whole numbers."""
+        """Images uint8 (N, H, W) or (N, H, W, 3), never cast from anything but the same whole numbers."""
         values = model_input.to_numpy() if isinstance(model_input, pd.DataFrame) else model_input
         try:
             pixels = np.asarray(values)
         except ValueError:  # rows of different lengths
             raise self._refuse("rows of different lengths") from None
-        size = math.prod(self._image_size)
-        if pixels.shape[1:] not in (tuple(self._image_size), (size,)) or not len(pixels):
+        size = math.prod(self._image_shape)
+        if pixels.shape[1:] not in (tuple(self._image_shape), (size,)) or not len(pixels):
             raise self._refuse(f"the shape {pixels.shape}")
         if pixels.dtype.kind not in "uif":
             raise self._refuse(f"values of type {pixels.dtype}")
         wrong = pixels[(pixels != np.floor(pixels)) | (pixels < 0) | (pixels > np.iinfo(np.uint8).max)]
         if wrong.size or not np.isfinite(pixels).all():
             raise self._refuse(f"{wrong[0] if wrong.size else 'a value that is no number'}")
-        return pixels.astype(np.uint8).reshape(-1, *self._image_size)
+        return pixels.astype(np.uint8).reshape(-1, *self._image_shape)
 
     def _describe_input(self) -> str:
-        height, width = self._image_size
+        shape = ", ".join(map(str, self._image_shape))
+        colours = " in red, green, blue" if len(self._image_shape) == 3 else ""
         return (
-            f"pixels as they are, whole numbers 0..255, not divided by 255: (N, {height}, {width}), or rows of "
-            f"{height * width}"
+            f"pixels as they are, whole numbers 0..255, not divided by 255: (N, {shape}){colours}, or rows of "
+            f"{math.prod(self._image_shape)}"
         )
 
     def _refuse(self, got: str) -> MlflowException:

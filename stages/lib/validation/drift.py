@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.lib.core.arrays import CHUNK_ROWS, Split, iterate_chunks
+from stages.lib.core.arrays import Split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json, write_json
+from stages.lib.validation.image_features import read_chunks
 
 # Profiles of accepted versions, by the data set's name; a person's decision, and so in git.
 ACCEPTED_PATH = Path("data/accepted.json")
@@ -20,25 +21,28 @@ class Profile(NamedTuple):
     """What is compared of two versions of a data set; all splits together."""
 
     classes: dict[str, int]  # images by class name
-    grey_levels: list[int]  # pixels in each sixteenth of the range
+    grey_levels: list[int]  # pixels in each sixteenth of the range; of colours in red, then in green, then in blue
 
 
 class Drift(NamedTuple):
     """How far a data set has moved: total variation distances, 0 (nowhere) to 1, at 4 decimals."""
 
     classes: float  # the share of images that would have to change their class
-    grey_levels: float  # the share of pixels that would have to change their sixteenth of the range
+    grey_levels: float  # the share of pixels that would have to change their sixteenth, in the channel that moved most
 
 
 def describe_profile(splits: Mapping[str, Split], class_names: Sequence[str]) -> Profile:
-    """The profile of splits with images uint8 (N, H, W) and class ids below the number of names."""
+    """The profile of splits with images uint8 (N, H, W) or (N, H, W, 3) and class ids below the number of names."""
     counts = np.zeros(len(class_names), np.int64)
-    levels = np.zeros(256, np.int64)
+    channels = 1
+    levels = np.zeros((3, 256), np.int64)
     for split in splits.values():
-        for chunk in iterate_chunks(len(split.labels), CHUNK_ROWS):
-            counts += np.bincount(split.labels[chunk], minlength=len(counts))
-            levels += np.bincount(split.images[chunk].ravel(), minlength=256)
-    grey_levels = levels.reshape(_BINS, -1).sum(axis=1)
+        counts += np.bincount(split.labels, minlength=len(counts))
+        channels = split.images.shape[3] if split.images.ndim == 4 else 1
+        for images in read_chunks(split.images):
+            for channel, pixels in enumerate(images.reshape(-1, channels).T):
+                levels[channel] += np.bincount(pixels, minlength=256)
+    grey_levels = levels[:channels].reshape(channels * _BINS, -1).sum(axis=1)
     return Profile(dict(zip(class_names, counts.tolist(), strict=True)), grey_levels.tolist())
 
 
@@ -46,14 +50,22 @@ def measure_drift(accepted: Profile, present: Profile) -> Drift:
     """The total variation distance of two profiles: half the sum of the absolute differences between their shares.
 
     A. Gibbs, F. Su, On Choosing and Bounding Probability Metrics (2002). A class that one of them lacks counts as one
-    without images.
+    without images. Of colours the channel counts that has moved most: a camera that sees all too blue is not made up
+    for by its red and green. Where one is grey and the other in colour, all pixels have moved.
     """
     names = sorted({*accepted.classes, *present.classes})
     of_classes = [[profile.classes.get(name, 0) for name in names] for profile in (accepted, present)]
     return Drift(
         classes=_measure_distance(*of_classes),
-        grey_levels=_measure_distance(accepted.grey_levels, present.grey_levels),
+        grey_levels=max(map(_measure_distance, _split_channels(accepted), _split_channels(present)))
+        if len(accepted.grey_levels) == len(present.grey_levels)
+        else 1.0,
     )
+
+
+def _split_channels(profile: Profile) -> list[list[int]]:
+    levels = profile.grey_levels
+    return [levels[first : first + _BINS] for first in range(0, len(levels), _BINS)]
 
 
 def _measure_distance(counts: Sequence[int], others: Sequence[int]) -> float:
@@ -76,7 +88,7 @@ def load_accepted(name: str, path: Path = ACCEPTED_PATH) -> Profile | None:
     if not _is_profile(value):
         raise DataError(
             f"{path}: {name}",
-            expected=f"counts of images by class and of pixels in {_BINS} parts of the range",
+            expected=f"counts of images by class and of pixels in {_BINS} parts of each channel's range",
             got=str(value)[:80],
             hint="run `pipeline accept`, which writes it anew",
         )
@@ -92,7 +104,7 @@ def _is_profile(value: Any) -> bool:  # noqa: ANN401  (a file may hold anything)
         and set(value) == set(Profile._fields)
         and isinstance(value["classes"], dict)
         and isinstance(value["grey_levels"], list)
-        and len(value["grey_levels"]) == _BINS
+        and len(value["grey_levels"]) in (_BINS, 3 * _BINS)
         and all(map(is_count, [*value["classes"].values(), *value["grey_levels"]]))
     )
 

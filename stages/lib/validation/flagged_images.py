@@ -185,7 +185,7 @@ def _draw_sheet(path: Path, flagged_images: Sequence[FlaggedImage], source: Sour
     )
     images = [source.rows.read_image(flagged_image.row) for flagged_image in shown]
     captions = [write_caption(flagged_image, source, numbered) for flagged_image in shown]
-    draw_images(path, title, images, captions, grey_levels=(0, 255))
+    draw_images(path, title, images, captions)
 
 
 def write_caption(flagged_image: FlaggedImage, source: Source, numbered: Mapping[str, str]) -> str:

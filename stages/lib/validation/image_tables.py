@@ -23,13 +23,14 @@ DEVIATIONS = ("foreground", "contrast", "size", "aspect")
 
 
 def describe_splits(splits: Mapping[str, Split], expected: Mapping[str, int]) -> pd.DataFrame:
-    """One row per split: pixel type, dimensions, label kind, and the number of images, labels, expected images."""
+    """One row per split: pixel type, dimensions, channels, label kind, and how many images, labels, expected images."""
     return pd.DataFrame(
         [
             {
                 "split": name,
                 "pixel_type": str(split.images.dtype),
                 "image_dimensions": split.images.ndim,
+                "channels": split.images.shape[3] if split.images.ndim == 4 else 1,
                 "label_dimensions": split.labels.ndim,
                 "label_kind": "integer" if np.issubdtype(split.labels.dtype, np.integer) else "other",
                 "images": len(split.images),
@@ -60,7 +61,7 @@ def describe_classes(splits: Mapping[str, Split], class_names: Sequence[str]) ->
 
 
 def describe_drift(drift: Drift) -> pd.DataFrame:
-    """One row: how far the classes and the grey levels have moved from the accepted version, 0..1."""
+    """One row: how far the classes and the levels of a channel have moved from the accepted version, 0..1."""
     return pd.DataFrame([{"since": "accepted", "class_drift": drift.classes, "grey_level_drift": drift.grey_levels}])
 
 
@@ -103,18 +104,18 @@ def find_image_facts(rows: Rows, sizes: NDArray[np.int32] | None) -> ImageFacts:
 
 
 def iterate_image_tables(rows: Rows, facts: ImageFacts, files: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
-    """One row per image of uint8 (H, W), in the order of the splits, in tables of bounded size; one at least.
+    """One row per image of uint8 (H, W) or (H, W, 3), split by split, in tables of bounded size; one at least.
 
-    Columns: split, index, file (where `files` has them), label, height, width, contrast (brightest pixel less darkest,
-    grey levels), foreground_fraction (share of pixels in the other half of the range than the border), the robust_z
-    of foreground, contrast, size and aspect (distance from the class's median in robust standard deviations),
-    other_polarity and other_resolution (than most images), and repeats, leaks, near_leaks, label_conflicts as
-    `Duplicates` has them.
+    Columns: split, index, file (where `files` has them), label, height, width, contrast (largest level less least, in
+    the channel where that is most), foreground_fraction (share of pixels in the other half of the range than the
+    border), the robust_z of foreground, contrast, size and aspect (distance from the class's median in robust standard
+    deviations), other_polarity and other_resolution (than most images), and repeats, leaks, near_leaks, label_conflicts
+    as `Duplicates` has them.
     """
     for table_rows in iterate_chunks(max(rows.total, 1), TABLE_ROWS):
         parts, first = [], 0  # `first` is the split's first row among all
         for name, split in rows.splits.items():
-            height, width = split.images.shape[1:]
+            height, width = split.images.shape[1:3]
             start, stop = max(table_rows.start - first, 0), min(table_rows.stop - first, len(split.labels))
             place = pd.DataFrame({"split": name, "index": np.arange(start, max(start, stop))})
             parts.append(
