@@ -137,11 +137,11 @@ def few_images(mnist, tmp_path_factory):
 
 
 def write_colour(root):
-    """A folder as `normalize` writes it, of 400 training and 100 validation images in colour, of 32 x 32 pixels."""
+    """A folder as `normalize` writes it, of 200 training and 50 validation images in colour, of 16 x 16 pixels."""
     generator = np.random.default_rng(0)
-    for name, count in (("train", 400), ("validation", 100)):
+    for name, count in (("train", 200), ("validation", 50)):
         labels = (np.arange(count) % 3).astype(np.uint8)
-        images = generator.random((count, 32, 32, 3)) + (labels[:, np.newaxis] == np.arange(3))[:, None, None]
+        images = generator.random((count, 16, 16, 3)) + (labels[:, np.newaxis] == np.arange(3))[:, None, None]
         (root / "colour" / name).mkdir(parents=True)
         np.save(root / "colour" / name / "images.npy", ((images - 0.8) / 0.6).astype(np.float32))
         np.save(root / "colour" / name / "labels.npy", labels)

@@ -54,7 +54,7 @@ FLOAT64_RTOL = 1e-14
 # Of how far four steps lead: factors are rounded to 21 bits of the largest, and an optimizer such as adam divides by
 # gradients that may be close to 0.
 STEPS_RTOL = 0.01
-# The same of convolutions, whose factors keep some 8 bits, and of sgd: adam follows signs at first, of next to 0, too.
+# The same of sgd with convolutions, whose factors keep some 8 bits; adam would follow the sign of what is close to 0.
 CONVOLUTION_RTOL = 0.1
 # 1 - 0.999 in float32 is off by 1.3e-5 of itself: adam's second moment by as much, its root by half of it.
 ADAM_RTOL = 2e-5
