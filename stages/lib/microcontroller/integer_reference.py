@@ -1,27 +1,37 @@
 """What a fully quantized .tflite file means, worked out in NumPy from the scales and zero points in the file.
 
-No kernel of any runtime takes part: whole numbers from the pixels to the logits, float64 in the softmax.
+No kernel of any runtime takes part: whole numbers from the pixels to the logits, float64 in the softmax. Products and
+sums are taken in floats that hold each of these whole numbers exactly, which is faster.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object
 from numpy.typing import NDArray
 
+from stages.lib.core.arrays import iterate_chunks
 from stages.lib.core.errors import ExportError
 from stages.lib.model.order_free import compute_probabilities
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+# How a sum becomes an output: rounded once, as XNNPACK does, or twice, as the reference kernels of TensorFlow Lite.
+Rounding = Literal["single", "double"]
+_Rescale = Callable[[Integers, Floats], Integers]
 
 _TYPES: dict[int, np.dtype[np.integer[Any]]] = {
     schema.TensorType.UINT8: np.dtype(np.uint8),
     schema.TensorType.INT8: np.dtype(np.int8),
     schema.TensorType.INT32: np.dtype(np.int32),
 }
+# Values of a layer that are computed together, each in 8 bytes. More would leave the processor's cache.
+_VALUES_AT_ONCE = 1 << 20
+_LARGEST_INPUT = 255  # of a layer, less its zero point
+_FLOAT32_BITS, _FLOAT64_BITS = 24, 53  # below 2 to these, floats hold every whole number
 _ALLOWED_ACTIVATIONS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
 
 
@@ -48,9 +58,9 @@ class _Tensor:
 
 
 class IntegerReference:
-    """A fully quantized dense network, computed by hand."""
+    """A fully quantized network of convolutions and dense layers, computed by hand."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, rounding: Rounding = "single") -> None:
         """Read a .tflite file.
 
         Raises:
@@ -63,21 +73,33 @@ class IntegerReference:
         if strange:
             raise ExportError(
                 "the integer reference",
-                expected="a fully quantized dense network",
+                expected="a fully quantized network of convolutions and dense layers",
                 got=f"an operator or a type of number {min(strange)}",
                 hint="give it model_int8.tflite",
             )
+        self._rescale = _RESCALES[rounding]
         self._tensors = [_Tensor(tensor, model.buffers) for tensor in self._graph.tensors]
         self._steps = [(_OPERATORS[code], step) for code, step in zip(codes, self._graph.operators, strict=True)]
         output = self._tensors[self._graph.outputs[0]]
         self.scale, self.zero_point = float(output.scales[0]), output.zero_point  # of the answers
+        # What a convolution multiplies is a tensor of its own, with a kernel's pixels for each pixel of the outputs.
+        sizes = [
+            math.prod(map(abs, self._graph.tensors[step.outputs[0]].shape))
+            * (self._tensors[step.inputs[1]].values[0].size if operator is _convolve else 1)
+            for operator, step in self._steps
+        ]
+        self._images_at_once = max(1, _VALUES_AT_ONCE // max(sizes))
 
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The output as it is, uint8 (N, classes), for images uint8 (N, H, W)."""
-        values = {int(self._graph.inputs[0]): images.astype(np.int64)}
-        for operator, step in self._steps:
-            values[int(step.outputs[0])] = operator(values[int(step.inputs[0])], step, self._tensors)
-        return values[int(self._graph.outputs[0])].astype(np.uint8)
+        """The output as it is, uint8 (N, classes), for images uint8 (N, H, W) or (N, H, W, 3)."""
+        chunks = iterate_chunks(len(images), self._images_at_once)
+        return np.concatenate([self._answer_together(images[rows]) for rows in chunks])
+
+    def _answer_together(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        values = images.astype(np.int64)
+        for operator, step in self._steps:  # each takes what the one before it gives
+            values = operator(values, step, self._tensors, self._rescale)
+        return values.astype(np.uint8)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 (N, classes), as a runtime gives them."""
@@ -93,57 +115,101 @@ class IntegerReference:
         the other way the next ones pass on; the rounding of the answer itself adds a step.
         """
         ((_, softmax),) = [(operator, step) for operator, step in self._steps if operator is _apply_softmax]
-        layers = sum(operator is _fully_connect for operator, _ in self._steps)
+        layers = sum(operator in (_convolve, _fully_connect) for operator, _ in self._steps)
         distance = layers * self._tensors[softmax.inputs[0]].scales[0]
         steepest = (probabilities * (1 - probabilities)).max()
         return 1 + int(np.ceil(2 * distance * steepest / self.scale))
 
 
-def _quantize(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
+def _quantize(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
     before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
-    rescaled = _rescale(values - before.zero_point, before.scales / after.scales)
+    rescaled = rescale(values - before.zero_point, before.scales / after.scales)
     return after.clamp(rescaled + after.zero_point)
 
 
-def _reshape(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
+def _reshape(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
     shape = tensors[step.inputs[1]].values
     assert shape is not None
-    return values.reshape(shape)
+    return values.reshape(-1, *shape[1:])
 
 
-def _fully_connect(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
-    before, weights = tensors[step.inputs[0]], tensors[step.inputs[1]]
+def _convolve(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
+    """(N, H, W, C) by (filters, h, w, C) to (N, H', W', filters)."""
+    options, kernel = step.builtinOptions, tensors[step.inputs[1]].values
+    assert kernel is not None
+    assert (options.padding, options.strideH, options.strideW) == (schema.Padding.VALID, 1, 1)
+    # (N, H', W', C, h, w)
+    windows = np.lib.stride_tricks.sliding_window_view(values, kernel.shape[1:3], axis=(1, 2))
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)  # (N, H', W', h * w * C)
+    return _add_up(patches, kernel.reshape(len(kernel), -1), step, tensors, rescale)
+
+
+def _fully_connect(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
+    weights = tensors[step.inputs[1]].values
+    assert weights is not None
+    return _add_up(values, weights, step, tensors, rescale)
+
+
+def _add_up(
+    values: Integers,
+    weights: Integers,
+    step: Any,  # noqa: ANN401
+    tensors: list[_Tensor],
+    rescale: _Rescale,
+) -> Integers:
+    """The outputs (..., units) of a layer with weights (units, inputs) for values (..., inputs)."""
+    before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
-    assert weights.values is not None
     assert step.builtinOptions.fusedActivationFunction in _ALLOWED_ACTIVATIONS
-    sums: Integers = (values - before.zero_point) @ weights.values.T  # (N, inputs) @ (inputs, units)
+    sums = _multiply(values - before.zero_point, weights)
     if len(step.inputs) > 2 and step.inputs[2] >= 0:  # the converter leaves biases out that are all zero
         biases = tensors[step.inputs[2]].values
         assert biases is not None
         sums += biases
-    rescaled = _rescale(sums, before.scales * weights.scales / after.scales) + after.zero_point
+    rescaled = rescale(sums, before.scales * tensors[step.inputs[1]].scales / after.scales) + after.zero_point
     if step.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU:
         rescaled = np.maximum(rescaled, after.zero_point)
     return after.clamp(rescaled)
 
 
-def _apply_softmax(values: Integers, step: Any, tensors: list[_Tensor]) -> Integers:  # noqa: ANN401
+def _multiply(values: Integers, weights: Integers) -> Integers:
+    """(..., inputs) @ (units, inputs).T, exact in any order: no float holds a sum that is too large for it."""
+    largest = _LARGEST_INPUT * int(np.abs(weights).sum(axis=1).max())
+    assert largest < 1 << _FLOAT64_BITS
+    dtype = np.float32 if largest < 1 << _FLOAT32_BITS else np.float64
+    return (values.astype(dtype) @ weights.T.astype(dtype)).astype(np.int64)
+
+
+def _pool(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
+    """The largest of each 2 x 2 or so pixels, which lie in one window only."""
+    options, before, after = step.builtinOptions, tensors[step.inputs[0]], tensors[step.outputs[0]]
+    height, width = options.filterHeight, options.filterWidth
+    assert (options.padding, options.strideH, options.strideW) == (schema.Padding.VALID, height, width)
+    assert (before.scales[0], before.zero_point) == (after.scales[0], after.zero_point)
+    rows, columns = values.shape[1] // height, values.shape[2] // width
+    whole = values[:, : rows * height, : columns * width]
+    return whole.reshape(-1, rows, height, columns, width, values.shape[3]).max(axis=(2, 4))
+
+
+def _apply_softmax(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
     before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
     probabilities = compute_probabilities(values * before.scales * step.builtinOptions.beta)
     return after.clamp(np.rint(probabilities / after.scales).astype(np.int64) + after.zero_point)
 
 
-_OPERATORS: dict[int, Callable[[Integers, Any, list[_Tensor]], Integers]] = {
+_OPERATORS: dict[int, Callable[[Integers, Any, list[_Tensor], _Rescale], Integers]] = {
     schema.BuiltinOperator.QUANTIZE: _quantize,
     schema.BuiltinOperator.RESHAPE: _reshape,
+    schema.BuiltinOperator.CONV_2D: _convolve,
+    schema.BuiltinOperator.MAX_POOL_2D: _pool,
     schema.BuiltinOperator.FULLY_CONNECTED: _fully_connect,
     schema.BuiltinOperator.SOFTMAX: _apply_softmax,
 }
 
 
-def _rescale(values: Integers, factors: NDArray[np.float64]) -> Integers:
+def _rescale_once(values: Integers, factors: Floats) -> Integers:
     """`values` times `factors`, rounded to the nearest whole number, each factor as a fraction of 31 bits.
 
     Microcontrollers have no fast floats: they multiply by a whole number below 2**31 and shift
@@ -151,8 +217,31 @@ def _rescale(values: Integers, factors: NDArray[np.float64]) -> Integers:
     2017, section 2.2). Here the product is exact and rounded once, halves up; runtimes that multiply by a float round
     it once more before, and some of them halves to even.
     """
-    mantissas, exponents = np.frexp(factors)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
-    multipliers = np.rint(mantissas * 2**31).astype(np.int64)
-    shifts = 31 - exponents.astype(np.int64)
+    multipliers, exponents = _split_factors(factors)
+    shifts = 31 - exponents
     rescaled: Integers = (values * multipliers + (np.int64(1) << (shifts - 1))) >> shifts
     return rescaled
+
+
+def _rescale_twice(values: Integers, factors: Floats) -> Integers:
+    """The same rounded twice: the product to a whole number, halves up, then what is shifted out, halves away from 0.
+
+    Source: MultiplyByQuantizedMultiplier of TensorFlow Lite's tensorflow/lite/kernels/internal/common.cc, which takes
+    SaturatingRoundingDoublingHighMul and RoundingDivideByPOT of gemmlowp's fixedpoint/fixedpoint.h.
+    """
+    multipliers, exponents = _split_factors(factors)
+    left, right = np.maximum(exponents, 0), np.maximum(-exponents, 0)
+    products = (((values << left) * multipliers) + (np.int64(1) << 30)) >> 31
+    masks = (np.int64(1) << right) - 1
+    thresholds = (masks >> 1) + (products < 0)
+    rescaled: Integers = (products >> right) + ((products & masks) > thresholds)
+    return rescaled
+
+
+def _split_factors(factors: Floats) -> tuple[Integers, Integers]:
+    """Whole numbers m up to 2**31 and e, so that a factor is m * 2**(e - 31)."""
+    mantissas, exponents = np.frexp(factors)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
+    return np.rint(mantissas * 2**31).astype(np.int64), exponents.astype(np.int64)
+
+
+_RESCALES: dict[Rounding, _Rescale] = {"single": _rescale_once, "double": _rescale_twice}
