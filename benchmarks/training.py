@@ -75,7 +75,7 @@ def write_data(dataset: Dataset, folder: Path) -> None:
         np.save(folder / f"{name}_pixels.npy", split.images, allow_pickle=False)
         np.save(
             folder / f"{name}_images.npy",
-            Normalization(shift=0.0, divisor=255.0).apply(split.images),
+            Normalization(shift=(0.0,), divisor=(255.0,)).apply(split.images),
             allow_pickle=False,
         )
         np.save(folder / f"{name}_labels.npy", split.labels.astype(np.uint8), allow_pickle=False)

@@ -65,8 +65,9 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
     write_json(
         target_dir / "dataset.json",
         {
+            "channels": dataset.train.images.shape[3] if dataset.train.images.ndim == 4 else 1,
             "class_names": dataset.class_names,
-            "image_size": dataset.train.images.shape[1:],
+            "image_size": dataset.train.images.shape[1:3],
             "name": name,
             "expected": dataset.expected,
             "sources": dataset.sources,

@@ -1,7 +1,7 @@
 """Scale images to the network's input range and set a validation split aside.
 
 Reads   data/raw, reports/validation/validation.json
-Writes  data/normalized/{train,validation,test}/images.npy   float32 (N, H, W)
+Writes  data/normalized/{train,validation,test}/images.npy   float32 (N, H, W) or (N, H, W, 3)
         data/normalized/{train,validation,test}/labels.npy   uint8 (N,), class ids
         data/normalized/{train,validation,test}/rows.npy     int64 (N,), each image's row in its raw split
         data/normalized/dataset.json                         name, class names, image size, normalization's constants
@@ -27,6 +27,8 @@ from stages.lib.runner.stage import main
 # Images handled at a time: 784 float32 features each make 0.8 MB, which stay in the processor's cache until they are
 # written. With 25 MB, and a copy of them, most of the processor's time went into fresh pages for each chunk.
 ROWS_AT_ONCE = 256
+# What a pixel's values are called, by their number.
+_CHANNELS = {1: ["grey level"], 3: ["red value", "green value", "blue value"]}
 
 
 class NormalizeParams(Section):
@@ -40,25 +42,35 @@ class NormalizeParams(Section):
 def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Normalization:
     """Compute the normalization from the training split (`rows` of `images`) alone.
 
-    scale: to 0..1. standardize: to mean 0 and standard deviation 1 over all pixels, summed in whole numbers, so
-    that neither the order nor the size of the chunks changes a bit.
+    images: (N, H, W) or (N, H, W, 3). scale: to 0..1. standardize: each channel to mean 0 and standard deviation 1 over
+    all pixels, summed in whole numbers, so that neither the order nor the size of the chunks changes a bit.
 
     Raises:
-        DataError: every pixel is the same, so that there is nothing to divide by.
+        DataError: a channel of every pixel is the same, so that there is nothing to divide by.
     """
+    channels = images.shape[3] if images.ndim == 4 else 1
     if method == "scale":
-        return Normalization(shift=0.0, divisor=255.0)
-    count = total = total_of_squares = 0
+        return Normalization(shift=(0.0,) * channels, divisor=(255.0,) * channels)
+    counts = np.zeros((channels, 256), np.int64)  # of each value in each channel
     for chunk in read_chunks(images, rows):
-        pixels = chunk.astype(np.uint64)
-        count += pixels.size
-        total += int(pixels.sum())
-        total_of_squares += int(np.square(pixels).sum())
+        for channel, pixels in enumerate(chunk.reshape(-1, channels).T):
+            counts[channel] += np.bincount(pixels, minlength=256)
+    constants = map(_standardize, counts.tolist(), _CHANNELS[channels])
+    shift, divisor = zip(*constants, strict=True)
+    return Normalization(shift, divisor)
+
+
+def _standardize(counts: list[int], channel: str) -> tuple[float, float]:
+    """The mean and the standard deviation of pixels of which `counts` tells how many have each value, from 0 on."""
+    # Python's whole numbers have no largest one.
+    count = sum(counts)
+    total = sum(value * number for value, number in enumerate(counts))
+    total_of_squares = sum(value**2 * number for value, number in enumerate(counts))
     variance = (count * total_of_squares - total**2) / count**2
     if variance == 0:
-        problem, hint = "every pixel has the same grey level", "set ingest.path to images that show something"
+        problem, hint = f"every pixel has the same {channel}", "set ingest.path to images that show something"
         raise DataError("data/raw/train", problem, hint)
-    return Normalization(shift=total / count, divisor=math.sqrt(variance))
+    return total / count, math.sqrt(variance)
 
 
 def read_chunks(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
@@ -109,15 +121,17 @@ def run(
         write_json(
             partial_dir / "dataset.json",
             {
+                "channels": dataset["channels"],
                 "class_names": dataset["class_names"],
                 "image_size": dataset["image_size"],
                 "name": dataset["name"],
                 "normalization": normalization._asdict(),
             },
         )
+    shift, divisor = (" ".join(f"{constant:g}" for constant in constants) for constants in normalization)
     print(
         f"normalize: {len(train_rows)} training, {len(validation_rows)} validation and {len(test.labels)} test "
-        f"images as (pixel - {normalization.shift:g}) / {normalization.divisor:g}"
+        f"images as (pixel - {shift}) / {divisor}"
     )
 
 

@@ -22,7 +22,7 @@ from stages.normalize import run as normalize
 IMAGE_SIZE = (6, 8)
 CLASS_NAMES = ("left", "middle", "right")
 # A shift other than 0 shows whether it was folded in.
-NORMALIZATION = Normalization(shift=40.0, divisor=255.0)
+NORMALIZATION = Normalization(shift=(40.0,), divisor=(255.0,))
 
 
 def make_split(count: int, seed: int) -> Split:
@@ -44,6 +44,15 @@ def make_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
         expected={"train": train_count, "test": test_count},
         sources={"made up": "0"},
     )
+
+
+def make_colour_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
+    """The same in colour, uint8 (N, 6, 8, 3): each image is red, upside down green, and at half its brightness blue."""
+    grey = make_dataset(train_count, test_count)
+    train, test = (
+        Split(np.stack([images, images[:, ::-1], images // 2], axis=-1), labels) for images, labels in grey[:2]
+    )
+    return grey._replace(train=train, test=test)
 
 
 def write_idx(folder: Path, dataset: Dataset | None = None) -> Path:

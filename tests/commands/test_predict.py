@@ -33,7 +33,7 @@ def exports(tmp_path_factory):
     dataset = {
         "class_names": CLASS_NAMES,
         "image_size": IMAGE_SIZE,
-        "normalization": {"shift": 0.0, "divisor": 255.0},
+        "normalization": {"shift": [0.0], "divisor": [255.0]},
     }
     folder = tmp_path_factory.mktemp("export")
     network = fold_normalization(

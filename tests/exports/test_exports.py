@@ -332,7 +332,7 @@ def test_wrong_normalization_is_found(exported, tmp_path):
     """A network folded with other constants than it was trained with does not pass as an export."""
     root = exported.root
     dataset = read_json(root / "data/normalized/dataset.json")
-    dataset["normalization"]["divisor"] *= 1.01
+    dataset["normalization"]["divisor"][0] *= 1.01
     data_dir = tmp_path / "normalized"
     data_dir.mkdir()
     for name in ("train", "test"):
