@@ -21,6 +21,7 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 # How a sum becomes an output: rounded once, as XNNPACK does, or twice, as the reference kernels of TensorFlow Lite.
 Rounding = Literal["single", "double"]
+ROUNDINGS: tuple[Rounding, ...] = ("single", "double")
 _Rescale = Callable[[Integers, Floats], Integers]
 
 _TYPES: dict[int, np.dtype[np.integer[Any]]] = {
