@@ -1,7 +1,8 @@
 """What a fully quantized .tflite file means, worked out in NumPy from the scales and zero points in the file.
 
-No kernel of any runtime takes part: whole numbers from the pixels to the logits, float64 in the softmax. Products and
-sums are taken in floats that hold each of these whole numbers exactly, which is faster.
+No kernel of any runtime takes part. Between layers there are whole numbers from the pixels to the logits; the softmax
+is computed in float64. Sums of products are exact: they are taken in floats, which is faster, but in such as hold each
+of these whole numbers.
 """
 
 import math
@@ -19,18 +20,19 @@ from stages.lib.model.order_free import compute_probabilities
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# How a sum becomes an output: rounded once, as XNNPACK does, or twice, as the reference kernels of TensorFlow Lite.
+# How a sum becomes an output: `single`, as XNNPACK rounds, or `double`, as TensorFlow Lite's own kernels do.
 Rounding = Literal["single", "double"]
 ROUNDINGS: tuple[Rounding, ...] = ("single", "double")
-_Rescale = Callable[[Integers, Floats], Integers]
+# From sums, and the scales of inputs, weights and outputs, to outputs before the zero point is added.
+_Rescale = Callable[[Integers, Floats, Floats, Floats], Integers]
 
 _TYPES: dict[int, np.dtype[np.integer[Any]]] = {
     schema.TensorType.UINT8: np.dtype(np.uint8),
     schema.TensorType.INT8: np.dtype(np.int8),
     schema.TensorType.INT32: np.dtype(np.int32),
 }
-# Values of a layer that are computed together, each in 8 bytes. More would leave the processor's cache.
-_VALUES_AT_ONCE = 1 << 20
+# Values of a layer that are computed with together, each in 4 or 8 bytes: a bound for memory.
+_VALUES_AT_ONCE = 1 << 22
 _LARGEST_INPUT = 255  # of a layer, less its zero point
 _FLOAT32_BITS, _FLOAT64_BITS = 24, 53  # below 2 to these, floats hold every whole number
 _ALLOWED_ACTIVATIONS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
@@ -83,13 +85,16 @@ class IntegerReference:
         self._steps = [(_OPERATORS[code], step) for code, step in zip(codes, self._graph.operators, strict=True)]
         output = self._tensors[self._graph.outputs[0]]
         self.scale, self.zero_point = float(output.scales[0]), output.zero_point  # of the answers
-        # What a convolution multiplies is a tensor of its own, with a kernel's pixels for each pixel of the outputs.
-        sizes = [
-            math.prod(map(abs, self._graph.tensors[step.outputs[0]].shape))
-            * (self._tensors[step.inputs[1]].values[0].size if operator is _convolve else 1)
-            for operator, step in self._steps
-        ]
-        self._images_at_once = max(1, _VALUES_AT_ONCE // max(sizes))
+        largest = max(self._count_values(step) for _, step in self._steps)
+        self._images_at_once = max(1, _VALUES_AT_ONCE // largest)
+
+    def _count_values(self, step: Any) -> int:  # noqa: ANN401
+        """How many values are computed with together for an image: of a convolution, a kernel's for each output."""
+        count = abs(math.prod(map(int, self._graph.tensors[step.outputs[0]].shape)))  # -1 is a batch of any size
+        if _is_convolution(step):
+            kernel = self._graph.tensors[step.inputs[1]].shape
+            count = count * math.prod(map(int, kernel[1:]))
+        return count
 
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The output as it is, uint8 (N, classes), for images uint8 (N, H, W) or (N, H, W, 3)."""
@@ -116,7 +121,7 @@ class IntegerReference:
         the other way the next ones pass on; the rounding of the answer itself adds a step.
         """
         ((_, softmax),) = [(operator, step) for operator, step in self._steps if operator is _apply_softmax]
-        layers = sum(operator in (_convolve, _fully_connect) for operator, _ in self._steps)
+        layers = sum(operator is _apply_weights for operator, _ in self._steps)
         distance = layers * self._tensors[softmax.inputs[0]].scales[0]
         steepest = (probabilities * (1 - probabilities)).max()
         return 1 + int(np.ceil(2 * distance * steepest / self.scale))
@@ -125,7 +130,7 @@ class IntegerReference:
 def _quantize(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
     before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
-    rescaled = rescale(values - before.zero_point, before.scales / after.scales)
+    rescaled = rescale(values - before.zero_point, before.scales, np.ones(1), after.scales)
     return after.clamp(rescaled + after.zero_point)
 
 
@@ -135,51 +140,45 @@ def _reshape(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -
     return values.reshape(-1, *shape[1:])
 
 
-def _convolve(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
-    """(N, H, W, C) by (filters, h, w, C) to (N, H', W', filters)."""
-    options, kernel = step.builtinOptions, tensors[step.inputs[1]].values
-    assert kernel is not None
-    assert (options.padding, options.strideH, options.strideW) == (schema.Padding.VALID, 1, 1)
-    # (N, H', W', C, h, w)
-    windows = np.lib.stride_tricks.sliding_window_view(values, kernel.shape[1:3], axis=(1, 2))
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)  # (N, H', W', h * w * C)
-    return _add_up(patches, kernel.reshape(len(kernel), -1), step, tensors, rescale)
-
-
-def _fully_connect(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
-    weights = tensors[step.inputs[1]].values
-    assert weights is not None
-    return _add_up(values, weights, step, tensors, rescale)
-
-
-def _add_up(
-    values: Integers,
-    weights: Integers,
-    step: Any,  # noqa: ANN401
-    tensors: list[_Tensor],
-    rescale: _Rescale,
-) -> Integers:
-    """The outputs (..., units) of a layer with weights (units, inputs) for values (..., inputs)."""
+def _apply_weights(values: Integers, step: Any, tensors: list[_Tensor], rescale: _Rescale) -> Integers:  # noqa: ANN401
+    """A dense layer or a convolution: (N, inputs) to (N, units), or (N, H, W, C) to (N, H', W', filters)."""
     before: _Tensor = tensors[step.inputs[0]]
     after: _Tensor = tensors[step.outputs[0]]
-    assert step.builtinOptions.fusedActivationFunction in _ALLOWED_ACTIVATIONS
-    sums = _multiply(values - before.zero_point, weights)
+    weights, options = tensors[step.inputs[1]], step.builtinOptions
+    assert weights.values is not None
+    assert options.fusedActivationFunction in _ALLOWED_ACTIVATIONS
+    if _is_convolution(step):
+        assert (options.padding, options.strideH, options.strideW) == (schema.Padding.VALID, 1, 1)
+    sums = _add_products(values - before.zero_point, weights.values)
     if len(step.inputs) > 2 and step.inputs[2] >= 0:  # the converter leaves biases out that are all zero
         biases = tensors[step.inputs[2]].values
         assert biases is not None
         sums += biases
-    rescaled = rescale(sums, before.scales * tensors[step.inputs[1]].scales / after.scales) + after.zero_point
-    if step.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU:
+    rescaled = rescale(sums, before.scales, weights.scales, after.scales) + after.zero_point
+    if options.fusedActivationFunction == schema.ActivationFunctionType.RELU:
         rescaled = np.maximum(rescaled, after.zero_point)
     return after.clamp(rescaled)
 
 
-def _multiply(values: Integers, weights: Integers) -> Integers:
-    """(..., inputs) @ (units, inputs).T, exact in any order: no float holds a sum that is too large for it."""
-    largest = _LARGEST_INPUT * int(np.abs(weights).sum(axis=1).max())
+def _is_convolution(step: Any) -> bool:  # noqa: ANN401
+    return isinstance(step.builtinOptions, schema.Conv2DOptionsT)
+
+
+def _add_products(values: Integers, weights: Integers) -> Integers:
+    """(N, inputs) by (units, inputs), or (N, H, W, C) by (filters, h, w, C), exact in any order of the sums.
+
+    The floats are such as hold the largest sum that there can be.
+    """
+    by_unit = weights.reshape(len(weights), -1)
+    largest = _LARGEST_INPUT * int(np.abs(by_unit).sum(axis=1).max())
     assert largest < 1 << _FLOAT64_BITS
     dtype = np.float32 if largest < 1 << _FLOAT32_BITS else np.float64
-    return (values.astype(dtype) @ weights.T.astype(dtype)).astype(np.int64)
+    inputs = values.astype(dtype)
+    if values.ndim == weights.ndim > 2:
+        # (N, H', W', C, h, w), to (N, H', W', h * w * C)
+        windows = np.lib.stride_tricks.sliding_window_view(inputs, weights.shape[1:3], axis=(1, 2))
+        inputs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
+    return (inputs @ by_unit.T.astype(dtype)).astype(np.int64)
 
 
 def _pool(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
@@ -203,46 +202,39 @@ def _apply_softmax(values: Integers, step: Any, tensors: list[_Tensor], _: _Resc
 _OPERATORS: dict[int, Callable[[Integers, Any, list[_Tensor], _Rescale], Integers]] = {
     schema.BuiltinOperator.QUANTIZE: _quantize,
     schema.BuiltinOperator.RESHAPE: _reshape,
-    schema.BuiltinOperator.CONV_2D: _convolve,
+    schema.BuiltinOperator.CONV_2D: _apply_weights,
     schema.BuiltinOperator.MAX_POOL_2D: _pool,
-    schema.BuiltinOperator.FULLY_CONNECTED: _fully_connect,
+    schema.BuiltinOperator.FULLY_CONNECTED: _apply_weights,
     schema.BuiltinOperator.SOFTMAX: _apply_softmax,
 }
 
 
-def _rescale_once(values: Integers, factors: Floats) -> Integers:
-    """`values` times `factors`, rounded to the nearest whole number, each factor as a fraction of 31 bits.
+def _rescale_once(sums: Integers, inputs: Floats, weights: Floats, outputs: Floats) -> Integers:
+    """The sums times inputs * weights / outputs, in float32, rounded to the nearest whole number, halves to even.
 
-    Microcontrollers have no fast floats: they multiply by a whole number below 2**31 and shift
-    (B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
-    2017, section 2.2). Here the product is exact and rounded once, halves up; runtimes that multiply by a float round
-    it once more before, and some of them halves to even.
+    Source: XNNPACK's `fp32` requantization, src/qs8-gemm/MRx4c8-sse.c.in, with the scale of xnn_create_convolution2d_nhwc
+    in src/operators/convolution-nhwc.c. Each operation is one of IEEE 754's, so that any machine gives the same.
     """
-    multipliers, exponents = _split_factors(factors)
-    shifts = 31 - exponents
-    rescaled: Integers = (values * multipliers + (np.int64(1) << (shifts - 1))) >> shifts
-    return rescaled
+    one, other, after = (scales.astype(np.float32) for scales in (inputs, weights, outputs))
+    return np.rint(sums.astype(np.float32) * (one * other / after)).astype(np.int64)
 
 
-def _rescale_twice(values: Integers, factors: Floats) -> Integers:
-    """The same rounded twice: the product to a whole number, halves up, then what is shifted out, halves away from 0.
+def _rescale_twice(sums: Integers, inputs: Floats, weights: Floats, outputs: Floats) -> Integers:
+    """The same in whole numbers, the factor as a fraction of 31 bits: microcontrollers have no fast floats.
 
+    The product is rounded, halves up, and what is shifted out of it again, halves away from 0.
     Source: MultiplyByQuantizedMultiplier of TensorFlow Lite's tensorflow/lite/kernels/internal/common.cc, which takes
-    SaturatingRoundingDoublingHighMul and RoundingDivideByPOT of gemmlowp's fixedpoint/fixedpoint.h.
+    SaturatingRoundingDoublingHighMul and RoundingDivideByPOT of gemmlowp's fixedpoint/fixedpoint.h (B. Jacob et al.,
+    Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2017, section 2.2).
     """
-    multipliers, exponents = _split_factors(factors)
+    mantissas, exponents = np.frexp(inputs * weights / outputs)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
+    multipliers, exponents = np.rint(mantissas * 2**31).astype(np.int64), exponents.astype(np.int64)
     left, right = np.maximum(exponents, 0), np.maximum(-exponents, 0)
-    products = (((values << left) * multipliers) + (np.int64(1) << 30)) >> 31
+    products = ((sums << left) * multipliers + (np.int64(1) << 30)) >> 31
     masks = (np.int64(1) << right) - 1
     thresholds = (masks >> 1) + (products < 0)
     rescaled: Integers = (products >> right) + ((products & masks) > thresholds)
     return rescaled
-
-
-def _split_factors(factors: Floats) -> tuple[Integers, Integers]:
-    """Whole numbers m up to 2**31 and e, so that a factor is m * 2**(e - 31)."""
-    mantissas, exponents = np.frexp(factors)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
-    return np.rint(mantissas * 2**31).astype(np.int64), exponents.astype(np.int64)
 
 
 _RESCALES: dict[Rounding, _Rescale] = {"single": _rescale_once, "double": _rescale_twice}

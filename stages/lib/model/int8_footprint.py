@@ -25,8 +25,11 @@ _PREPARING_BYTES, _ZERO_POINTS_BYTES = 512, 2 * 4
 _PLACING_BYTES, _PLACED_BYTES = 64, 56
 
 # Of the file: each bias, and each channel's two scales, of the weights and of the bias, with their zero points of 64
-# bits; and for all that is not the network's, such as its metadata, no less and usually no more.
-_BIAS_BYTES, _SCALES_BYTES, _LEAST_BYTES, _USUAL_BYTES = 4, 24, 2048, 4096
+# bits; what describes a layer and a pooling; and for all that is not the network's, such as its metadata, no less and
+# usually no more.
+_BIAS_BYTES, _SCALES_BYTES = 4, 24
+_LAYER_BYTES, _POOLING_BYTES = 384, 192
+_LEAST_BYTES, _USUAL_BYTES = 1664, 3712
 
 
 INT8_NAME = "model_int8.tflite"
@@ -123,7 +126,8 @@ def compute_arena(sizes: Sizes) -> int:
 def bound_file(sizes: Sizes) -> int:
     """Bytes that the network's int8 file has at the least."""
     layers = _list_layers(sizes)
-    return sum((layer.inputs + _BIAS_BYTES + _SCALES_BYTES) * layer.units for layer in layers) + _LEAST_BYTES
+    weights = sum((layer.inputs + _BIAS_BYTES + _SCALES_BYTES) * layer.units for layer in layers)
+    return weights + _LAYER_BYTES * len(layers) + _POOLING_BYTES * len(sizes.conv_blocks) + _LEAST_BYTES
 
 
 def find_misfit(sizes: Sizes, limits: Limits) -> ExportError | None:
