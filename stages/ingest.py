@@ -4,7 +4,7 @@ Reads   ${ingest.path}                     a person's own images, with ingest.da
 Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
         data/raw/{train,test}/labels.npy   uint8 (N,), class ids
         data/raw/{train,test}/files.csv    the file that each image was and its height and width in pixels, of a folder
-        data/raw/dataset.json              name, class names, expected counts, image size, source hashes
+        data/raw/dataset.json              name, class names, expected counts, image size, channels, source hashes
 """
 
 from pathlib import Path
@@ -13,37 +13,77 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.lib.core.arrays import save_array
+from stages.lib.core.errors import ParamsError
 from stages.lib.core.files import atomic_write, require_space, write_csv, write_json
 from stages.lib.core.params import Section
-from stages.lib.data.datasets import Dataset
+from stages.lib.data.cifar10 import load_cifar10
+from stages.lib.data.datasets import Dataset, count_channels
 from stages.lib.data.digits import load_digits
+from stages.lib.data.fashion_mnist import load_fashion_mnist
 from stages.lib.data.mnist import load_mnist
 from stages.lib.data.own_images import load_folder
 from stages.lib.runner.stage import main
+
+# Of each data set that has always the same; a folder's are chosen.
+_CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1, "cifar10": 3}
 
 
 class IngestParams(Section):
     """The `ingest` section of params.yaml."""
 
-    dataset: Literal["digits", "mnist", "folder"] = Field(description="one of digits, mnist, folder")
+    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "folder"] = Field(
+        description="one of digits, mnist, fashion_mnist, cifar10, folder"
+    )
     path: str = Field(min_length=1, description="the path of a folder or an .npz file")
     image_size: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
         min_length=2, max_length=2, description="a list of height and width, whole numbers of pixels from 1 to 1024"
     )
+    channels: Literal[1, 3] = Field(description="1, grey, or 3, colour")
     test_fraction: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """What images of a folder are brought to: (H, W), grey, or (H, W, 3), RGB."""
+        return (*self.image_size, self.channels) if self.channels > 1 else tuple(self.image_size)
+
 
 def load_dataset(params: IngestParams) -> Dataset:
-    """Load the data set that the params name."""
+    """Load the data set that the params name.
+
+    Raises:
+        ParamsError: it has other channels than the params say.
+        DataError: it is missing, damaged or does not fit.
+    """
+    require_channels(params)
     match params.dataset:
         case "digits":
             return load_digits(params.test_fraction, params.seed)
         case "mnist":
             return load_mnist()
+        case "fashion_mnist":
+            return load_fashion_mnist()
+        case "cifar10":
+            return load_cifar10()
         case "folder":
-            height, width = params.image_size
-            return load_folder(params.path, (height, width), params.test_fraction, params.seed)
+            return load_folder(params.path, params.image_shape, params.test_fraction, params.seed)
+
+
+def require_channels(params: IngestParams) -> None:
+    """Refuse channels that a data set does not have: later stages read them in the params.
+
+    Raises:
+        ParamsError: the data set is grey, or in colour.
+    """
+    channels = _CHANNELS.get(params.dataset, params.channels)
+    if params.channels != channels:
+        kind = "grey" if channels == 1 else "in colour"
+        raise ParamsError(
+            "params.yaml: ingest.channels",
+            expected=f"{channels} for {params.dataset}, which is {kind}",
+            got=str(params.channels),
+            hint=f"set ingest.channels to {channels}",
+        )
 
 
 def name_dataset(params: IngestParams) -> str:
@@ -65,7 +105,7 @@ def write_dataset(dataset: Dataset, name: str, target_dir: Path) -> None:
     write_json(
         target_dir / "dataset.json",
         {
-            "channels": dataset.train.images.shape[3] if dataset.train.images.ndim == 4 else 1,
+            "channels": count_channels(dataset.train.images),
             "class_names": dataset.class_names,
             "image_size": dataset.train.images.shape[1:3],
             "name": name,

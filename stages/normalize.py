@@ -20,6 +20,7 @@ from stages.lib.core.arrays import Split, iterate_chunks, load_split, save_array
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import atomic_write, read_json, require_space, write_json
 from stages.lib.core.params import Section
+from stages.lib.data.datasets import count_channels
 from stages.lib.data.normalization import Normalization
 from stages.lib.data.splits import split_stratified
 from stages.lib.runner.stage import main
@@ -48,7 +49,7 @@ def compute_normalization(method: str, images: NDArray[np.uint8], rows: NDArray[
     Raises:
         DataError: a channel of every pixel is the same, so that there is nothing to divide by.
     """
-    channels = images.shape[3] if images.ndim == 4 else 1
+    channels = count_channels(images)
     if method == "scale":
         return Normalization(shift=(0.0,) * channels, divisor=(255.0,) * channels)
     counts = np.zeros((channels, 256), np.int64)  # of each value in each channel

@@ -55,11 +55,11 @@ def make_colour_dataset(train_count: int = 60, test_count: int = 30) -> Dataset:
     return grey._replace(train=train, test=test)
 
 
-def write_idx(folder: Path, dataset: Dataset | None = None) -> Path:
-    """The folder with the data set as MNIST's four IDX files, those of the test split compressed."""
+def write_idx(folder: Path, dataset: Dataset | None = None, *, compress_all: bool = False) -> Path:
+    """The folder with the data set as MNIST's four IDX files, all compressed, or those of the test split."""
     dataset = dataset or make_dataset()
     folder.mkdir()
-    for name, split, suffix in (("train", dataset.train, ""), ("t10k", dataset.test, ".gz")):
+    for name, split, suffix in (("train", dataset.train, ".gz" * compress_all), ("t10k", dataset.test, ".gz")):
         for kind, array in zip(("images", "labels"), split, strict=True):
             content = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
             path = folder / f"{name}-{kind}-idx{array.ndim}-ubyte{suffix}"

@@ -69,6 +69,5 @@ def check(path: str | None, reports_dir: Path) -> None:
 def read_dataset(params: IngestParams) -> tuple[Dataset | None, list[DataError]]:
     """Read the valid part of the data set that the params name, and list every error."""
     if params.dataset == "folder":
-        height, width = params.image_size
-        return read_folder(params.path, (height, width), params.test_fraction, params.seed, heading="check")
+        return read_folder(params.path, params.image_shape, params.test_fraction, params.seed, heading="check")
     return load_dataset(params), []

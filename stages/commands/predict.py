@@ -54,8 +54,9 @@ def predict(names: tuple[str, ...], model_path: Path | None, runtime: str | None
     FILE is an image of any size, grey or colour; - is standard input. DIR is a folder: all files in it and in its
     subfolders are classified, sorted by path. Hidden files, Thumbs.db and desktop.ini are left out.
 
-    An image is inverted if its background is not that of the training images (dark or light); the answer says so. For
-    a file that is no image there is a line on standard error; the others are classified, and the exit code is 1.
+    A model of grey images gets an image inverted if its background is not that of the training images (dark or
+    light); the answer says so. For a file that is no image there is a line on standard error; the others are
+    classified, and the exit code is 1.
     """
     model_path = model_path or find_default_model()
     runtime = runtime or find_runtimes(model_path)[0]
@@ -137,12 +138,13 @@ def read_metadata(model_path: Path) -> dict[str, Any]:
 
 def open_image(name: str, metadata: dict[str, Any]) -> DecodedImage:
     """The image of that file name, or on standard input, as the model takes it."""
-    height, width = metadata["image_size"]
+    channels = metadata.get("channels", 1)  # a model of an earlier version does not say
+    image_shape = (*metadata["image_size"], channels) if channels > 1 else tuple(metadata["image_size"])
     if name == _STANDARD_INPUT:
-        return read_image(sys.stdin.buffer, "standard input", (height, width), metadata["background"])
+        return read_image(sys.stdin.buffer, "standard input", image_shape, metadata["background"])
     try:
         with Path(name).open("rb") as file:
-            return read_image(file, name, (height, width), metadata["background"])
+            return read_image(file, name, image_shape, metadata["background"])
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
         raise DataError(name, reason, "name an image file that you may read") from None

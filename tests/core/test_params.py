@@ -29,7 +29,7 @@ SECTIONS = {
     "validate": ValidateParams,
 }
 
-INGEST = "ingest: {dataset: digits, path: own, image_size: [28, 28], test_fraction: 0.2, seed: 0}"
+INGEST = "ingest: {dataset: digits, path: own, image_size: [28, 28], channels: 1, test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
 TRAIN = (
     "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0, "
@@ -213,7 +213,7 @@ def test_key_that_resembles_none_is_to_be_removed(tmp_path, key, path, got):
     error = refuse(tmp_path, INGEST.replace("seed: 0", f"seed: 0, {key}: 1"))
 
     assert (error.where, error.got) == (f"{tmp_path / 'params.yaml'}: ingest.{path}", got)
-    assert error.expected == "one of the keys dataset, image_size, path, seed, test_fraction"
+    assert error.expected == "one of the keys channels, dataset, image_size, path, seed, test_fraction"
     assert error.hint == "remove it"
 
 

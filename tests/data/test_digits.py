@@ -88,12 +88,13 @@ def test_enlarge_keeps_upright_and_scales_grey_levels():
 
 def test_ingest_writes_what_is_loaded(digits, tmp_path):
     """data/raw holds both splits' arrays and where they came from."""
-    params = IngestParams(dataset="digits", path="none", image_size=[28, 28], test_fraction=0.2, seed=0)
+    params = IngestParams(dataset="digits", path="none", image_size=[28, 28], channels=1, test_fraction=0.2, seed=0)
     run(params, tmp_path / "raw")
 
     np.testing.assert_array_equal(load_split(tmp_path / "raw/train").images, digits.train.images, strict=True)
     np.testing.assert_array_equal(load_split(tmp_path / "raw/test").labels, digits.test.labels, strict=True)
     assert read_json(tmp_path / "raw/dataset.json") == {
+        "channels": 1,
         "class_names": list("0123456789"),
         "image_size": [28, 28],
         "name": "digits",

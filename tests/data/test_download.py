@@ -9,62 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from imports import ROOT
+from mirror_server import Server, send
 from samples import list_files
 
 from stages.lib.core.errors import DataError
 from stages.lib.data import download
-from stages.lib.data.download import PublishedFile, fetch
+from stages.lib.data.download import PublishedFile, fetch, fetch_dataset
 
 CONTENT = b"handwritten digits " * 500
 OTHER = b"handwritten glyphs " * 500
 SHA256, OTHER_SHA256 = (hashlib.sha256(content).hexdigest() for content in (CONTENT, OTHER))
-FILE = PublishedFile("images.gz", SHA256, len(CONTENT))
+FILE = PublishedFile("images.gz", SHA256, len(CONTENT), is_of_content=True)
 PACKED = gzip.compress(CONTENT, mtime=0)
-
-
-class Server:
-    """A mirror on this machine: `answers` holds what it does for a path, `asked` the paths that it was asked for."""
-
-    def __init__(self):
-        self.answers, self.asked = {}, []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.asked.append(self.path)
-                answer = server.answers.get(self.path, send(b"not here", status=404))
-                answer(self)
-
-            def log_message(self, *_):
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, args=[0.01], daemon=True).start()
-
-    def stop(self):
-        """Answer no more."""
-        self._http.shutdown()
-        self._http.server_close()
-
-
-def send(body, status=200, expected=None, **headers):
-    """Answer with a body; `expected` is the length that the header tells."""
-
-    def answer(handler):
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(body) if expected is None else expected))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
+# The same, of which the publisher's hash is that of the compressed file.
+PACKED_FILE = PublishedFile("images.gz", hashlib.sha256(PACKED).hexdigest(), len(PACKED))
 
 
 def redirect(location):
@@ -134,10 +96,15 @@ def server():
     server.stop()
 
 
+def read(mirrors, cache_dir):
+    """What is in the file that was fetched."""
+    return gzip.decompress(fetch(FILE, mirrors, cache_dir, "IMAGES_MIRROR").read_bytes())
+
+
 def explain(mirrors, cache_dir):
     """The error about a file that could not be had, which has one line; nothing half-written may be left behind."""
     with pytest.raises(DataError) as caught:
-        fetch(FILE, mirrors, cache_dir)
+        fetch(FILE, mirrors, cache_dir, "IMAGES_MIRROR")
     assert not [name for name in list_files(cache_dir) if "partial" in name]
     assert len(str(caught.value).splitlines()) == 1
     return caught.value
@@ -152,26 +119,26 @@ def test_good_file_is_unpacked_and_cached(server, tmp_path):
     """The content is what was published, and the file is kept as it came."""
     server.answers["/images.gz"] = send(PACKED)
 
-    assert fetch(FILE, [server.url], tmp_path / "cache") == CONTENT
+    assert read([server.url], tmp_path / "cache") == CONTENT
     assert list_kept(tmp_path) == {"cache/images.gz": PACKED}
 
 
 def test_good_cached_file_needs_no_server(server, tmp_path):
     """Once fetched, a file is taken from the cache, also when the server is gone."""
     server.answers["/images.gz"] = send(PACKED)
-    fetch(FILE, [server.url], tmp_path)
+    read([server.url], tmp_path)
     server.stop()
 
-    assert fetch(FILE, [server.url], tmp_path) == CONTENT
+    assert read([server.url], tmp_path) == CONTENT
     assert server.asked == ["/images.gz"]
 
 
 FETCHING = """
 import sys
 from pathlib import Path
-from test_download import FILE, fetch
+from test_download import read
 print("here", flush=True)
-print(len(fetch(FILE, [sys.argv[1]], Path("cache"))), flush=True)
+print(len(read([sys.argv[1]], Path("cache"))), flush=True)
 """
 
 
@@ -216,7 +183,7 @@ def test_damaged_cached_file_is_fetched_anew(server, tmp_path, damaged):
     server.answers["/images.gz"] = send(PACKED)
     (tmp_path / "images.gz").write_bytes(damaged)
 
-    assert fetch(FILE, [server.url], tmp_path) == CONTENT
+    assert read([server.url], tmp_path) == CONTENT
     assert list_kept(tmp_path) == {"images.gz": PACKED}
 
 
@@ -224,14 +191,14 @@ def test_labelled_as_encoded_stays_packed(server, tmp_path):
     """A server that calls a .gz file gzip-encoded changes nothing."""
     server.answers["/images.gz"] = send(PACKED, Content_Encoding="gzip")
 
-    assert fetch(FILE, [server.url], tmp_path) == CONTENT
+    assert read([server.url], tmp_path) == CONTENT
 
 
 def test_second_mirror_helps_out(server, tmp_path):
     """What is wrong with the first mirror does not matter where the second is good; a slash at its end neither."""
     server.answers |= {"/bad/images.gz": send(b"<html>"), "/good/images.gz": send(PACKED)}
 
-    assert fetch(FILE, [f"{server.url}/bad", f"{server.url}/good/"], tmp_path) == CONTENT
+    assert read([f"{server.url}/bad", f"{server.url}/good/"], tmp_path) == CONTENT
 
 
 PROBLEMS = {
@@ -269,7 +236,7 @@ def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up
     error = explain([server.url], tmp_path)
 
     assert reported in error.problem
-    assert error.hint == "set MNIST_MIRROR to a folder or a URL that has the file"
+    assert error.hint == "set IMAGES_MIRROR to a folder or a URL that has the file"
     assert list_kept(tmp_path) == {}
     assert set(looked_up) == {"127.0.0.1"}
 
@@ -278,12 +245,13 @@ def test_faulty_answer_is_refused_with_what_is_wrong(server, tmp_path, looked_up
 def test_answer_without_end_is_given_up(server, tmp_path, monkeypatch, answer):
     """A server that sends a byte whenever a timeout is near is left after a while, and the next mirror is asked."""
     monkeypatch.setattr(download, "_MAX_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_MIN_BYTES_A_SECOND", 1_000_000)
     server.answers["/images.gz"] = answer
     error = explain([server.url], tmp_path / "cache")
     server.answers["/good/images.gz"] = send(PACKED)
 
     assert error.problem.endswith("it did not send the whole file within 0.3 seconds")
-    assert fetch(FILE, [server.url, f"{server.url}/good"], tmp_path / "cache") == CONTENT
+    assert read([server.url, f"{server.url}/good"], tmp_path / "cache") == CONTENT
     assert list_kept(tmp_path / "cache") == {"images.gz": PACKED}
 
 
@@ -292,7 +260,7 @@ def test_five_redirects_are_followed(server, tmp_path):
     server.answers |= {f"/{number}": redirect(f"/{number + 1}") for number in range(1, 5)}
     server.answers |= {"/images.gz": redirect("/1"), "/5": send(PACKED)}
 
-    assert fetch(FILE, [server.url], tmp_path) == CONTENT
+    assert read([server.url], tmp_path) == CONTENT
     assert server.asked == ["/images.gz", "/1", "/2", "/3", "/4", "/5"]
 
 
@@ -352,7 +320,7 @@ def test_folder_is_a_mirror(tmp_path, monkeypatch):
     (tmp_path / "mirror" / "images.gz").write_bytes(PACKED)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
-    assert fetch(FILE, ["mirror"], tmp_path / "cache") == CONTENT
+    assert read(["mirror"], tmp_path / "cache") == CONTENT
     assert not (tmp_path / "cache").exists()
 
 
@@ -361,4 +329,50 @@ def test_damaged_file_in_a_folder_gives_way_to_the_next_mirror(server, tmp_path)
     server.answers["/images.gz"] = send(PACKED)
     (tmp_path / "images.gz").write_bytes(PACKED[:-9])
 
-    assert fetch(FILE, [str(tmp_path), server.url], tmp_path / "cache") == CONTENT
+    assert read([str(tmp_path), server.url], tmp_path / "cache") == CONTENT
+
+
+def test_hash_may_be_of_the_compressed_file(server, tmp_path):
+    """Where the publisher's hash is of the file as it comes, the same content compressed anew is refused."""
+    server.answers |= {"/anew/images.gz": send(gzip.compress(CONTENT, mtime=1)), "/images.gz": send(PACKED)}
+
+    with pytest.raises(DataError) as caught:
+        fetch(PACKED_FILE, [f"{server.url}/anew"], tmp_path, "IMAGES_MIRROR")
+    assert f"expected {len(PACKED)} bytes with SHA-256 {PACKED_FILE.sha256}" in caught.value.problem
+
+    path = fetch(PACKED_FILE, [f"{server.url}/anew", server.url], tmp_path, "IMAGES_MIRROR")
+    assert path.read_bytes() == PACKED
+
+
+def test_large_file_gets_more_time(server, tmp_path, monkeypatch, capsys):
+    """A server that needs long for a long file is waited for, and what has arrived is told meanwhile."""
+    monkeypatch.setattr(download, "_MAX_SECONDS", 0.1)
+    monkeypatch.setattr(download, "_MIN_BYTES_A_SECOND", 1_000)
+    monkeypatch.setattr(download, "_PROGRESS_SECONDS", 0.2)
+
+    def send_slowly(handler):
+        send(PACKED[:40], expected=len(PACKED))(handler)
+        handler.wfile.flush()
+        time.sleep(0.5)
+        handler.wfile.write(PACKED[40:])
+
+    server.answers["/images.gz"] = send_slowly
+
+    assert read([server.url], tmp_path) == CONTENT
+    assert capsys.readouterr().out == f"{server.url}/images.gz: 0 MB have arrived\n"
+
+
+def test_data_set_comes_from_its_own_mirror_into_its_own_cache(server, tmp_path, monkeypatch):
+    """<NAME>_MIRROR is asked first, the files are kept in .cache/<name>, and the hint names the variable."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("SMALL_IMAGES_MIRROR", f"{server.url}/own")
+    server.answers |= {"/own/images.gz": send(PACKED), "/public/images.gz": send(PACKED)}
+    paths = fetch_dataset("small_images", [FILE], [f"{server.url}/public"])
+    server.answers["/own/other.gz"] = send(b"")
+    with pytest.raises(DataError) as caught:
+        fetch_dataset("small_images", [FILE._replace(name="other.gz")], [])
+
+    assert paths == [tmp_path / ".cache/small_images/images.gz"]
+    assert paths[0].read_bytes() == PACKED
+    assert server.asked == ["/own/images.gz", "/own/other.gz"]
+    assert caught.value.hint == "set SMALL_IMAGES_MIRROR to a folder or a URL that has the file"

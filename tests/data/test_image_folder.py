@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from samples import list_files
 
 from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
@@ -339,7 +340,7 @@ def test_name_of_a_class_is_the_same_on_every_system(folder):
 def test_ingest_writes_pictures_with_their_files(tmp_path, monkeypatch):
     """data/raw holds images, labels, class names, each image's file and its size, the same bytes each time."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    params = IngestParams(dataset="folder", path="own", image_size=[12, 16], test_fraction=0.2, seed=0)
+    params = IngestParams(dataset="folder", path="own", image_size=[12, 16], channels=1, test_fraction=0.2, seed=0)
     for name in ("one", "two"):
         run(params, tmp_path / name)
     images, labels = load_split(tmp_path / "one/train")
@@ -353,6 +354,30 @@ def test_ingest_writes_pictures_with_their_files(tmp_path, monkeypatch):
     assert read_json(tmp_path / "one/dataset.json")["class_names"] == list(CLASSES)
     assert read_json(tmp_path / "one/dataset.json")["name"] == "own"
     assert written[0] == written[1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_ingest_writes_colour(tmp_path, monkeypatch):
+    """With three channels every image is RGB, a grey one in three equal channels; the same bytes each time."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    colours = np.stack([draw(40), draw(41), draw(42)], axis=-1)
+    save(tmp_path / "own/cross/40.png", colours)
+    params = IngestParams(dataset="folder", path="own", image_size=[12, 16], channels=3, test_fraction=0.2, seed=0)
+    for name in ("one", "two"):
+        run(params, tmp_path / name)
+    images = {
+        row["file"]: image
+        for split in ("train", "test")
+        for row, image in zip(
+            read_csv(tmp_path / f"one/{split}/files.csv"), load_split(tmp_path / f"one/{split}").images, strict=True
+        )
+    }
+
+    np.testing.assert_array_equal(images["cross/40.png"], colours)
+    np.testing.assert_array_equal(images["circle/00.png"], np.stack([draw(0)] * 3, axis=-1))
+    assert read_json(tmp_path / "one/dataset.json")["channels"] == 3
+    assert read_json(tmp_path / "one/dataset.json")["image_size"] == [12, 16]
+    assert list_files(tmp_path / "one") == list_files(tmp_path / "two")
 
 
 UNREADABLE = "expected a class name that can be read, without blanks around it, got "

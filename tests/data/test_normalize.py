@@ -221,8 +221,9 @@ def test_fold_of_a_convolution_equals_normalizing_first(normalization):
     patches = patches.transpose(0, 1, 2, 4, 5, 3)
     features = (patches - np.array(normalization.shift)) / normalization.divisor
     kernel, bias = make_layer((3, 3, channels, 5))
+    rows = [each.reshape(-1, 9 * channels) for each in (patches, features)]
 
-    require_equal_fold(normalization, kernel, bias, patches.reshape(-1, 9 * channels), features.reshape(-1, 9 * channels))
+    require_equal_fold(normalization, kernel, bias, *rows)
 
 
 def make_pixels(normalization):

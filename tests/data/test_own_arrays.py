@@ -14,7 +14,7 @@ from stages.ingest import IngestParams, run
 from stages.lib.core.arrays import load_split
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json
-from stages.lib.data.image_decoding import read_grey
+from stages.lib.data.image_decoding import decode_image
 from stages.lib.data.own_images import load_folder
 
 SPLITS = ("train", "test")
@@ -30,7 +30,7 @@ def own(tmp_path, monkeypatch):
 def test_own_images_come_back(own, tmp_path):
     """Both splits, classes called by their ids, counts as expected and a SHA-256 of each file."""
     made = make_dataset()
-    params = IngestParams(dataset="folder", path="own", image_size=[28, 28], test_fraction=0.2, seed=0)
+    params = IngestParams(dataset="folder", path="own", image_size=[28, 28], channels=1, test_fraction=0.2, seed=0)
     run(params, tmp_path / "raw")
     dataset = read_json(tmp_path / "raw/dataset.json")
 
@@ -146,9 +146,8 @@ SHARES = "x_train = (x_train * 255).round().astype('uint8')"
         (IMAGES * np.nan, "float64 (4, 6, 6) from nan to nan", ""),
         (np.full((4, 6, 6), 256), "int64 (4, 6, 6) from 256 to 256", ""),
         (IMAGES.astype(np.complex64), "complex64 (4, 6, 6)", ""),
-        (np.zeros((4, 7)), "float64 (4, 7)", ""),
     ],
-    ids=["0..1", "bool", "0 and 1", "flat", "first channel", "colour", "negative", "NaN", "wide", "complex", "rows"],
+    ids=["0..1", "bool", "0 and 1", "flat", "first channel", "colour", "negative", "NaN", "wide", "complex"],
 )
 @pytest.mark.usefixtures("own")
 def test_images_of_other_values_are_refused_with_the_conversion(tmp_path, images, got, change):
@@ -169,13 +168,108 @@ def test_images_of_other_values_are_refused_with_the_conversion(tmp_path, images
     assert arrays["x_train"].ndim == 3
 
 
+@pytest.mark.parametrize("shape", [(4, 7), (4, 3, 5, 2), (4,)], ids=["rows", "two channels", "numbers"])
+@pytest.mark.usefixtures("own")
+def test_shape_that_shows_no_image_is_refused_with_the_one_to_save(tmp_path, shape):
+    """Where there is no telling what is meant, the hint says what is taken."""
+    save_valid(tmp_path / "own.npz", x_train=np.zeros(shape))
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+    told = refusal.value.causes[0]
+
+    assert (told.where, told.expected, told.got) == ("own.npz: x_train", GREY, f"float64 {shape}")
+    assert told.hint == "save grey images (N, H, W) of them"
+
+
+COLOUR = "colour images (N, H, W, 3) of whole numbers 0..255"
+COLOURS = np.arange(180, dtype=np.uint8).reshape(4, 3, 5, 3)
+
+
+def save_colours(path, **arrays):
+    """The same as `save_valid`, in colour."""
+    save_valid(path, **{"x_train": COLOURS, "x_test": COLOURS[::-1]} | arrays)
+
+
+@pytest.mark.parametrize("change", [lambda images: images, lambda images: images.astype(np.float32)])
+@pytest.mark.usefixtures("own")
+def test_colour_arrays_come_back(tmp_path, change):
+    """With three channels, images (N, H, W, 3) of whole numbers of any type are taken as they are."""
+    save_colours(tmp_path / "own.npz", x_train=change(COLOURS))
+    dataset = load_folder("own.npz", (28, 28, 3), 0.2, 0)
+
+    np.testing.assert_array_equal(dataset.train.images, COLOURS, strict=True)
+    np.testing.assert_array_equal(dataset.test.images, COLOURS[::-1], strict=True)
+
+
+@pytest.mark.usefixtures("own")
+def test_colour_arrays_of_medmnist_come_back(tmp_path):
+    """The images that MedMNIST sets aside join the training images in colour, too."""
+    labels = np.array([[0], [1], [1], [0]])
+    parts = {f"{part}_images": COLOURS for part in ("train", "val", "test")}
+    np.savez(tmp_path / "own.npz", **parts, **{f"{part}_labels": labels for part in ("train", "val", "test")})
+    dataset = load_folder("own.npz", (28, 28, 3), 0.2, 0)
+
+    np.testing.assert_array_equal(dataset.train.images, np.concatenate([COLOURS, COLOURS]), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("images", "change"),
+    [
+        (np.concatenate([COLOURS, COLOURS[..., :1]], axis=3), "x_train = x_train[..., :3]"),
+        (COLOURS.transpose(0, 3, 1, 2), "x_train = x_train.transpose(0, 2, 3, 1)"),
+        (COLOURS / 255, SHARES),
+    ],
+    ids=["alpha", "channels first", "0..1"],
+)
+@pytest.mark.usefixtures("own")
+def test_colours_laid_out_otherwise_are_refused_with_the_conversion(tmp_path, images, change):
+    """The line that the hint shows makes the images that are taken."""
+    save_colours(tmp_path / "own.npz", x_train=images)
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28, 3), 0.2, 0)
+    told = refusal.value.causes[0]
+    arrays = {"x_train": images}
+    exec(change, arrays)  # as a person types it
+
+    assert (told.where, told.expected) == ("own.npz: x_train", COLOUR)
+    assert told.hint == f"in Python: `{change}`; then save the file again"
+    np.testing.assert_array_equal(arrays["x_train"], COLOURS, strict=True)
+
+
+@pytest.mark.parametrize("name", ["own", "own.npz"], ids=["IDX", "npz"])
+@pytest.mark.usefixtures("own")
+def test_grey_arrays_for_three_channels_are_refused_with_the_setting(tmp_path, name):
+    """Grey images where colour is asked for: the hint says what to set, and with that they are taken."""
+    save_valid(tmp_path / "own.npz")
+    with pytest.raises(DataError) as refusal:
+        load_folder(name, (28, 28, 3), 0.2, 0)
+    told = refusal.value.causes[0]
+
+    assert told.expected == COLOUR
+    assert told.hint == "set ingest.channels to 1"
+    assert load_folder(name, (28, 28), 0.2, 0).train.images.ndim == 3
+
+
+@pytest.mark.usefixtures("own")
+def test_colour_arrays_for_one_channel_are_refused_with_the_setting(tmp_path):
+    """Colour where grey is asked for: the hint says what to set, or the line that makes grey of it."""
+    save_colours(tmp_path / "own.npz")
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", (28, 28), 0.2, 0)
+    told = refusal.value.causes[0]
+
+    assert (told.expected, told.got) == (GREY, "uint8 (4, 3, 5, 3)")
+    assert told.hint.startswith("set ingest.channels to 3, or in Python: `x_train = ")
+    assert load_folder("own.npz", (28, 28, 3), 0.2, 0).train.images.ndim == 4
+
+
 @pytest.mark.usefixtures("own")
 def test_colour_becomes_the_grey_of_an_image_file(tmp_path):
     """The line that the hint shows gives the grey levels that the same image has as a file, but for rounding."""
     colours = np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3), np.uint8)
     Image.fromarray(colours[0]).save(tmp_path / "colour.png")
     with (tmp_path / "colour.png").open("rb") as file:
-        grey = np.asarray(read_grey(file, "colour.png"))
+        grey = np.asarray(decode_image(file, "colour.png"))
     save_valid(tmp_path / "own.npz", x_train=colours)
     with pytest.raises(DataError) as refusal:
         load_folder("own.npz", (28, 28), 0.2, 0)

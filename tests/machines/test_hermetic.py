@@ -330,6 +330,7 @@ def test_only_what_is_listed_reaches_a_stage(probe):
     """Documented variables arrive as they are; what other programs are told does not."""
     kept = {
         "MNIST_MIRROR": "m",
+        "CIFAR10_MIRROR": "c",
         "MLFLOW_TRACKING_URI": "u",
         "MLFLOW_TRACKING_TOKEN": "t",
         "https_proxy": "p",

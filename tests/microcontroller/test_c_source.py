@@ -119,7 +119,8 @@ int main(void) {
 def pixel_network():
     """A network that nobody trained, for raw pixels."""
     keras.utils.set_random_seed(0)
-    return fold_normalization(build_network(IMAGE_SIZE, Architecture((4,)), 3, "softmax"), Normalization((0.0,), (255.0,)))
+    network = build_network(IMAGE_SIZE, Architecture((4,)), 3, "softmax")
+    return fold_normalization(network, Normalization((0.0,), (255.0,)))
 
 
 @pytest.fixture(scope="module")

@@ -487,15 +487,17 @@ def test_nothing_leads_out_of_a_clone(tmp_path, monkeypatch):
 
 
 def test_downloads_of_this_project_serve_the_clones(tmp_path, monkeypatch):
-    """MNIST is not downloaded again for each rebuild: the files that `ingest` kept are the mirror."""
+    """No data set is downloaded again for each rebuild: the files that `ingest` kept are the mirror."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     (conditions,) = vary(1)
     before = make_environment({}, conditions, tmp_path)
-    (tmp_path / ".cache/mnist").mkdir(parents=True)
+    for name in ("mnist", "fashion_mnist", "cifar10"):
+        (tmp_path / ".cache" / name).mkdir(parents=True)
+        variable = f"{name.upper()}_MIRROR"
 
-    assert "MNIST_MIRROR" not in before
-    assert make_environment({}, conditions, tmp_path)["MNIST_MIRROR"] == str(tmp_path / ".cache/mnist")
+        assert variable not in before
+        assert make_environment({}, conditions, tmp_path)[variable] == str(tmp_path / ".cache" / name)
 
 
 def test_missing_emulator_is_one_line(small, monkeypatch):

@@ -28,7 +28,7 @@ _SCRATCH_DIR = Path(".cache")
 class Split(NamedTuple):
     """The images and labels of one split."""
 
-    images: NDArray[Any]  # (N, H, W)
+    images: NDArray[Any]  # (N, H, W) or (N, H, W, 3)
     labels: NDArray[Any]  # (N,)
 
 

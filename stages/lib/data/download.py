@@ -2,8 +2,9 @@
 
 import gzip
 import hashlib
-import io
 import ipaddress
+import os
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import atomic_write
-from stages.lib.core.paths import resolve
+from stages.lib.core.paths import find_root, resolve
 from stages.lib.core.urls import hide_password
 
 _CHUNK_BYTES = 1 << 16
@@ -27,24 +28,38 @@ _MAX_REDIRECTS = 5
 _TIMEOUT = (10, 30)
 # Stays in the cache, empty: a lock that is removed is none, for who waits for it has another file than who comes later.
 _LOCK_NAME = ".lock"
-# Seconds for all of it, redirects included: MNIST's largest file at 17 kB a second. A server may send a byte now and
-# then, and never end.
+# Seconds for all of it, redirects included, and bytes a second of a file that needs longer: CIFAR-10's server has been
+# known to send 50,000. A server may send a byte now and then, and never end.
 _MAX_SECONDS = 600
+_MIN_BYTES_A_SECOND = 17_000
+_PROGRESS_SECONDS = 5
 
 
 class PublishedFile(NamedTuple):
     """A gzip-compressed file as its publisher promises it."""
 
     name: str
-    sha256: str  # of the decompressed content: mirrors may have compressed it anew
-    size: int  # of the decompressed content, bytes
+    sha256: str
+    size: int  # bytes
+    # Whether both are of the decompressed content, as mirrors may have compressed it anew, or of the file itself.
+    is_of_content: bool = False
 
 
-def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes:
-    """The decompressed content of `file`: from `cache_dir` if it is there and good, else from the first good mirror.
+def fetch_dataset(name: str, files: Sequence[PublishedFile], mirrors: Sequence[str]) -> list[Path]:
+    """Fetch each file of the data set `name`: the paths of verified copies, in a mirror's folder or in .cache/<name>.
+
+    The mirror that <NAME>_MIRROR names is asked before `mirrors`. The parameters and errors are those of `fetch`.
+    """
+    variable = f"{name.upper()}_MIRROR"
+    chosen = [*filter(None, [os.environ.get(variable)]), *mirrors]
+    return [fetch(file, chosen, find_root() / ".cache" / name, variable) for file in files]
+
+
+def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path, variable: str) -> Path:
+    """Fetch `file`: from `cache_dir` if it is there and good, else from the first good mirror; the path of a good copy.
 
     A mirror is a folder (relative to the project's root), an https URL, or an http URL on this machine. What came
-    over the network is kept in `cache_dir`.
+    over the network is kept in `cache_dir`. variable: of the environment, with which a person names a mirror.
 
     Raises:
         DataError: no mirror had the file whole; says what was wrong with each.
@@ -53,16 +68,16 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
     problems: list[DataError] = []
     if cached.exists():
         try:
-            return unpack(file, cached.read_bytes(), str(cached))
+            return _verify(file, cached, str(cached))
         except DataError as problem:
             problems.append(problem)
     for mirror in mirrors:
         try:
             if "://" not in mirror:
                 source = resolve(mirror) / file.name
-                return unpack(file, source.read_bytes(), str(source))
+                return _verify(file, source, str(source))
             url = f"{mirror.rstrip('/')}/{file.name}"
-            content = _fetch_alone(file, url, cached)
+            _fetch_alone(file, url, cached)
         except DataError as problem:
             problems.append(problem)
         # requests' errors are OSErrors; its raw stream raises urllib3's, an address that is none a ValueError.
@@ -71,50 +86,58 @@ def fetch(file: PublishedFile, mirrors: Sequence[str], cache_dir: Path) -> bytes
             reason = str(error).replace(mirror, shown)
             problems.append(DataError(shown, f"download failed: {reason}"))
         else:
-            return content
+            return cached
     raise DataError(
         file.name,
         f"no good copy in the cache or on a mirror: {' | '.join(map(str, problems))}",
-        "set MNIST_MIRROR to a folder or a URL that has the file",
+        f"set {variable} to a folder or a URL that has the file",
     )
 
 
-def _fetch_alone(file: PublishedFile, url: str, cached: Path) -> bytes:
-    """The decompressed content, kept in `cached`; of processes that want it at once, one fetches it for all."""
+def _fetch_alone(file: PublishedFile, url: str, cached: Path) -> None:
+    """Have the file in `cached`; of processes that want it at once, one fetches it for all."""
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cached.with_name(_LOCK_NAME)):
         with suppress(FileNotFoundError, DataError):
-            return unpack(file, cached.read_bytes(), str(cached))
+            _verify(file, cached, str(cached))
+            return
         with atomic_write(cached) as partial:
             _download_in_time(url, partial, max_bytes=file.size)  # gzip makes images smaller
-            return unpack(file, partial.read_bytes(), hide_password(url))
+            _verify(file, partial, hide_password(url))
 
 
-def unpack(file: PublishedFile, packed: bytes, source: str) -> bytes:
-    """The decompressed content, if it is what was published; at most one byte more than that is unpacked.
+def _verify(file: PublishedFile, path: Path, source: str) -> Path:
+    """The path, if what is there is what was published; at most one byte more than that is read.
 
     Raises:
-        DataError: it is not gzip, is cut off, or has another content; without a hint, for `fetch` tries the next.
+        DataError: it has another content, or should be decompressed and is not gzip or is cut off; without a hint, for
+            `fetch` tries the next.
     """
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
-            content = unpacked.read(file.size + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(source, f"not a whole gzip file: {error}") from None
-    digest = hashlib.sha256(content).hexdigest()
+    hashed, size = hashlib.sha256(), 0
+    with path.open("rb") as packed:
+        try:
+            content = gzip.GzipFile(fileobj=packed) if file.is_of_content else packed
+            while size <= file.size and (piece := content.read(min(_CHUNK_BYTES, file.size + 1 - size))):
+                hashed.update(piece)
+                size += len(piece)
+        # An OSError of the disk is `fetch`'s.
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(source, f"not a whole gzip file: {error}") from None
+    digest = hashed.hexdigest()
     if digest != file.sha256:
-        size = f"{len(content)}" if len(content) <= file.size else f"more than {file.size}"
+        shown = f"{size}" if size <= file.size else f"more than {file.size}"
         raise DataError(
             source,
             expected=f"{file.size} bytes with SHA-256 {file.sha256}",
-            got=f"{size} bytes with {digest}",
+            got=f"{shown} bytes with {digest}",
         )
-    return content
+    return path
 
 
 def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
     """Write what `url` answers to `path` in time: a timeout of a socket begins anew at each piece."""
     problems: list[BaseException] = []
+    seconds = max(_MAX_SECONDS, max_bytes / _MIN_BYTES_A_SECOND)
 
     def download() -> None:
         try:
@@ -126,9 +149,9 @@ def _download_in_time(url: str, path: Path, max_bytes: int) -> None:
     with path.open("wb") as target:
         thread = Thread(target=download, daemon=True)
         thread.start()
-        thread.join(_MAX_SECONDS)
+        thread.join(seconds)
         if thread.is_alive():
-            raise DataError(hide_password(url), f"it did not send the whole file within {_MAX_SECONDS} seconds")
+            raise DataError(hide_password(url), f"it did not send the whole file within {round(seconds, 1):,} seconds")
     if problems:
         raise problems[0]
 
@@ -142,13 +165,16 @@ def _download(url: str, target: BinaryIO, max_bytes: int) -> None:
                 url = urljoin(url, answer.headers["location"])
                 continue
             answer.raise_for_status()
-            received = 0
+            received, reported = 0, time.monotonic()
             # Raw bytes: a server that labels .gz files with a content encoding must not have them unpacked here.
             for piece in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
                 received += len(piece)
                 if received > max_bytes:
                     raise DataError(hide_password(url), expected=f"at most {max_bytes} bytes", got="more")
                 target.write(piece)
+                if time.monotonic() - reported > _PROGRESS_SECONDS:
+                    reported = time.monotonic()
+                    print(f"{hide_password(url)}: {received / 1e6:,.0f} MB have arrived", flush=True)
             return
     raise DataError(hide_password(url), expected=f"at most {_MAX_REDIRECTS} redirects", got="more")
 

@@ -25,20 +25,6 @@ MAX_EXPANSION = 1032
 _AGAIN = "download or copy the file again"
 
 
-def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
-    """Read the array of unsigned bytes from the content of an IDX file.
-
-    dimensions: 3 for images (N, H, W), 1 for labels (N,).
-
-    Raises:
-        DataError: the header is of another kind, or the values are fewer or more than it promises.
-    """
-    header_size = _measure_header(dimensions)
-    shape = _parse_header(content[:header_size], dimensions, name)
-    _require_size(len(content) - header_size, shape, name)
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
-
-
 def open_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Open the array of unsigned bytes in an IDX file, plain or compressed by gzip, of any size.
 

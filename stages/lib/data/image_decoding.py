@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from stages.lib.core.errors import DataError
 from stages.lib.core.native_stderr import capture_native_stderr
+from stages.lib.data.datasets import count_channels
 from stages.lib.data.image_limits import CountedBytes, read_bounded, require_bounded
 
 # Grey levels: a border at least this bright is a light background.
@@ -28,46 +29,59 @@ _MAX_REPORTED = 200
 class DecodedImage(NamedTuple):
     """An image as a model takes it, and what was done to it."""
 
-    pixels: NDArray[np.uint8]  # (H, W)
+    pixels: NDArray[np.uint8]  # (H, W) or (H, W, 3)
     was_inverted: bool
 
 
 def find_background(images: NDArray[np.uint8]) -> str:
-    """`dark` or `light`: what images (N, H, W) have at their borders, by the median grey level."""
-    return "light" if _measure_border(images) >= _LIGHT else "dark"
+    """What grey images (N, H, W) have at their borders, by the median grey level: `dark` or `light`; in colour `any`.
+
+    Grey images are drawings on a background, and the same drawing may be light on dark or dark on light. A colour
+    photograph has no such other form: its negative shows nothing that exists.
+    """
+    if images.ndim == 4:
+        return "any"
+    return "light" if _measure_border(images)[0] >= _LIGHT else "dark"
 
 
-def _measure_border(images: NDArray[np.uint8]) -> float:
-    return float(np.median(np.concatenate([images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()])))
+def _measure_border(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The median value at the borders of images (N, H, W) or (N, H, W, 3), of each channel."""
+    channels = count_channels(images)
+    lines = [images[:, [0, -1], :], images[:, :, [0, -1]]]
+    border = np.concatenate([line.reshape(-1, channels) for line in lines])
+    return np.asarray(np.median(border, axis=0))
 
 
-def read_image(file: BinaryIO, name: str, image_size: tuple[int, int], background: str) -> DecodedImage:
-    """The image in `file` as a model takes it: `read_grey`, with the model's background, `fit_image`.
+def read_image(file: BinaryIO, name: str, image_shape: tuple[int, ...], background: str) -> DecodedImage:
+    """The image in `file` as a model takes it: `decode_image`, with the model's background, `fit_image`.
 
-    An image that has the model's size, is grey and has its background comes through byte for byte.
-    image_size: height and width in pixels. background: `dark` or `light`.
+    An image that has the model's size, channels and background comes through byte for byte. image_shape: (H, W) or
+    (H, W, 3). background: `dark` or `light`: a grey image that has the other one is inverted; or `any`.
 
     Raises:
-        DataError: as `read_grey`.
+        DataError: as `decode_image`.
     """
-    grey = read_grey(file, name)
-    was_inverted = find_background(np.asarray(grey)[np.newaxis]) != background
+    image = decode_image(file, name, is_colour=len(image_shape) == 3)
+    was_inverted = image.mode == "L" and background not in ("any", find_background(np.asarray(image)[np.newaxis]))
     if was_inverted:
-        grey = ImageOps.invert(grey)
-    return DecodedImage(fit_image(grey, image_size), was_inverted)
+        image = ImageOps.invert(image)
+    return DecodedImage(fit_image(image, (image_shape[0], image_shape[1])), was_inverted)
 
 
-def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -> Image.Image:
-    """The image in `file`, upright as its EXIF data says, in 8 bits of grey; transparent parts are taken as white.
+def decode_image(
+    file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None, *, is_colour: bool = False
+) -> Image.Image:
+    """The image in `file`, upright as its EXIF data says, in 8 bits of grey or RGB; transparent parts are white.
 
     Time and memory have bounds, whatever is in the file: see `stages/lib/data/image_limits.py`.
-    kinds: Pillow's names of the file formats that are taken, all that it knows by default.
+    kinds: Pillow's names of the file formats that are taken, all that it knows by default. is_colour: whether it comes
+    as RGB, in which a grey image has three equal channels.
 
     Raises:
         DataError: it is no image, is cut off, damaged, animated, too large, or has values beyond 16 bits.
     """
     try:
-        return _read_grey(file, name, kinds)
+        return _decode_image(file, name, kinds, "RGB" if is_colour else "L")
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001  (Pillow's readers raise any kind on damaged files)
@@ -76,7 +90,7 @@ def read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None = None) -
     raise _refuse(name, reason)
 
 
-def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Image.Image:
+def _decode_image(file: BinaryIO, name: str, kinds: tuple[str, ...] | None, mode: str) -> Image.Image:
     content = read_bounded(file, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on metadata, which do not name the file
@@ -91,7 +105,7 @@ def _read_grey(file: BinaryIO, name: str, kinds: tuple[str, ...] | None) -> Imag
             _load_tiff(image, name)
         image.load()
         require_bounded(image, name)  # a PNG's EXIF data may come last
-        return _to_grey(ImageOps.exif_transpose(image), name)
+        return _convert(ImageOps.exif_transpose(image), mode, name)
 
 
 def _is_alone(image: Image.Image) -> bool:
@@ -138,33 +152,35 @@ def _refuse(name: str, reason: str) -> DataError:
     return DataError(name, f"not a valid image: {shown}", "replace it, or leave it out")
 
 
-def fit_image(grey: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+def fit_image(image: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """The image resized to (H, W) with its proportions kept, at least a pixel wide and high, uint8.
 
-    Pillow's bicubic filter on bytes computes in integers: the same bytes on every processor.
+    image: grey, or RGB, which gives (H, W, 3). Pillow's bicubic filter on bytes computes in integers: the same bytes on
+    every processor.
     """
     height, width = image_size
     # Padded with what surrounds the drawing, so that no edge appears that was not there.
-    level = int(_measure_border(np.asarray(grey)[np.newaxis]))
+    border = tuple(map(int, _measure_border(np.asarray(image)[np.newaxis])))
     # Of a line, ImageOps.pad would leave nothing.
-    scale = min(width / grey.width, height / grey.height)
-    if round(scale * min(grey.size)) == 0:
-        grey = grey.resize((max(1, round(scale * grey.width)), max(1, round(scale * grey.height))), _FILTER)
-    return np.asarray(ImageOps.pad(grey, (width, height), _FILTER, color=level))
+    scale = min(width / image.width, height / image.height)
+    if round(scale * min(image.size)) == 0:
+        image = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))), _FILTER)
+    return np.asarray(ImageOps.pad(image, (width, height), _FILTER, color=border if image.mode == "RGB" else border[0]))
 
 
-def _to_grey(image: Image.Image, name: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """The image in the mode L or RGB."""
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
     if image.mode in ("F", "I"):
         raise DataError(
             name, expected="at most 16 bits per pixel", got=f"mode {image.mode}", hint="save it with 8 bits"
         )
     if not image.has_transparency_data:
-        return image.convert("L")
-    grey = Image.new("L", image.size)
+        return image.convert(mode)
+    opaque = Image.new(mode, image.size)
     # Some rows at a time: all in four channels and twice would take a gigabyte.
     for top in range(0, image.height, _STRIP_ROWS):
         rgba = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))).convert("RGBA")
-        grey.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L"), (0, top))
-    return grey
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode), (0, top))
+    return opaque

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.lib.core.arrays import Split, allocate, iterate_chunks
 from stages.lib.core.errors import CONTROLS, DataError
 from stages.lib.data.class_names import find_name_problem, normalize_name
-from stages.lib.data.image_decoding import fit_image, read_grey
+from stages.lib.data.image_decoding import decode_image, fit_image
 from stages.lib.data.splits import split_stratified
 
 # Pillow's names. A file's content decides, not its name.
@@ -63,26 +63,29 @@ def has_subfolders(folder: Path) -> bool:
 
 
 def read_image_folder(
-    folder: Path, shown: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+    folder: Path, shown: str, image_shape: tuple[int, ...], test_fraction: float, seed: int, heading: str
 ) -> tuple[ImageFolder | None, list[DataError]]:
-    """Read the valid images of a folder, grey and of one size, and list every error; subfolders are the classes.
+    """Read the valid images of a folder, all of one shape, and list every error; subfolders are the classes.
 
     Where the folder has no split of its own, `test_fraction` (0..1) of the images of each class are drawn by `seed`;
     images that are the same pixel by pixel stay in one split. Where fewer than two classes have a valid image there
     are none, and an error says so.
 
-    shown: the folder as a person named it. heading: what stands before each line of progress.
+    shown: the folder as a person named it. image_shape: (H, W), grey, or (H, W, 3), RGB. heading: what stands before
+    each line of progress.
     """
     listed, problems = list_image_files(folder, shown)
-    images = allocate((len(listed), *image_size), np.uint8)
+    images = allocate((len(listed), *image_shape), np.uint8)
+    height, width, *channels = image_shape
     sizes = np.zeros((len(listed), 2), np.int32)
     valid: list[int] = []
     reported = time.monotonic()
     for row, image_file in enumerate(listed):
         try:
             with image_file.path.open("rb") as file:
-                grey = read_grey(file, _show(image_file.path, folder, shown), KINDS)
-            images[row], sizes[row] = fit_image(grey, image_size), (grey.height, grey.width)
+                name = _show(image_file.path, folder, shown)
+                image = decode_image(file, name, KINDS, is_colour=bool(channels))
+            images[row], sizes[row] = fit_image(image, (height, width)), (image.height, image.width)
             valid.append(row)
         except OSError as error:
             problems.append(DataError.unreadable(_show(image_file.path, folder, shown), error))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class Normalization(NamedTuple):
-    """The constants that bring pixels 0..255 to the network's input range: one of each for grey images, three for RGB."""
+    """The two constants of each channel, grey or RGB, that bring pixels 0..255 to the network's input range."""
 
     shift: tuple[float, ...]
     divisor: tuple[float, ...]

@@ -26,6 +26,7 @@ _KERAS_NAMES = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
 _MEDMNIST_NAMES = {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")}
 # Weights of red, green and blue in Pillow's grey (ITU-R BT.601).
 _GREY_WEIGHTS = "[0.299, 0.587, 0.114]"
+_SAVE = "then save the file again"
 
 
 class _Part(NamedTuple):
@@ -37,13 +38,14 @@ class _Part(NamedTuple):
     labels_name: str
 
 
-def load_arrays(folder: Path, path: str, heading: str) -> Dataset:
+def load_arrays(folder: Path, path: str, *, is_colour: bool, heading: str) -> Dataset:
     """Load a person's own images from an .npz file, or from a folder with one or with four IDX files.
 
-    Labels are what `number_classes` takes; images (N, H, W) or (N, H, W, 1), whole numbers 0..255 of any type. Those
-    that MedMNIST sets aside for validation join the training images.
+    Labels are what `number_classes` takes; images (N, H, W) or (N, H, W, 1), or in colour (N, H, W, 3), whole numbers
+    0..255 of any type. Those that MedMNIST sets aside for validation join the training images.
 
-    path: the file or folder as the person named it. heading: what stands before a line on what became of the data.
+    path: the file or folder as the person named it. is_colour: whether the images have to be in colour, or to be grey.
+    heading: what stands before a line on what became of the data.
 
     Raises:
         DataError: naming everything that is missing, damaged or does not fit.
@@ -51,8 +53,10 @@ def load_arrays(folder: Path, path: str, heading: str) -> Dataset:
     archives = [folder] if folder.is_file() else list_archives(folder)
     parts, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
     parts = {name: part._replace(images=_drop_channel(part.images)) for name, part in parts.items()}
-    image_size = parts["train"].images.shape[1:]
-    problems = [problem for part in parts.values() for problem in _find_problems(part, image_size, path)]
+    image_shape = parts["train"].images.shape[1:]
+    problems = [
+        problem for part in parts.values() for problem in _find_problems(part, image_shape, path, is_colour=is_colour)
+    ]
     try:
         ids, class_names = number_classes({part.labels_name: part.labels for part in parts.values()}, path, heading)
     except DataError as problem:
@@ -114,24 +118,27 @@ def _drop_channel(images: NDArray[Any]) -> NDArray[Any]:
     return images.reshape(images.shape[:-1]) if images.ndim == 4 and images.shape[-1] == 1 else images
 
 
-def _find_problems(part: _Part, image_size: tuple[int, ...], path: str) -> Iterator[DataError]:
-    """The errors of images that are not grey or no whole numbers 0..255, or do not go with their labels."""
+def _find_problems(part: _Part, image_shape: tuple[int, ...], path: str, *, is_colour: bool) -> Iterator[DataError]:
+    """The errors of images of another shape, of no whole numbers 0..255, or of another number than their labels."""
     images, name = part.images, part.images_name
-    if not _has_grey_levels(images):
-        got, change = f"{images.dtype} {images.shape}", ""
-        if images.ndim != 3:
-            change = _suggest_shape(images.shape, name)
-        elif images.dtype.kind in "biuf":
+    where = f"{path}: {name}"
+    kind = "colour images (N, H, W, 3)" if is_colour else "grey images (N, H, W)"
+    expected = f"{kind} of whole numbers 0..255"
+    if not _is_image_array(images, is_colour=is_colour):
+        got, hint = f"{images.dtype} {images.shape}", _suggest_shape(images.shape, name, is_colour=is_colour)
+        yield DataError(where, expected=expected, got=got, hint=hint or f"save {kind} of them")
+    elif not _has_pixel_values(images):
+        got, hint = f"{images.dtype} {images.shape}", "bring all of them to whole numbers 0..255 in the same way"
+        if images.dtype.kind in "biuf":
             low, high = _find_range(images)
             got += f" from {low:g} to {high:g}"
-            change = f"{name} = ({name} * 255).round().astype('uint8')" if low >= 0 and high <= 1 else ""
-        hint = f"in Python: `{change}`" if change else "bring all of them to whole numbers 0..255 in the same way"
-        expected = "grey images (N, H, W) of whole numbers 0..255"
-        yield DataError(f"{path}: {name}", expected=expected, got=got, hint=f"{hint}; then save the file again")
-    elif images.shape[1:] != image_size:
-        expected, got = (" x ".join(map(str, size)) for size in (image_size, images.shape[1:]))
+            if low >= 0 and high <= 1:
+                hint = f"in Python: `{name} = ({name} * 255).round().astype('uint8')`"
+        yield DataError(where, expected=expected, got=got, hint=f"{hint}; {_SAVE}")
+    elif images.shape[1:] != image_shape:
+        wanted, got = (" x ".join(map(str, shape[:2])) for shape in (image_shape, images.shape[1:]))
         hint = "bring all images to one size"
-        yield DataError(f"{path}: {name}", expected=f"images of {expected} as for training", got=got, hint=hint)
+        yield DataError(where, expected=f"images of {wanted} as for training", got=got, hint=hint)
     if images.shape[:1] != part.labels.shape[:1]:
         counts = [f"{len(array):,}" if array.ndim else "no" for array in (images, part.labels)]
         yield DataError(
@@ -142,14 +149,19 @@ def _find_problems(part: _Part, image_size: tuple[int, ...], path: str) -> Itera
         )
 
 
-def _has_grey_levels(images: NDArray[Any]) -> bool:
-    """Whether these are images (N, H, W) of whole numbers 0..255, of whatever type."""
-    if images.ndim != 3 or images.dtype == np.uint8 or not images.size:
-        return images.ndim == 3
+def _is_image_array(images: NDArray[Any], *, is_colour: bool) -> bool:
+    """Whether the shape is (N, H, W), or in colour (N, H, W, 3)."""
+    return images.ndim == 4 and images.shape[3] == 3 if is_colour else images.ndim == 3
+
+
+def _has_pixel_values(images: NDArray[Any]) -> bool:
+    """Whether the values are whole numbers 0..255, of whatever type."""
+    if images.dtype == np.uint8 or not images.size:
+        return True
     if images.dtype.kind not in "iuf":
         return False
     low, high = _find_range(images)
-    # What ends at 1 is a share of the range: as a grey level it would be as good as black.
+    # What ends at 1 is a share of the range: as a pixel it would be as good as black.
     is_in_range = low >= 0 and 1 < high <= 255
     chunks = (images[rows] for rows in iterate_chunks(len(images)))
     return is_in_range and all(np.array_equal(chunk, np.rint(chunk)) for chunk in chunks)
@@ -161,20 +173,28 @@ def _find_range(images: NDArray[Any]) -> tuple[float, float]:
     return float(np.min([chunk.min() for chunk in chunks])), float(np.max([chunk.max() for chunk in chunks]))
 
 
-def _suggest_shape(shape: tuple[int, ...], name: str) -> str:
-    """The line of Python that makes (N, H, W) of an array of another shape; empty if there is no telling."""
+def _suggest_shape(shape: tuple[int, ...], name: str, *, is_colour: bool) -> str:
+    """What makes images of an array of another shape, a setting or a line of Python; empty if there is no telling."""
+    setting, change = "", ""
     match shape:
-        case (_, count) if (side := math.isqrt(count)) ** 2 == count:
-            return f"{name} = {name}.reshape(-1, {side}, {side})"
-        case (_, 1, _, _):
-            return f"{name} = {name}[:, 0]"
+        case (_, _, _) if is_colour:
+            return "set ingest.channels to 1"
+        case (_, count) if not is_colour and (side := math.isqrt(count)) ** 2 == count:
+            change = f"{name} = {name}.reshape(-1, {side}, {side})"
+        case (_, 1, _, _) if not is_colour:
+            change = f"{name} = {name}[:, 0]"
+        case (_, _, _, 4) if is_colour:
+            change = f"{name} = {name}[..., :3]"
         case (_, _, _, 3 | 4):
-            return f"{name} = ({name}[..., :3] @ {_GREY_WEIGHTS}).round().astype('uint8')"
-    return ""
+            setting = "set ingest.channels to 3, or " if shape[3] == 3 else ""
+            change = f"{name} = ({name}[..., :3] @ {_GREY_WEIGHTS}).round().astype('uint8')"
+        case (_, 3, _, _) if is_colour:
+            change = f"{name} = {name}.transpose(0, 2, 3, 1)"
+    return f"{setting}in Python: `{change}`; {_SAVE}" if change else ""
 
 
 def _to_bytes(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    """The rows of arrays (N, H, W) of whole numbers 0..255, one after the other, as uint8."""
+    """The rows of arrays of whole numbers 0..255, one after the other, as uint8."""
     if len(arrays) == 1 and arrays[0].dtype == np.uint8:
         return arrays[0]
     images = allocate((sum(map(len, arrays)), *arrays[0].shape[1:]), np.uint8)

@@ -27,23 +27,24 @@ _OTHER_FILES = {
 }
 
 
-def load_folder(path: str, image_size: tuple[int, int], test_fraction: float, seed: int) -> Dataset:
+def load_folder(path: str, image_shape: tuple[int, ...], test_fraction: float, seed: int) -> Dataset:
     """Load a person's own images: a folder for each class, four IDX files, or an .npz file, as Keras has them.
 
-    path: the folder, or the .npz file, relative to the project's root. image_size: height and width to which images
-    are brought; arrays stay as they are. test_fraction, seed: draw the test split of images that have none.
+    path: the folder, or the .npz file, relative to the project's root. image_shape: (H, W), grey, or (H, W, 3), RGB, to
+    which images are brought; arrays keep their height and width, and must have these channels. test_fraction, seed:
+    draw the test split of images that have none.
 
     Raises:
         DataError: naming everything that is missing, damaged or does not fit.
     """
-    dataset, problems = read_folder(path, image_size, test_fraction, seed, heading="ingest")
+    dataset, problems = read_folder(path, image_shape, test_fraction, seed, heading="ingest")
     if problems or not dataset:
         raise DataError.join(problems)
     return dataset
 
 
 def read_folder(
-    path: str, image_size: tuple[int, int], test_fraction: float, seed: int, heading: str
+    path: str, image_shape: tuple[int, ...], test_fraction: float, seed: int, heading: str
 ) -> tuple[Dataset | None, list[DataError]]:
     """Read the valid ones of a person's own images, and list every error.
 
@@ -60,10 +61,10 @@ def read_folder(
     if not has_subfolders(folder):
         try:
             _require_arrays(folder, path)
-            return load_arrays(folder, path, heading), []
+            return load_arrays(folder, path, is_colour=len(image_shape) == 3, heading=heading), []
         except DataError as problem:
             return None, list(problem.causes)
-    loaded, problems = read_image_folder(folder, path, image_size, test_fraction, seed, heading)
+    loaded, problems = read_image_folder(folder, path, image_shape, test_fraction, seed, heading)
     if not loaded:
         return None, problems
     dataset = Dataset(

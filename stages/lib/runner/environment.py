@@ -27,8 +27,8 @@ _ALLOWED = (
     "VIRTUAL_ENV|PYTHONPATH|PYTHONHOME|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX",
     # DVC's word for which stage, project and experiment this is, and where its own folders are.
     "DVC_.*",
-    # Where MNIST may be had, and the way out of a network that lets nobody out.
-    "MNIST_MIRROR|((HTTPS?|ALL|NO)_PROXY)|((https?|all|no)_proxy)",
+    # Where published data sets may be had, and the way out of a network that lets nobody out.
+    "(MNIST|FASHION_MNIST|CIFAR10)_MIRROR|((HTTPS?|ALL|NO)_PROXY)|((https?|all|no)_proxy)",
     "SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|NETRC",
     # The store of a team: its address, who asks, over what kind of line, how long to wait for an answer.
     "MLFLOW_TRACKING_(URI|USERNAME|PASSWORD|TOKEN|AUTH|AWS_SIGV4|INSECURE_TLS|(SERVER|CLIENT)_CERT_PATH)",

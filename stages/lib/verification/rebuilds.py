@@ -32,8 +32,8 @@ _LEAKING = re.compile(
     r"DVC_|MLFLOW_|GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|COMMON_DIR)$|PYTHONSAFEPATH$"
 )
 _NOISE = re.compile(r"qemu-\w+: warning|ERROR: |$")
-_MIRROR = "MNIST_MIRROR"
-_DOWNLOADS = ".cache/mnist"  # what `ingest` keeps; each file there is verified by its hash
+# What `ingest` keeps of each data set that it downloads; each file there is verified by its hash.
+_DOWNLOADS = {f"{name.upper()}_MIRROR": f".cache/{name}" for name in ("mnist", "fashion_mnist", "cifar10")}
 
 
 class Emulation(NamedTuple):
@@ -210,11 +210,12 @@ def make_environment(base: Mapping[str, str], conditions: Conditions, parent: Pa
     environment["DVC_NO_ANALYTICS"] = "1"
     for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE"):
         environment[f"DVC_{kind}_DIR"] = str(parent / "dvc")
-    mirror = environment.get(_MIRROR)
-    if mirror and "://" not in mirror:
-        environment[_MIRROR] = str(resolve(mirror))
-    elif not mirror and resolve(_DOWNLOADS).is_dir():
-        environment[_MIRROR] = str(resolve(_DOWNLOADS))
+    for variable, downloads in _DOWNLOADS.items():
+        mirror = environment.get(variable)
+        if mirror and "://" not in mirror:
+            environment[variable] = str(resolve(mirror))
+        elif not mirror and resolve(downloads).is_dir():
+            environment[variable] = str(resolve(downloads))
     return environment
 
 
