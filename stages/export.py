@@ -33,6 +33,7 @@ from stages.lib.core.arrays import load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
+from stages.lib.data.datasets import count_channels
 from stages.lib.data.image_decoding import find_background
 from stages.lib.data.normalization import read_normalization
 from stages.lib.exports.canonical_onnx import canonicalize_onnx
@@ -93,7 +94,6 @@ FILES: dict[ArtifactName, str] = {
     "tflite_dynamic_range": "model_dynamic_range.tflite",
     "tflite_int8": INT8_NAME,
 }
-_GREY_DIMENSIONS = 3  # of an array of grey images
 _GREY_INPUT = "uint8 grey levels 0..255 as they are, (batch, height, width)"
 _COLOUR_INPUT = "uint8 pixels 0..255 as they are, (batch, height, width, 3), RGB"
 _BUDGET_KEYS = ", ".join(Budget.model_fields)
@@ -175,11 +175,12 @@ def describe_model(
 
     calibration_images: raw, uint8 (N, H, W) or (N, H, W, 3).
     """
-    is_grey = calibration_images.ndim == _GREY_DIMENSIONS
+    channels = count_channels(calibration_images)
+    is_grey = channels == 1
     return {
         # Images are light on dark or dark on light, which is to be told of grey ones alone.
         "background": find_background(calibration_images) if is_grey else None,
-        "channels": 1 if is_grey else 3,
+        "channels": channels,
         "class_names": dataset["class_names"],
         "image_size": dataset["image_size"],
         "input": _GREY_INPUT if is_grey else _COLOUR_INPUT,
