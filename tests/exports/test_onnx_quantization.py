@@ -245,7 +245,9 @@ def test_most_images_get_the_class_of_the_float_convolutions(convolutional, runt
 def test_runtimes_agree_on_convolutions(convolutional):
     """ONNX Runtime's own integer kernels round as the standard's evaluator: the softmax alone differs, in floats."""
     content = canonicalize_onnx(convolutional.quantized)
-    one, other = (load_content(content, name, "x.onnx")(convolutional.images) for name in ("onnx_runtime", "onnx_reference"))
+    one, other = (
+        load_content(content, name, "x.onnx")(convolutional.images) for name in ("onnx_runtime", "onnx_reference")
+    )
 
     assert np.abs(one - other).max() <= 1e-6
 

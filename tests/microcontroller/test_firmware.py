@@ -220,9 +220,7 @@ def test_other_bytes_are_counted_by_image_and_by_byte(small_model, examined):
     moved = examined.answers["litert"].copy()
     moved[7, :2] += 3 / 256
     moved[9, 1] -= 1 / 256
-    firmware = examine_firmware(
-        small_model.exports[INT8], examined.golden, small_model.test.images, {"litert": moved}
-    )
+    firmware = examine_firmware(small_model.exports[INT8], examined.golden, small_model.test.images, {"litert": moved})
 
     assert firmware.agreements == {"litert": Agreement("single", 2, 3, 3)}
 

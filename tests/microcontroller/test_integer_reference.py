@@ -134,9 +134,7 @@ def test_convolutions_are_computed_as_xnnpack_does(image_shape, conv_blocks, hid
 
 @pytest.mark.parametrize("runtime", ["litert_builtin", *(["tflite_micro"] if HAS_MICRO else [])])
 @pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
-def test_convolutions_rounded_twice_are_those_of_the_reference_kernels(
-    image_shape, conv_blocks, hidden_units, runtime
-):
+def test_convolutions_rounded_twice_are_those_of_the_reference_kernels(image_shape, conv_blocks, hidden_units, runtime):
     """Up to the softmax, whose exponentials they take from tables: a probability is a step off at the most."""
     content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
     reference = IntegerReference(content, "double")
@@ -150,7 +148,9 @@ def test_the_two_roundings_are_not_the_same():
     """Otherwise nothing above would tell them apart."""
     content, images = make_convolutional(*CONVOLUTIONS[0])
 
-    assert (IntegerReference(content, "single").answer(images) != IntegerReference(content, "double").answer(images)).any()
+    assert (
+        IntegerReference(content, "single").answer(images) != IntegerReference(content, "double").answer(images)
+    ).any()
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
@@ -264,7 +264,7 @@ def test_logits_rounded_twice_are_those_worked_out_by_hand(tiny_content, weight,
 
 
 def test_pooling_takes_the_largest_of_four_and_leaves_what_is_over():
-    """A convolution that gives its middle pixel, then 2 x 2 pooling: of 5 x 5 pixels within the border, 2 x 2 maxima."""
+    """A convolution that gives its middle pixel, then pooling: of the 5 x 5 within the border, 2 x 2 maxima."""
     network = build_network((7, 7), Architecture((), ((1,),)), 4, "softmax")
     middle = np.zeros((3, 3, 1, 1), np.float32)
     middle[1, 1] = 1

@@ -137,7 +137,7 @@ def test_images_are_not_lowered_to_what_convolutions_leave_nothing_of():
     """Where smaller images would shrink to nothing, another board is the remedy."""
     misfit = find_misfit(Sizes((100, 100), (), 10, ((1, 1), (1, 1), (1, 1), (1, 1)), channels=3), UNO)
 
-    assert misfit.hint == "set export.board to nucleo_f401re, which is larger"
+    assert misfit.hint == "set export.board to arduino_nano_33_ble, which is larger"
 
 
 def test_limits_that_were_given_are_what_to_raise():

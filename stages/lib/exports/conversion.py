@@ -83,10 +83,10 @@ def convert_to_dynamic_range_tflite(pixel_network: keras.Model) -> bytes:
 def convert_to_int8_tflite(pixel_network: keras.Model, ranges: Sequence[Range]) -> bytes:
     """Integers alone: uint8 images (batch, H, W[, 3]) in, uint8 probabilities (batch, classes) out.
 
-    ranges: of what each layer with weights gives before its activation. The converter takes them from fake quantization, as
-    of a network that was trained with it, and computes no activation itself: those of its own kernels differ in the
-    last bits between processors. The quantized input's scale is 1 and its zero point 0, so that a camera's byte is the
-    quantized input as it is.
+    ranges: of what each layer with weights gives before its activation. The converter takes them from fake
+    quantization, as of a network that was trained with it, and computes no activation itself: those of its own kernels
+    differ in the last bits between processors. The quantized input's scale is 1 and its zero point 0, so that a
+    camera's byte is the quantized input as it is.
     """
     converter = _create_converter(pixel_network, tf.float32, ranges)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

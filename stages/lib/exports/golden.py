@@ -60,8 +60,9 @@ def describe_golden(
     order = "red, green and blue of each pixel, " if channels > 1 else ""
     return {
         "about": (
-            f"Each of `images` is one image's bytes, row by row, {order}in hexadecimal. The row of `probabilities` with its "
-            "number is the answer of every file in `tolerances`; no value may be further off than that. For a file in "
+            f"Each of `images` is one image's bytes, row by row, {order}in hexadecimal. "
+            "The row of `probabilities` with its number is the answer of every file in `tolerances`; "
+            "no value may be further off than that. For a file in "
             "`integers`, `output` is the answer before scale and zero point are applied, `tolerance` in steps of it."
         ),
         "channels": channels,

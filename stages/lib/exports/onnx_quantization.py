@@ -36,8 +36,8 @@ def quantize_onnx(model: onnx.ModelProto, ranges: Sequence[Range]) -> onnx.Model
 
     With convolutions, each filter's and each unit's weights have a scale of their own.
 
-    ranges: of what each layer with weights gives before its activation, 0 included. The quantizer's own would be computed by
-    a runtime whose sums differ in the last bits between processors.
+    ranges: of what each layer with weights gives before its activation, 0 included. The quantizer's own would be
+    computed by a runtime whose sums differ in the last bits between processors.
 
     Weights are unsigned, as the activations are: on processors without VNNI, the sums of unsigned times signed bytes
     saturate at 16 bits, and the answers would depend on the processor

@@ -65,9 +65,8 @@ def compare_exports(
                 continue
             failure = ""
             sample = _choose_sample(len(test.images)) if is_slow(content, runtime) else None
-            expected, images, labels = (
-                values if sample is None else values[sample] for values in (reference, *test)
-            )
+            rows = slice(None) if sample is None else sample
+            expected, images, labels = reference[rows], test.images[rows], test.labels[rows]
             try:
                 probabilities = predict_in_batches(load_content(content, runtime, name), images)
             except ExportError as error:
@@ -230,8 +229,9 @@ def _list_whole(comparisons: Sequence[Comparison]) -> list[Parity]:
 
 def _describe_sample(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
     """For how many of the test images a runtime answered, in a sentence."""
-    title, images = RUNTIMES[comparison.runtime].title, max(parity.images for parity in _list_whole(comparisons))
-    return f"{title} answers for {len(comparison.probabilities):,} of {images:,} images for {comparison.export}, evenly spaced."
+    answered, images = len(comparison.probabilities), max(parity.images for parity in _list_whole(comparisons))
+    title = RUNTIMES[comparison.runtime].title
+    return f"{title} answers for {answered:,} of {images:,} images for {comparison.export}, evenly spaced."
 
 
 def _iterate_exports(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:

@@ -138,8 +138,9 @@ def render_c_model(
 ) -> dict[str, str]:
     """A fully quantized .tflite file as the texts of `model_int8.h` and `model_int8.c`.
 
-    content: takes uint8 (batch, H, W) or (batch, H, W, 3), gives uint8 (batch, classes). class_names: by class id, any text without the
-    character NUL; a byte that Python could not decode in a file's name (PEP 383) comes through as that byte.
+    content: takes uint8 (batch, H, W) or (batch, H, W, 3), gives uint8 (batch, classes).
+    class_names: by class id, any text without the character NUL; a byte that Python could not decode in a file's name
+    (PEP 383) comes through as that byte.
     background: `dark` or `light`, what the images have that the model learned from; none for colour.
     arena_bytes: enough for TensorFlow Lite Micro. The header is C99 and C++11, the source C11.
 

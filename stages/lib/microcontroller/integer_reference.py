@@ -178,7 +178,8 @@ def _add_products(values: Integers, weights: Integers) -> Integers:
         # (N, H', W', C, h, w), to (N, H', W', h * w * C)
         windows = np.lib.stride_tricks.sliding_window_view(inputs, weights.shape[1:3], axis=(1, 2))
         inputs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
-    return (inputs @ by_unit.T.astype(dtype)).astype(np.int64)
+    sums: Integers = (inputs @ by_unit.T.astype(dtype)).astype(np.int64)
+    return sums
 
 
 def _pool(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
@@ -189,7 +190,8 @@ def _pool(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> I
     assert (before.scales[0], before.zero_point) == (after.scales[0], after.zero_point)
     rows, columns = values.shape[1] // height, values.shape[2] // width
     whole = values[:, : rows * height, : columns * width]
-    return whole.reshape(-1, rows, height, columns, width, values.shape[3]).max(axis=(2, 4))
+    largest: Integers = whole.reshape(-1, rows, height, columns, width, values.shape[3]).max(axis=(2, 4))
+    return largest
 
 
 def _apply_softmax(values: Integers, step: Any, tensors: list[_Tensor], _: _Rescale) -> Integers:  # noqa: ANN401
@@ -212,8 +214,8 @@ _OPERATORS: dict[int, Callable[[Integers, Any, list[_Tensor], _Rescale], Integer
 def _rescale_once(sums: Integers, inputs: Floats, weights: Floats, outputs: Floats) -> Integers:
     """The sums times inputs * weights / outputs, in float32, rounded to the nearest whole number, halves to even.
 
-    Source: XNNPACK's `fp32` requantization, src/qs8-gemm/MRx4c8-sse.c.in, with the scale of xnn_create_convolution2d_nhwc
-    in src/operators/convolution-nhwc.c. Each operation is one of IEEE 754's, so that any machine gives the same.
+    Source: XNNPACK's requantization in float32, src/qs8-gemm/MRx8c8-avx2.c.in, and its requantization_scale in
+    src/operators/convolution-nhwc.c. Each operation is one of IEEE 754's, so that any machine gives the same.
     """
     one, other, after = (scales.astype(np.float32) for scales in (inputs, weights, outputs))
     return np.rint(sums.astype(np.float32) * (one * other / after)).astype(np.int64)
