@@ -10,7 +10,7 @@ Writes  data/raw/{train,test}/images.npy   uint8 (N, H, W), 0..255
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.lib.core.arrays import save_array
 from stages.lib.core.errors import ParamsError
@@ -38,9 +38,16 @@ class IngestParams(Section):
     image_size: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
         min_length=2, max_length=2, description="a list of height and width, whole numbers of pixels from 1 to 1024"
     )
-    channels: Literal[1, 3] = Field(description="1, grey, or 3, colour")
+    channels: int = Field(description="1, grey, or 3, colour")
     test_fraction: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
     seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+
+    @field_validator("channels")
+    @classmethod
+    def _require_channels(cls, channels: int) -> int:
+        if channels not in (1, 3):  # a Literal would take true for 1
+            raise ValueError
+        return channels
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -91,6 +91,44 @@ def test_sound_folder_has_nothing_to_say(project, shapes):
     assert read_csv(project / "reports/check/flagged_images/flagged_images.csv") == []
 
 
+def set_channels(project, channels):
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    assert "channels: 1 " in params
+    (project / "params.yaml").write_text(params.replace("channels: 1 ", f"channels: {channels} "), encoding="utf-8")
+
+
+def test_colour_folder_is_checked_in_colour(project, shapes, tmp_path):
+    """With three channels a copy in another class is a conflict, and the same with red and blue changed is none."""
+    folder = tmp_path / "colour"
+    for path in sorted(shapes.rglob("*.png")):
+        grey = np.asarray(Image.open(path))
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.stack([grey, grey // 2, 255 - grey], axis=-1)).save(folder / path.parent.name / path.name)
+    colours = np.asarray(Image.open(folder / "circle/00.png"))
+    Image.fromarray(colours).save(folder / "cross/copy.png")
+    Image.fromarray(colours[..., ::-1]).save(folder / "cross/changed.png")
+    set_channels(project, 3)
+    result = run("check", folder)
+
+    assert result.exit_code == 1
+    (stopping,) = [line for line in result.stdout.splitlines() if line.startswith("stops: ")]
+    assert "circle/00.png label_conflicts=1" in stopping
+    assert "cross/copy.png label_conflicts=1" in stopping
+    assert "changed.png" not in stopping
+    assert "check: 122 images in 3 classes; errors that stop the pipeline: 1, " in result.stdout
+
+
+def test_channels_that_the_data_set_lacks_are_told_in_one_line(project):
+    """Digits are grey: where params ask for colour, the line says what to set."""
+    set_channels(project, 3)
+    result = run("check")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "check: params.yaml: ingest.channels: expected 1 for digits, which is grey, got 3; set ingest.channels to 1\n"
+    )
+
+
 @pytest.mark.usefixtures("project")
 def test_all_problems_are_listed_at_once(spoilt):
     """Files that are no images and images that break rules are told together, those that stop first."""

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from samples import CLASS_NAMES, IMAGE_SIZE, make_split
+from samples import CLASS_NAMES, IMAGE_SIZE, make_colour_dataset, make_split
 
 from stages.commands.main import main
 from stages.export import FILES, convert, describe_model
-from stages.lib.data.normalization import read_normalization
+from stages.lib.data.normalization import Normalization, read_normalization
 from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.conversion import fold_normalization
 from stages.lib.exports.lineage import Upstream
@@ -24,6 +24,7 @@ from stages.lib.model.network import Architecture, build_network
 
 MODELS = {name: "ONNX Runtime" if name.endswith(".onnx") else "LiteRT" for name in FILES.values()}
 IMAGES = make_split(12, seed=3).images
+COLOURS = make_colour_dataset().test.images
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,36 @@ def test_inverted_picture_is_said_and_answered_alike(exports, picture, tmp_path)
 
     assert first.endswith(", inverted for its background")
     assert bars == run(picture, *model).stdout.splitlines()[1:]
+
+
+@pytest.fixture(scope="module")
+def colour_exports(tmp_path_factory):
+    """The same of a network for colour images."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("colour")
+    scale = Normalization(shift=(0.0,) * 3, divisor=(255.0,) * 3)
+    network = fold_normalization(build_network((*IMAGE_SIZE, 3), Architecture((4,)), 3, "softmax"), scale)
+    metadata = {"background": None, "channels": 3, "class_names": list(CLASS_NAMES), "image_size": list(IMAGE_SIZE)}
+    names = ["onnx_float32", "tflite_float32"]
+    for name, content in convert(names, network, COLOURS, metadata, opset=18).items():
+        (folder / name).write_bytes(content)
+    write_checksums(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_colour_model_answers_for_colours_as_they_are(colour_exports, tmp_path, name):
+    """A model of colour images gets all three channels, none inverted; a grey image in three equal ones."""
+    path, grey = tmp_path / "light.png", tmp_path / "grey.png"
+    Image.fromarray(255 - COLOURS[0]).save(path)
+    Image.fromarray(IMAGES[0]).save(grey)
+    pixels = np.stack([255 - COLOURS[0], np.stack([IMAGES[0]] * 3, axis=-1)])
+    expected = load_predictor(colour_exports / name)(pixels)
+    answer = json.loads(run(path, grey, "--model", colour_exports / name, "--format", "json").stdout)
+
+    assert [image["was_inverted"] for image in answer["images"]] == [False, False]
+    assert [list(image["probabilities"].values()) for image in answer["images"]] == expected.tolist()
+    assert expected[0].tolist() != expected[1].tolist()
 
 
 def test_broken_file_does_not_keep_the_others_from_their_answer(exports, picture, tmp_path):

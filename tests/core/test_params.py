@@ -126,6 +126,8 @@ def refuse(folder, text):
             "['onnx_float32', 'onnx_float32'] (list)",
         ),
         (EXPORT, ("[onnx_float32, ", "["), "export.artifacts", ARTIFACTS, "['tflite_int8'] (list)"),
+        (INGEST, ("channels: 1", "channels: 2"), "ingest.channels", "1, grey, or 3, colour", "2 (int)"),
+        (INGEST, ("channels: 1", "channels: true"), "ingest.channels", "1, grey, or 3, colour", "True (bool)"),
         ("train: 3", ("3", "3"), "train", "a mapping of keys to values", "3 (int)"),
         ("train:", ("", ""), "train", "a mapping of keys to values", "None (NoneType)"),
         ("train: [1, 2]", ("1", "1"), "train", "a mapping of keys to values", "[1, 2] (list)"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from stages.lib.core.errors import DataError
-from stages.lib.data.image_decoding import find_background, read_image
+from stages.lib.data.image_decoding import decode_image, find_background, read_image
 
 # Height and width differ, so that a mix-up shows.
 SIZE = (20, 30)
@@ -34,6 +34,15 @@ def encode(image, kind="PNG", **options):
 
 def read(file, background="dark"):
     return read_image(file, "an image", SIZE, background)
+
+
+def draw_colours():
+    """The same block in another brightness of each channel, in another place of each, uint8 (20, 30, 3)."""
+    return np.stack([draw(), draw()[::-1] // 2, np.roll(draw(), 9, axis=1) // 3], axis=-1)
+
+
+def read_colours(file):
+    return read_image(file, "an image", (*SIZE, 3), None)
 
 
 def test_picture_of_the_models_kind_comes_through_byte_for_byte():
@@ -231,3 +240,107 @@ def test_what_would_take_memory_or_minutes_is_refused_before(content, reported, 
 
     assert reported in refusal.value.problem
     assert refusal.value.hint.startswith(advised)
+
+
+def test_colours_come_through_byte_for_byte():
+    """RGB of the right size is what it was, and grey is the same in three channels."""
+    image = read_colours(encode(Image.fromarray(draw_colours())))
+    grey = read_colours(encode(Image.fromarray(draw())))
+
+    np.testing.assert_array_equal(image.pixels, draw_colours(), strict=True)
+    np.testing.assert_array_equal(grey.pixels, np.stack([draw()] * 3, axis=-1), strict=True)
+
+
+def test_no_colour_image_is_inverted():
+    """A negative in colour shows nothing that exists: whatever its border, an image stays as it is."""
+    image = read_colours(encode(Image.fromarray(255 - draw_colours())))
+
+    np.testing.assert_array_equal(image.pixels, 255 - draw_colours(), strict=True)
+    assert not image.was_inverted
+    assert find_background(image.pixels[np.newaxis]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda image: image.resize((300, 200), Image.Resampling.NEAREST), "PNG"),
+        (lambda image: image, "JPEG"),
+        (lambda image: image, "MPO"),
+        (lambda image: image.convert("CMYK"), "TIFF"),
+        (lambda image: image.quantize(64), "PNG"),
+        (lambda image: image, "WEBP"),
+    ],
+    ids=["ten times the size", "JPEG", "MPO", "CMYK", "palette", "WebP"],
+)
+def test_any_kind_of_picture_is_taken_in_its_colours(change, kind):
+    """Each channel of the block's inside has the brightness that was drawn; subsampled colours are lossy."""
+    drawn = np.zeros((*SIZE, 3), np.uint8)
+    drawn[4:16, 4:20] = (240, 120, 40)
+    image = read_colours(encode(change(Image.fromarray(drawn)), kind, quality=95))
+
+    assert image.pixels.shape == (*SIZE, 3)
+    assert np.abs(image.pixels[7:13, 8:16].astype(int) - (240, 120, 40)).max() <= LOSS
+    assert image.pixels[[0, -1]].max() <= LOSS
+
+
+def test_colour_is_padded_with_each_channels_border():
+    """Beside a square image its ground goes on, in the median of each channel."""
+    square = np.full((20, 20, 3), (10, 200, 90), np.uint8)
+    square[0, :3] = 255  # less than half of the border
+    square[5:15, 5:15] = 0
+    pixels = read_colours(encode(Image.fromarray(square))).pixels
+
+    np.testing.assert_array_equal(pixels[:, 5:25], square)
+    assert (pixels[:, :5] == (10, 200, 90)).all()
+    assert (pixels[:, 25:] == (10, 200, 90)).all()
+
+
+def test_transparent_parts_are_white_in_colour():
+    """Colours shine through as far as they are opaque, on white."""
+    drawing = Image.new("RGBA", (30, 20), (0, 0, 0, 0))
+    drawing.paste((200, 100, 0, 255), (6, 5, 14, 15))
+    drawing.paste((0, 0, 255, 51), (20, 5, 28, 15))  # a fifth
+    pixels = read_colours(encode(drawing)).pixels
+
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[10, 10].tolist() == [200, 100, 0]
+    assert pixels[10, 24].tolist() == [204, 204, 255]
+
+
+def test_sixteen_bits_of_grey_are_three_equal_channels():
+    """The high byte of each pixel, in each channel."""
+    deep = Image.fromarray(draw().astype(np.uint16) * 257)
+
+    np.testing.assert_array_equal(read_colours(encode(deep)).pixels, np.stack([draw()] * 3, axis=-1), strict=True)
+
+
+def test_exif_rotation_is_honoured_in_colour():
+    """A camera's note that the image lies on its side is followed."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(draw_colours()).transpose(Image.Transpose.ROTATE_90)
+
+    np.testing.assert_array_equal(read_colours(encode(lying, exif=exif)).pixels, draw_colours(), strict=True)
+
+
+def test_line_in_colour_is_at_least_a_pixel():
+    """An image of one row becomes one row of the model's, amid the colour of its border."""
+    line = Image.new("RGB", (3000, 1), (10, 20, 30))
+
+    assert (read_colours(encode(line)).pixels == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"this is text\n" * 50, encode(Image.fromarray(draw().astype(np.float32)), "TIFF").getvalue()],
+    ids=["empty", "text", "float"],
+)
+def test_what_is_no_image_is_refused_in_colour_alike(content):
+    """Grey or colour, the same error."""
+    refusals = []
+    for is_colour in (False, True):
+        with pytest.raises(DataError) as refusal:
+            decode_image(io.BytesIO(content), "an image", is_colour=is_colour)
+        refusals.append(refusal.value.args)
+
+    assert refusals[0] == refusals[1]

@@ -239,15 +239,21 @@ def test_colours_laid_out_otherwise_are_refused_with_the_conversion(tmp_path, im
 @pytest.mark.parametrize("name", ["own", "own.npz"], ids=["IDX", "npz"])
 @pytest.mark.usefixtures("own")
 def test_grey_arrays_for_three_channels_are_refused_with_the_setting(tmp_path, name):
-    """Grey images where colour is asked for: the hint says what to set, and with that they are taken."""
+    """Grey images where colour is asked for: the hint says what to set or to type, and with either they are taken."""
     save_valid(tmp_path / "own.npz")
     with pytest.raises(DataError) as refusal:
         load_folder(name, (28, 28, 3), 0.2, 0)
-    told = refusal.value.causes[0]
+    problems = refusal.value.causes
 
-    assert told.expected == COLOUR
-    assert told.hint == "set ingest.channels to 1"
+    assert [problem.expected for problem in problems] == [COLOUR, COLOUR]
+    assert all(problem.hint.startswith("set ingest.channels to 1") for problem in problems)
     assert load_folder(name, (28, 28), 0.2, 0).train.images.ndim == 3
+    if name == "own.npz":
+        arrays = dict(np.load(tmp_path / name))
+        for problem in problems:
+            exec(problem.hint.split("`")[1], arrays)  # as a person types it
+        np.savez(tmp_path / name, **{key: array for key, array in arrays.items() if key != "__builtins__"})
+        assert load_folder(name, (28, 28, 3), 0.2, 0).train.images.ndim == 4
 
 
 @pytest.mark.usefixtures("own")
@@ -261,6 +267,22 @@ def test_colour_arrays_for_one_channel_are_refused_with_the_setting(tmp_path):
     assert (told.expected, told.got) == (GREY, "uint8 (4, 3, 5, 3)")
     assert told.hint.startswith("set ingest.channels to 3, or in Python: `x_train = ")
     assert load_folder("own.npz", (28, 28, 3), 0.2, 0).train.images.ndim == 4
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)], ids=["grey wanted", "colour wanted"])
+@pytest.mark.usefixtures("own")
+def test_grey_and_colour_in_one_file_are_refused_with_the_line_alone(tmp_path, shape):
+    """Where one split is grey and the other in colour, no setting helps: the hint's line makes them alike."""
+    save_colours(tmp_path / "own.npz", x_test=COLOURS[..., 0])
+    with pytest.raises(DataError) as refusal:
+        load_folder("own.npz", shape, 0.2, 0)
+    (told,) = refusal.value.causes
+    arrays = dict(np.load(tmp_path / "own.npz"))
+    exec(told.hint.split("`")[1], arrays)  # as a person types it
+    np.savez(tmp_path / "own.npz", **{key: array for key, array in arrays.items() if key != "__builtins__"})
+
+    assert told.hint.startswith("in Python: `")
+    assert load_folder("own.npz", shape, 0.2, 0).test.images.shape == (4, 3, 5, *shape[2:])
 
 
 @pytest.mark.usefixtures("own")

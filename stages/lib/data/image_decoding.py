@@ -33,14 +33,14 @@ class DecodedImage(NamedTuple):
     was_inverted: bool
 
 
-def find_background(images: NDArray[np.uint8]) -> str:
-    """What grey images (N, H, W) have at their borders, by the median grey level: `dark` or `light`; in colour `any`.
+def find_background(images: NDArray[np.uint8]) -> str | None:
+    """What grey images (N, H, W) have at their borders, by the median grey level: `dark` or `light`.
 
-    Grey images are drawings on a background, and the same drawing may be light on dark or dark on light. A colour
-    photograph has no such other form: its negative shows nothing that exists.
+    Colour images (N, H, W, 3) have none that counts: a drawing may be light on dark or dark on light, but the negative
+    of a colour photograph shows nothing that exists.
     """
     if images.ndim == 4:
-        return "any"
+        return None
     return "light" if _measure_border(images)[0] >= _LIGHT else "dark"
 
 
@@ -52,17 +52,18 @@ def _measure_border(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(np.median(border, axis=0))
 
 
-def read_image(file: BinaryIO, name: str, image_shape: tuple[int, ...], background: str) -> DecodedImage:
+def read_image(file: BinaryIO, name: str, image_shape: tuple[int, ...], background: str | None) -> DecodedImage:
     """The image in `file` as a model takes it: `decode_image`, with the model's background, `fit_image`.
 
     An image that has the model's size, channels and background comes through byte for byte. image_shape: (H, W) or
-    (H, W, 3). background: `dark` or `light`: a grey image that has the other one is inverted; or `any`.
+    (H, W, 3). background: `dark` or `light`: a grey image that has the other one is inverted. Of colour images it is
+    none, and no image is inverted.
 
     Raises:
         DataError: as `decode_image`.
     """
     image = decode_image(file, name, is_colour=len(image_shape) == 3)
-    was_inverted = image.mode == "L" and background not in ("any", find_background(np.asarray(image)[np.newaxis]))
+    was_inverted = background is not None and find_background(np.asarray(image)[np.newaxis]) != background
     if was_inverted:
         image = ImageOps.invert(image)
     return DecodedImage(fit_image(image, (image_shape[0], image_shape[1])), was_inverted)

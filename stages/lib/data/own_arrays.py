@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,9 +53,8 @@ def load_arrays(folder: Path, path: str, *, is_colour: bool, heading: str) -> Da
     archives = [folder] if folder.is_file() else list_archives(folder)
     parts, files = _open_npz(archives[0]) if len(archives) == 1 else _open_idx(folder, path)
     parts = {name: part._replace(images=_drop_channel(part.images)) for name, part in parts.items()}
-    image_shape = parts["train"].images.shape[1:]
     problems = [
-        problem for part in parts.values() for problem in _find_problems(part, image_shape, path, is_colour=is_colour)
+        problem for part in parts.values() for problem in _find_problems(part, parts, path, is_colour=is_colour)
     ]
     try:
         ids, class_names = number_classes({part.labels_name: part.labels for part in parts.values()}, path, heading)
@@ -118,15 +117,22 @@ def _drop_channel(images: NDArray[Any]) -> NDArray[Any]:
     return images.reshape(images.shape[:-1]) if images.ndim == 4 and images.shape[-1] == 1 else images
 
 
-def _find_problems(part: _Part, image_shape: tuple[int, ...], path: str, *, is_colour: bool) -> Iterator[DataError]:
-    """The errors of images of another shape, of no whole numbers 0..255, or of another number than their labels."""
-    images, name = part.images, part.images_name
+def _find_problems(part: _Part, parts: Mapping[str, _Part], path: str, *, is_colour: bool) -> Iterator[DataError]:
+    """The errors of images of another shape, of no whole numbers 0..255, or of another number than their labels.
+
+    parts: all of the data set by their names.
+    """
+    images, name, image_shape = part.images, part.images_name, parts["train"].images.shape[1:]
     where = f"{path}: {name}"
     kind = "colour images (N, H, W, 3)" if is_colour else "grey images (N, H, W)"
     expected = f"{kind} of whole numbers 0..255"
     if not _is_image_array(images, is_colour=is_colour):
-        got, hint = f"{images.dtype} {images.shape}", _suggest_shape(images.shape, name, is_colour=is_colour)
-        yield DataError(where, expected=expected, got=got, hint=hint or f"save {kind} of them")
+        got = f"{images.dtype} {images.shape}"
+        is_same_in_all = all(_is_image_array(other.images, is_colour=not is_colour) for other in parts.values())
+        ways_out = [f"set ingest.channels to {1 if is_colour else 3}"] if is_same_in_all else []
+        if (change := _suggest_shape(images.shape, name, is_colour=is_colour)) and name.isidentifier():
+            ways_out.append(f"in Python: `{change}`; {_SAVE}")
+        yield DataError(where, expected=expected, got=got, hint=", or ".join(ways_out) or f"save {kind} of them")
     elif not _has_pixel_values(images):
         got, hint = f"{images.dtype} {images.shape}", "bring all of them to whole numbers 0..255 in the same way"
         if images.dtype.kind in "biuf":
@@ -135,7 +141,7 @@ def _find_problems(part: _Part, image_shape: tuple[int, ...], path: str, *, is_c
             if low >= 0 and high <= 1:
                 hint = f"in Python: `{name} = ({name} * 255).round().astype('uint8')`"
         yield DataError(where, expected=expected, got=got, hint=f"{hint}; {_SAVE}")
-    elif images.shape[1:] != image_shape:
+    elif images.ndim == len(image_shape) + 1 and images.shape[1:] != image_shape:
         wanted, got = (" x ".join(map(str, shape[:2])) for shape in (image_shape, images.shape[1:]))
         hint = "bring all images to one size"
         yield DataError(where, expected=f"images of {wanted} as for training", got=got, hint=hint)
@@ -174,23 +180,22 @@ def _find_range(images: NDArray[Any]) -> tuple[float, float]:
 
 
 def _suggest_shape(shape: tuple[int, ...], name: str, *, is_colour: bool) -> str:
-    """What makes images of an array of another shape, a setting or a line of Python; empty if there is no telling."""
-    setting, change = "", ""
+    """The line of Python that makes images of an array of another shape; empty if there is no telling."""
+    made = ""
     match shape:
         case (_, _, _) if is_colour:
-            return "set ingest.channels to 1"
-        case (_, count) if not is_colour and (side := math.isqrt(count)) ** 2 == count:
-            change = f"{name} = {name}.reshape(-1, {side}, {side})"
-        case (_, 1, _, _) if not is_colour:
-            change = f"{name} = {name}[:, 0]"
+            made = f"{name}[..., None].repeat(3, axis=-1)"
         case (_, _, _, 4) if is_colour:
-            change = f"{name} = {name}[..., :3]"
-        case (_, _, _, 3 | 4):
-            setting = "set ingest.channels to 3, or " if shape[3] == 3 else ""
-            change = f"{name} = ({name}[..., :3] @ {_GREY_WEIGHTS}).round().astype('uint8')"
+            made = f"{name}[..., :3]"
         case (_, 3, _, _) if is_colour:
-            change = f"{name} = {name}.transpose(0, 2, 3, 1)"
-    return f"{setting}in Python: `{change}`; {_SAVE}" if change else ""
+            made = f"{name}.transpose(0, 2, 3, 1)"
+        case (_, count) if not is_colour and (side := math.isqrt(count)) ** 2 == count:
+            made = f"{name}.reshape(-1, {side}, {side})"
+        case (_, 1, _, _) if not is_colour:
+            made = f"{name}[:, 0]"
+        case (_, _, _, 3 | 4) if not is_colour:
+            made = f"({name}[..., :3] @ {_GREY_WEIGHTS}).round().astype('uint8')"
+    return f"{name} = {made}" if made else ""
 
 
 def _to_bytes(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:

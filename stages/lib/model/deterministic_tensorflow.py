@@ -16,8 +16,7 @@ _SETTINGS = {
     "TF_NUM_INTEROP_THREADS": "1",
     # oneDNN picks its kernels, and so its order of summation, by what the processor offers.
     # https://github.com/tensorflow/community/blob/master/rfcs/20210930-enable-onednn-ops.md
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "TF_ENABLE_ONEDNN_OPTS": "1",
     # The pipeline's network is a TensorFlow one, whatever this user's Keras is configured to.
     "KERAS_BACKEND": "tensorflow",
     # A GPU sums in another order.
@@ -40,6 +39,6 @@ with import_lean("jax", "matplotlib", "matplotlib.pyplot", "pandas", "scipy", "s
 # https://www.tensorflow.org/api_docs/python/tf/config/experimental/enable_op_determinism
 tf.config.experimental.enable_op_determinism()
 # Would turn x / sqrt(y), as adagrad and rmsprop have it, into x * rsqrt(y), whose last bit differs between processors.
-tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "remapping": False})
 
 __all__ = ["keras", "tf"]

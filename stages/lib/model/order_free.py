@@ -18,7 +18,6 @@ TensorFlow's own elementwise operations of these four, square roots, comparisons
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -126,54 +125,6 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor, bits: int) -> tf.Tensor:
         for start in starts
     ]
     return add_up(tf.stack(pieces), len(starts))
-
-
-def differentiate_by_images(slopes: tf.Tensor, kernel: tf.Tensor, shape: tf.Tensor, bits: int) -> tf.Tensor:
-    """The gradient float64 (N, H, W, C) of a 'valid' convolution by its images, from that by its outputs.
-
-    slopes (N, H', W', filters) and kernel (h, w, C, filters): on a grid each. shape: of the images. bits: of both
-    grids together.
-    """
-    height, width, _, filters = kernel.shape
-    require_exact(height * width * filters, bits)
-    return tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=shape, filter=kernel, out_backprop=slopes, strides=[1, 1, 1, 1], padding="VALID"
-    )
-
-
-def differentiate_by_kernel(
-    images: tf.Tensor, slopes: tf.Tensor, shape: Sequence[int], largest_batch: int, bits: int
-) -> tf.Tensor:
-    """The gradient float64 of a 'valid' convolution by its kernel (h, w, C, filters), from that by its outputs.
-
-    images (N, H, W, C) and slopes (N, H', W', filters): on a grid each. shape: of the kernel. largest_batch: what N is
-    at most. bits: of both grids together. Where all images make more terms than one exact sum can have, a few images
-    at a time do.
-    """
-    places = slopes.shape[1] * slopes.shape[2]
-    most = max(1, (1 << (_DIGITS - bits)) // places)
-    require_exact(most * places, bits)
-    gradients = [
-        tf.raw_ops.Conv2DBackpropFilter(
-            input=images[start : start + most],
-            filter_sizes=shape,
-            out_backprop=slopes[start : start + most],
-            strides=[1, 1, 1, 1],
-            padding="VALID",
-        )
-        for start in range(0, largest_batch, most)
-    ]
-    return gradients[0] if len(gradients) == 1 else add_up(tf.stack(gradients), len(gradients))
-
-
-def require_exact(terms: int, bits: int) -> None:
-    """Refuse a sum of so many products, of so many bits together, that float64 does not hold exactly.
-
-    Raises:
-        ValueError: there are too many terms.
-    """
-    if count_bits(terms) + bits > _DIGITS:
-        raise ValueError(f"{terms} products of {bits} bits cannot be added up exactly")
 
 
 def add_up(values: tf.Tensor, terms: int) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """A Keras network computed, and differentiated, with sums that are the same on every processor.
 
-Training takes each product at VALUE_BITS of both factors, and of the gradient at as many as the batch leaves.
+Training takes each product of a dense layer at VALUE_BITS of both factors, and of the gradient at as many as the batch
+leaves; for convolutions see `order_free_convolution`.
 Predictions take three such products in place of one: a factor's digits beyond the first VALUE_BITS count, too.
 """
 
@@ -14,22 +15,20 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import iterate_chunks
 from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.network import POOL_SIZE
 from stages.lib.model.order_free import (
     VALUE_BITS,
     Floats,
     compute_probabilities,
     convolve,
     count_bits,
-    differentiate_by_images,
-    differentiate_by_kernel,
     multiply,
     round_to_grid,
 )
+from stages.lib.model.order_free_convolution import apply_convolution, pool
 
 # Of a gradient, together with those of what it is multiplied with: 53 - 21.
 _SLOPE_BITS = 32
-# Of a convolution's gradient, whose sums are long: 53 - 21 - 17 leaves room for 2^15 places of images in one sum.
-_CONVOLUTION_SLOPE_BITS = 17
 # Values of a layer that are predicted together: 8 MB. More images at a time would leave the processor's cache.
 _VALUES_AT_ONCE = 1 << 20
 # Whole numbers that are drawn to decide what is dropped.
@@ -39,10 +38,6 @@ _ACTIVATIONS = {
     keras.layers.Dense: [keras.activations.relu, keras.activations.linear, keras.activations.softmax],
 }
 
-# From a layer of the network, and its inputs, float64 on a grid, to its outputs before the activation, float64.
-_Linear = Callable[[keras.Layer, tf.Tensor], tf.Tensor]
-_Elementwise = Callable[[tf.Tensor], tf.Tensor]
-
 
 class Range(NamedTuple):
     """The smallest and the largest of some values."""
@@ -51,34 +46,93 @@ class Range(NamedTuple):
     high: float
 
 
+class _Training:
+    """How a network is computed to be trained: each function has a gradient of exact sums.
+
+    Convolutions take and give float32, dense layers float64.
+    """
+
+    def __init__(self, network: keras.Model, largest_batch: int, dropout_key: tf.Tensor | None) -> None:
+        self._first = next(layer for layer in network.layers if type(layer) in _ACTIVATIONS)
+        self._largest_batch, self._dropout_key = largest_batch, dropout_key
+
+    def apply_layer(self, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+        """The outputs of a convolution or a dense layer before its activation."""
+        kernel, bias = tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
+        if isinstance(layer, keras.layers.Dense):
+            return _apply_dense(inputs, kernel, bias, self._largest_batch)
+        return apply_convolution(inputs, kernel, bias, self._largest_batch, is_first=layer is self._first)
+
+    def finish(self, activations: tf.Tensor) -> tf.Tensor:
+        """Activations, none below 0, as a dense layer takes them; a convolution rounds them itself."""
+        if activations.dtype == tf.float32:
+            return activations
+        return round_to_grid(activations, tf.stop_gradient(tf.reduce_max(activations)), VALUE_BITS)
+
+    def flatten(self, values: tf.Tensor) -> tf.Tensor:
+        """Images, which are on a grid, or a convolution's activations (N, ...) as a dense layer takes them."""
+        flat = tf.cast(tf.reshape(values, [-1, math.prod(values.shape[1:])]), tf.float64)
+        return flat if isinstance(self._first, keras.layers.Dense) else self.finish(flat)
+
+    def pool(self, values: tf.Tensor) -> tf.Tensor:
+        """The largest of each 2 x 2 values."""
+        return pool(values)
+
+    def drop(self, layer: keras.layers.Dropout, activations: tf.Tensor) -> tf.Tensor:
+        """Leave out a share of the activations, and scale the others up, as Keras does."""
+        # Whole numbers from a counter, the same on every processor.
+        draws = tf.random.stateless_uniform(tf.shape(activations), self._dropout_key, 0, _DRAWS, tf.int32, alg="philox")
+        is_kept = tf.cast(draws >= round(layer.rate * _DRAWS), tf.float64)
+        return self.finish(activations * is_kept / (1 - layer.rate))
+
+
+class _Prediction:
+    """How a network is computed to predict: closely, in float64, each image by itself, without a gradient."""
+
+    def apply_layer(self, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+        """The outputs of a convolution or a dense layer before its activation, off by 2^-40 of the largest product."""
+        kernel, bits = tf.cast(layer.kernel, tf.float64), 2 * VALUE_BITS
+        coarse_inputs, fine_inputs = _split_digits(inputs, axes=list(range(1, len(inputs.shape))))
+        coarse_kernel, fine_kernel = _split_digits(kernel, axes=list(range(len(kernel.shape) - 1)))
+
+        def apply(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+            is_dense = isinstance(layer, keras.layers.Dense)
+            return multiply(one, other, kernel.shape[0], bits) if is_dense else convolve(one, other, bits)
+
+        coarse = apply(coarse_inputs, coarse_kernel)
+        mixed = apply(coarse_inputs, fine_kernel)
+        fine = apply(fine_inputs, coarse_kernel)
+        return coarse + (mixed + fine) + tf.cast(layer.bias, tf.float64)
+
+    def finish(self, activations: tf.Tensor) -> tf.Tensor:
+        """The activations as they are."""
+        return activations
+
+    def flatten(self, values: tf.Tensor) -> tf.Tensor:
+        """Images or activations (N, ...) as a dense layer takes them."""
+        return tf.reshape(values, [-1, math.prod(values.shape[1:])])
+
+    def pool(self, values: tf.Tensor) -> tf.Tensor:
+        """The largest of each 2 x 2 values."""
+        return tf.nn.max_pool2d(values, POOL_SIZE, POOL_SIZE, "VALID")
+
+    def drop(self, _: keras.layers.Dropout, activations: tf.Tensor) -> tf.Tensor:
+        """The activations as they are: only training drops some."""
+        return activations
+
+
 def compute_logits(
     network: keras.Model, inputs: tf.Tensor, largest_batch: int, dropout_key: tf.Tensor | None = None
 ) -> tf.Tensor:
     """The logits, float64 (N, classes), of a network, with a gradient by its weights; for training.
 
-    inputs: float64 (N, H, W) or (N, H, W, C), on a grid of VALUE_BITS. largest_batch: what N is at most.
-    dropout_key: int64 (2,), decides which activations are dropped.
+    inputs: float32 (N, H, W[, 3]), on a grid of VALUE_BITS. largest_batch: what N is at most. dropout_key: int64 (2,),
+    decides which activations a Dropout layer leaves out.
 
     Raises:
-        TypeError: see `_compute_linear_outputs`.
+        TypeError: see `_compute_outputs`.
     """
-
-    def apply_linear(layer: keras.Layer, activations: tf.Tensor) -> tf.Tensor:
-        kernel, bias = tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)
-        apply = _apply_dense if isinstance(layer, keras.layers.Dense) else _apply_convolution
-        return apply(activations, kernel, bias, largest_batch)
-
-    def round_activations(activations: tf.Tensor) -> tf.Tensor:  # none below 0
-        return round_to_grid(activations, tf.stop_gradient(tf.reduce_max(activations)), VALUE_BITS)
-
-    def drop(layer: keras.layers.Dropout, activations: tf.Tensor) -> tf.Tensor:
-        """Leave out a share of the activations, and scale the others up, as Keras does."""
-        # Whole numbers below 2^31 from a counter, the same on every processor.
-        draws = tf.random.stateless_uniform(tf.shape(activations), dropout_key, 0, _DRAWS, tf.int32)
-        is_kept = tf.cast(draws >= round(layer.rate * _DRAWS), tf.float64)
-        return round_activations(activations * is_kept / (1 - layer.rate))
-
-    return _compute_linear_outputs(network, inputs, apply_linear, round_activations, drop)[-1]
+    return _compute_outputs(network, inputs, _Training(network, largest_batch, dropout_key))[-1]
 
 
 def compile_logits(network: keras.Model) -> Callable[[NDArray[np.float32]], Floats]:
@@ -120,7 +174,7 @@ def _compile(network: keras.Model) -> tf.types.experimental.Callable:
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     def predict(features: tf.Tensor) -> list[tf.Tensor]:
-        return _compute_linear_outputs(network, tf.cast(features, tf.float64), _apply_closely, tf.identity)
+        return _compute_outputs(network, tf.cast(features, tf.float64), _Prediction())
 
     return predict
 
@@ -131,37 +185,31 @@ def _count_rows(network: keras.Model) -> int:
     return max(1, _VALUES_AT_ONCE // largest)
 
 
-def _compute_linear_outputs(
-    network: keras.Model,
-    inputs: tf.Tensor,
-    apply_linear: _Linear,
-    round_activations: _Elementwise,
-    drop: Callable[[keras.layers.Dropout, tf.Tensor], tf.Tensor] = lambda _, activations: activations,
-) -> list[tf.Tensor]:
-    """What each convolution and dense layer gives before its activation, float64, for inputs float64 (N, H, W[, 3]).
+def _compute_outputs(network: keras.Model, inputs: tf.Tensor, arithmetic: _Training | _Prediction) -> list[tf.Tensor]:
+    """What each convolution and dense layer gives for inputs (N, H, W[, 3]), before its activation.
 
     Raises:
         TypeError: there is a layer, or an activation, that has no order-free form here.
     """
     activations, outputs = inputs, []
     for layer, next_layer in zip_longest(network.layers, network.layers[1:]):
-        if isinstance(layer, (keras.layers.Flatten, keras.layers.Reshape)):
+        if isinstance(layer, keras.layers.Reshape):
             activations = tf.reshape(activations, [-1, *layer.output.shape[1:]])
-        elif type(layer) in _ACTIVATIONS:
-            activations = apply_linear(layer, activations)
+        elif isinstance(layer, keras.layers.Flatten):
+            activations = arithmetic.flatten(activations)
+        elif type(layer) in _ACTIVATIONS and layer.activation in _ACTIVATIONS[type(layer)]:
+            activations = arithmetic.apply_layer(layer, activations)
             outputs.append(activations)
-            if layer.activation not in _ACTIVATIONS[type(layer)]:
-                raise TypeError(f"{layer.name}: {layer.activation} has no order-free form")
             # The largest of four before relu is relu's largest of the four, with a quarter of the work.
             if layer.activation is keras.activations.relu and not isinstance(next_layer, keras.layers.MaxPooling2D):
-                activations = round_activations(tf.nn.relu(activations))
+                activations = arithmetic.finish(tf.nn.relu(activations))
         elif isinstance(layer, keras.layers.MaxPooling2D):
-            pooled = tf.nn.max_pool2d(activations, layer.pool_size, layer.strides, "VALID")
-            activations = round_activations(tf.nn.relu(pooled))
+            activations = arithmetic.finish(tf.nn.relu(arithmetic.pool(activations)))
         elif isinstance(layer, keras.layers.Dropout):
-            activations = drop(layer, activations)
+            activations = arithmetic.drop(layer, activations)
         else:
-            raise TypeError(f"{layer.name}: {type(layer).__name__} has no order-free form")
+            what = getattr(layer, "activation", None) or type(layer).__name__
+            raise TypeError(f"{layer.name}: {what} has no order-free form")
     return outputs
 
 
@@ -188,45 +236,6 @@ def _apply_dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, largest_
         return outputs, differentiate
 
     return apply(inputs, kernel, bias)
-
-
-def _apply_convolution(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, largest_batch: int) -> tf.Tensor:
-    """The same of a 'valid' convolution: (N, H, W, C) by (h, w, C, filters) to (N, H', W', filters)."""
-
-    @tf.custom_gradient
-    def apply(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., object]]:
-        rounded = tf.cast(round_to_grid(kernel, tf.reduce_max(tf.abs(kernel)), VALUE_BITS), tf.float64)
-        outputs = convolve(inputs, rounded, 2 * VALUE_BITS) + tf.cast(bias, tf.float64)
-
-        def differentiate(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            slopes = round_to_grid(slopes, tf.reduce_max(tf.abs(slopes)), _CONVOLUTION_SLOPE_BITS)
-            bits = VALUE_BITS + _CONVOLUTION_SLOPE_BITS
-            return (
-                differentiate_by_images(slopes, rounded, tf.shape(inputs), bits),
-                tf.cast(differentiate_by_kernel(inputs, slopes, kernel.shape, largest_batch, bits), tf.float32),
-                tf.cast(tf.reduce_sum(slopes, axis=[0, 1, 2]), tf.float32),
-            )
-
-        return outputs, differentiate
-
-    return apply(inputs, kernel, bias)
-
-
-def _apply_closely(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """The layer's outputs for any inputs, each image by itself, off by about 2^-40 of the largest product."""
-    kernel, bits = tf.cast(layer.kernel, tf.float64), 2 * VALUE_BITS
-    axes = list(range(1, len(inputs.shape)))
-    coarse_inputs, fine_inputs = _split_digits(inputs, axes)
-    coarse_kernel, fine_kernel = _split_digits(kernel, list(range(len(kernel.shape) - 1)))
-
-    def apply(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        is_dense = isinstance(layer, keras.layers.Dense)
-        return multiply(one, other, kernel.shape[0], bits) if is_dense else convolve(one, other, bits)
-
-    coarse = apply(coarse_inputs, coarse_kernel)
-    mixed = apply(coarse_inputs, fine_kernel)
-    fine = apply(fine_inputs, coarse_kernel)
-    return coarse + (mixed + fine) + tf.cast(layer.bias, tf.float64)
 
 
 def _split_digits(values: tf.Tensor, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:

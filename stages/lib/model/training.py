@@ -148,7 +148,7 @@ def _compile_steps(
             images, labels = tf.gather(all_images, rows), tf.gather(all_labels, rows)  # (B, H, W), (B,)
             dropout_key = tf.stack([schedule.seed, tf.cast(optimizer.iterations, tf.int64)])
             with tf.GradientTape() as tape:
-                logits = compute_logits(network, tf.cast(images, tf.float64), batch_size, dropout_key)
+                logits = compute_logits(network, images, batch_size, dropout_key)
             slopes = compute_slopes(logits, labels)  # (B, classes)
             apply_gradients(optimizer, tape.gradient(logits, weights, output_gradients=slopes), weights)
             return logits
