@@ -256,7 +256,7 @@ def sampled():
 
 def test_slow_evaluator_answers_for_evenly_spaced_images(sampled):
     """ONNX Runtime answers for all; the reference evaluator, which pools in Python, for 1,000, the ends among them."""
-    (whole, sample), reference, split = sampled
+    (whole, sample), reference, _ = sampled
 
     assert whole.sample is None
     assert whole.probabilities.shape == (1500, 3)
