@@ -45,6 +45,8 @@ CONVOLUTIONS = [
 # With this, a probability is 232.499992 / 256.
 NETWORK_AT_HALF_A_STEP = ((24,), 3)
 COLOUR_NORMALIZATION = Normalization(shift=(40.0, 50.0, 60.0), divisor=(255.0, 60.0, 70.0))
+# Runtimes other than XNNPACK, and how they round.
+DOUBLE_ROUNDINGS = [("litert_builtin", "double_upward"), *([("tflite_micro", "double")] if HAS_MICRO else [])]
 # Of output bytes, which the reference kernels' own exponentials make another: 0.002 measured.
 MAX_OTHER_BYTES = 0.01
 # Of the logits in the tiny network below: a power of two, so that products with it are exact.
@@ -132,19 +134,33 @@ def test_convolutions_are_computed_as_xnnpack_does(image_shape, conv_blocks, hid
     np.testing.assert_array_equal(answers, load_content(content, "litert", INT8)(images), strict=True)
 
 
-@pytest.mark.parametrize("runtime", ["litert_builtin", *(["tflite_micro"] if HAS_MICRO else [])])
+@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
 @pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
-def test_convolutions_rounded_twice_are_those_of_the_reference_kernels(image_shape, conv_blocks, hidden_units, runtime):
-    """Up to the softmax, whose exponentials they take from tables: a probability is a step off at the most."""
+def test_convolutions_rounded_twice_are_those_of_the_other_kernels(
+    image_shape, conv_blocks, hidden_units, runtime, rounding
+):
+    """Up to the softmax, whose exponentials are computed in few bits: a probability is a step off at the most."""
     content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
-    reference = IntegerReference(content, "double")
+    reference = IntegerReference(content, rounding)
     answers, actual = reference.predict(images), load_content(content, runtime, INT8)(images)
 
     assert measure_steps(answers, actual, reference.scale) <= 1
     assert np.mean(answers != actual) <= MAX_OTHER_BYTES
 
 
-def test_the_two_roundings_are_not_the_same():
+@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
+@pytest.mark.parametrize(("hidden_units", "factor"), NETWORKS)
+def test_dense_layers_rounded_twice_are_those_of_the_other_kernels(hidden_units, factor, runtime, rounding):
+    """The same of dense layers."""
+    content = make_int8(hidden_units, factor)
+    reference = IntegerReference(content, rounding)
+    answers, actual = reference.predict(IMAGES), load_content(content, runtime, INT8)(IMAGES)
+
+    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert np.mean(answers != actual) <= MAX_OTHER_BYTES
+
+
+def test_rounding_once_and_twice_is_not_the_same():
     """Otherwise nothing above would tell them apart."""
     content, images = make_convolutional(*CONVOLUTIONS[0])
 
@@ -261,6 +277,14 @@ def test_logits_rounded_twice_are_those_worked_out_by_hand(tiny_content, weight,
     answers = IntegerReference(content, "double").answer(make_pixels(pixels))
 
     assert answers[:, 0].tolist() == list_probabilities(logits)
+
+
+def test_second_halves_may_be_rounded_upward(tiny_content):
+    """0, -1, -1, -2, -3 and -3 after the first rounding are -0, -0.5, -0.5, -1, -1.5 and -1.5."""
+    content = edit(tiny_content, weight=-1, bias=0, factor=0.25)
+    answers = IntegerReference(content, "double_upward").answer(make_pixels([1, 2, 3, 5, 6, 7]))
+
+    assert answers[:, 0].tolist() == list_probabilities([0, 0, 0, -1, -1, -1])
 
 
 def test_pooling_takes_the_largest_of_four_and_leaves_what_is_over():

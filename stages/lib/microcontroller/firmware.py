@@ -18,14 +18,14 @@ from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.exports.withholding import Refusal
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
-from stages.lib.microcontroller.integer_reference import ROUNDINGS, IntegerReference, Rounding
+from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
 from stages.lib.model.prediction import predict_in_batches
 
 REFERENCE = "integer_reference"
 # How often each runtime's kernels round a sum on its way to an output byte.
-_ROUNDINGS: dict[str, Rounding] = {"litert": "single", "litert_builtin": "double", "tflite_micro": "double"}
+_ROUNDINGS: dict[str, Rounding] = {"litert": "single", "litert_builtin": "double_upward", "tflite_micro": "double"}
 _INSTALL = "install the tested version of this runtime: `python -m pip install -r requirements.txt`"
 _BYTES = "a whole number of bytes, at least 1, or null for half of what export.board has"
 
@@ -69,7 +69,8 @@ def examine_firmware(
     """
     reference = IntegerReference(content)
     expected: dict[Rounding, NDArray[np.float32]] = {
-        rounding: predict_in_batches(IntegerReference(content, rounding).predict, images) for rounding in ROUNDINGS
+        rounding: predict_in_batches(IntegerReference(content, rounding).predict, images)
+        for rounding in {"single", *(_ROUNDINGS[runtime] for runtime in probabilities)}
     }
     answers = {**probabilities, REFERENCE: expected["single"]}
     return Firmware(

@@ -20,9 +20,10 @@ from stages.lib.model.order_free import compute_probabilities
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# How a sum becomes an output: `single`, as XNNPACK rounds, or `double`, as TensorFlow Lite's own kernels do.
-Rounding = Literal["single", "double"]
-ROUNDINGS: tuple[Rounding, ...] = ("single", "double")
+# How a sum becomes an output: rounded once, as XNNPACK does; twice, as TensorFlow Lite's reference kernels do; or twice
+# with the second time's halves upwards, as its optimized kernels do.
+Rounding = Literal["single", "double", "double_upward"]
+ROUNDINGS: tuple[Rounding, ...] = ("single", "double", "double_upward")
 # From sums, and the scales of inputs, weights and outputs, to outputs before the zero point is added.
 _Rescale = Callable[[Integers, Floats, Floats, Floats], Integers]
 
@@ -222,21 +223,42 @@ def _rescale_once(sums: Integers, inputs: Floats, weights: Floats, outputs: Floa
 
 
 def _rescale_twice(sums: Integers, inputs: Floats, weights: Floats, outputs: Floats) -> Integers:
-    """The same in whole numbers, the factor as a fraction of 31 bits: microcontrollers have no fast floats.
+    """The same in whole numbers: the product is rounded, halves up, and shifted, halves away from 0.
 
-    The product is rounded, halves up, and what is shifted out of it again, halves away from 0.
     Source: MultiplyByQuantizedMultiplier of TensorFlow Lite's tensorflow/lite/kernels/internal/common.cc, which takes
     SaturatingRoundingDoublingHighMul and RoundingDivideByPOT of gemmlowp's fixedpoint/fixedpoint.h (B. Jacob et al.,
     Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2017, section 2.2).
     """
-    mantissas, exponents = np.frexp(inputs * weights / outputs)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
-    multipliers, exponents = np.rint(mantissas * 2**31).astype(np.int64), exponents.astype(np.int64)
-    left, right = np.maximum(exponents, 0), np.maximum(-exponents, 0)
-    products = ((sums << left) * multipliers + (np.int64(1) << 30)) >> 31
-    masks = (np.int64(1) << right) - 1
+    products, shifts = _multiply(sums, inputs * weights / outputs)
+    masks = (np.int64(1) << shifts) - 1
     thresholds = (masks >> 1) + (products < 0)
-    rescaled: Integers = (products >> right) + ((products & masks) > thresholds)
+    rescaled: Integers = (products >> shifts) + ((products & masks) > thresholds)
     return rescaled
 
 
-_RESCALES: dict[Rounding, _Rescale] = {"single": _rescale_once, "double": _rescale_twice}
+def _rescale_twice_upward(sums: Integers, inputs: Floats, weights: Floats, outputs: Floats) -> Integers:
+    """The same with halves upwards in the shift, too.
+
+    Source: RoundingRightShift of ruy's ruy/apply_multiplier.cc, and its kernels.
+    """
+    products, shifts = _multiply(sums, inputs * weights / outputs)
+    rescaled: Integers = (products + ((np.int64(1) << shifts) >> 1)) >> shifts
+    return rescaled
+
+
+def _multiply(sums: Integers, factors: Floats) -> tuple[Integers, Integers]:
+    """Products rounded to whole numbers, halves up, and by how many bits these are still to be shifted to the right.
+
+    Each factor is taken as a fraction of 31 bits, for microcontrollers have no fast floats.
+    """
+    mantissas, exponents = np.frexp(factors)  # factor = mantissa * 2**exponent, mantissa in 0.5..1
+    multipliers, exponents = np.rint(mantissas * 2**31).astype(np.int64), exponents.astype(np.int64)
+    products = ((sums << np.maximum(exponents, 0)) * multipliers + (np.int64(1) << 30)) >> 31
+    return products, np.maximum(-exponents, 0)
+
+
+_RESCALES: dict[Rounding, _Rescale] = {
+    "single": _rescale_once,
+    "double": _rescale_twice,
+    "double_upward": _rescale_twice_upward,
+}
