@@ -24,7 +24,7 @@ train, test = (
     Split(load_array(folder / f"{split}_images.npy"), load_array(folder / f"{split}_labels.npy"))
     for split in ("train", "test")
 )
-choose_threads(32)
+choose_threads(32, has_convolutions=False)
 network = build_network(train.images.shape[1:], Architecture((20,)), 10, "linear")
 ends = np.cumsum([weights.size for weights in network.get_weights()])[:-1]
 drawn = np.split(np.load(folder / "weights.npy", allow_pickle=False), ends)

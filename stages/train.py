@@ -26,6 +26,7 @@ from stages.lib.model.deterministic_tensorflow import keras, tf
 from stages.lib.model.int8_footprint import Sizes, find_misfit
 from stages.lib.model.network import Architecture, build_network
 from stages.lib.model.optimizers import OPTIMIZERS, OptimizerName
+from stages.lib.model.order_free_convolution import MAX_FILTERS
 from stages.lib.model.order_free_optimizers import create_optimizer
 from stages.lib.model.training import EarlyStopping, Epoch, Schedule, fit
 from stages.lib.runner.stage import main
@@ -46,8 +47,8 @@ class EarlyStoppingParams(Section):
 class TrainParams(Section):
     """The `train` section of params.yaml."""
 
-    conv_blocks: list[Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]] = Field(
-        description="a list of blocks, each a list of whole numbers of filters, at least 1"
+    conv_blocks: list[Annotated[list[Annotated[int, Field(ge=1, le=MAX_FILTERS)]], Field(min_length=1)]] = Field(
+        description=f"a list of blocks, each a list of whole numbers of filters, from 1 to {MAX_FILTERS}"
     )
     hidden_units: list[Annotated[int, Field(ge=1)]] = Field(
         description="a list of whole numbers of units, each at least 1"
@@ -141,11 +142,12 @@ def describe_best(best: Epoch, epochs: int, stopping: EarlyStopping | None) -> s
     return f"train: kept the weights of epoch {best.number} ({why})"
 
 
-def choose_threads(batch_size: int) -> None:
+def choose_threads(batch_size: int, *, has_convolutions: bool) -> None:
     """Let TensorFlow use one core, or all of them where that is faster; the bytes are the same."""
+    is_large = has_convolutions or batch_size >= _LARGE_BATCH
     # Where it is at work already it can no longer be told, and keeps to what it has.
     with suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(0 if batch_size >= _LARGE_BATCH else 1)
+        tf.config.threading.set_intra_op_parallelism_threads(0 if is_large else 1)
 
 
 def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) -> None:
@@ -198,7 +200,7 @@ def run(
         print(f"train: nobody has tried this on {untested}: dvc.lock may get other bytes here", file=sys.stderr)
     dataset = read_json(data_dir / "dataset.json")
     class_count = len(dataset["class_names"])
-    choose_threads(params.batch_size)
+    choose_threads(params.batch_size, has_convolutions=bool(params.conv_blocks))
     trained = train_network(params, data_dir, class_count, on_epoch_end)
     save_keras(trained.network, model_path)
     write_history(history_path, trained.epochs, trained.best if params.early_stopping.patience else None)

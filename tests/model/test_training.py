@@ -451,22 +451,26 @@ THREADS = """
 import sys
 from stages.lib.model.deterministic_tensorflow import tf
 from stages.train import choose_threads
-choose_threads(int(sys.argv[1]))
+choose_threads(int(sys.argv[1]), has_convolutions=sys.argv[2] == "True")
 print(tf.config.threading.get_intra_op_parallelism_threads())
 """
 
 
-@pytest.mark.parametrize(("batch_size", "threads"), [(32, "1"), (512, "0")])
-def test_large_batches_alone_are_shared_among_cores(tmp_path, batch_size, threads):
+@pytest.mark.parametrize(
+    ("batch_size", "has_convolutions", "threads"), [(32, False, "1"), (512, False, "0"), (32, True, "0")]
+)
+def test_large_steps_alone_are_shared_among_cores(tmp_path, batch_size, has_convolutions, threads):
     """One thread where several would wait for each other; 0 stands for as many as there are cores."""
-    assert run_python("-c", THREADS, str(batch_size), cwd=tmp_path).stdout == f"{threads}\n"
+    done = run_python("-c", THREADS, str(batch_size), str(has_convolutions), cwd=tmp_path)
+
+    assert done.stdout == f"{threads}\n"
 
 
 def test_threads_that_can_no_longer_be_chosen_stay():
     """In a process where TensorFlow is at work, training goes on with what it has."""
     tf.constant(0)
-    train.choose_threads(32)
-    train.choose_threads(512)
+    train.choose_threads(32, has_convolutions=False)
+    train.choose_threads(512, has_convolutions=True)
 
 
 EXPORT = {

@@ -60,6 +60,11 @@ def _build_layers(
     yield layers.Dense(class_count, activation=output_activation, name="classes")
 
 
+def has_convolutions(network: keras.Model) -> bool:
+    """Whether there is a convolution among the network's layers."""
+    return any(isinstance(layer, keras.layers.Conv2D) for layer in network.layers)
+
+
 def require_large_enough(image_shape: Sequence[int], conv_blocks: Sequence[Sequence[int]]) -> None:
     """Refuse images of which convolutions and poolings would leave nothing.
 
@@ -73,7 +78,7 @@ def require_large_enough(image_shape: Sequence[int], conv_blocks: Sequence[Seque
             raise ParamsError(
                 "train.conv_blocks",
                 expected=f"blocks that leave at least a pixel of images of {image_shape[0]} x {image_shape[1]}",
-                got=f"{height} x {width} before block {block}, which takes {lost} pixels of each side and halves the rest",
+                got=f"{height} x {width} before block {block}, which takes {lost} of each side and halves the rest",
                 hint=f"leave block {block} out, or raise ingest.image_size",
             )
         height, width = (height - lost) // POOL_SIZE, (width - lost) // POOL_SIZE

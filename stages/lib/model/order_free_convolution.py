@@ -22,10 +22,11 @@ from stages.lib.model.order_free import add_up
 
 # Of inputs, and of gradients at most: 512 steps up to the largest.
 _BITS = 9
-# In one sum of the gradient by a kernel. 9 + 15 bits are as many as float32 has, and so are 2 x 9 + 6.
-_PLACES_AT_ONCE, _IMAGES_AT_ONCE = 1 << 15, 1 << 6
+# In one sum of the gradient by a kernel, of at least an image: with more, fewer bits would be left to the slopes. 64
+# squares of 9 bits have 24 together.
+_PLACES_AT_ONCE, _IMAGES_AT_ONCE = 1 << 13, 1 << 6
 # Of an image's outputs, and of a convolution's filters: twice as many might not be added up exactly.
-MAX_PLACES, MAX_FILTERS = _PLACES_AT_ONCE, 512
+MAX_PLACES, MAX_FILTERS = 1 << 15, 512
 # Values below are as good as 0; grids of still smaller ones would need numbers that float32 rounds to 0.
 _SMALLEST_VALUE, _SMALLEST_SLOPE = 2.0**-30, 2.0**-60
 # What a shift computed in float64 may lose as it becomes float32.
@@ -37,8 +38,8 @@ def apply_convolution(
 ) -> tf.Tensor:
     """A 'valid' convolution float32 (N, H, W, C) to (N, H', W', filters), with a gradient of the same kind.
 
-    kernel: (h, w, C, filters). bias: (filters,). largest_batch: what N is at most. is_first: whether nobody asks for the
-    gradient by the inputs.
+    kernel: (h, w, C, filters). bias: (filters,). largest_batch: what N is at most. is_first: whether the inputs are the
+    images, by which there is no gradient.
     """
 
     @tf.custom_gradient
@@ -134,7 +135,7 @@ def _differentiate_by_weights(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradients float32 by a kernel of that shape and by the biases, a bounded number of images at a time."""
     places = slopes.shape[1] * slopes.shape[2]
-    most = min(_IMAGES_AT_ONCE, _PLACES_AT_ONCE // places)
+    most = max(1, min(_IMAGES_AT_ONCE, _PLACES_AT_ONCE // places))
     if largest_batch <= most:
         return _differentiate_shard(inputs, input_shift, slopes, shape)
     shards = [slice(start, start + most) for start in range(0, largest_batch, most)]
@@ -164,8 +165,8 @@ def _choose_product_shift(inputs: tf.Tensor, input_shift: tf.Tensor, slopes: tf.
     """
     units = tf.sqrt(_add_up_squares(inputs)) * (2.0**25 / tf.cast(input_shift, tf.float64))
     length = tf.maximum(tf.sqrt(_add_up_squares(slopes)), _SMALLEST_SLOPE)
-    # Above 0, for units <= 2^9 root(places), and there are at most 2^15 places.
-    shift = 2 * tf.maximum(units, 1) * length / (1 - units * (_PLACES_AT_ONCE**0.5 * 2.0**-25))
+    # Above 0, for units <= 2^9 root(places).
+    shift = 2 * tf.maximum(units, 1) * length / (1 - units * (MAX_PLACES**0.5 * 2.0**-25))
     return tf.cast(shift * _ABOVE, tf.float32)
 
 

@@ -53,7 +53,7 @@ class _Training:
     """
 
     def __init__(self, network: keras.Model, largest_batch: int, dropout_key: tf.Tensor | None) -> None:
-        self._first = next(layer for layer in network.layers if type(layer) in _ACTIVATIONS)
+        self._first = next((layer for layer in network.layers if type(layer) in _ACTIVATIONS), None)
         self._largest_batch, self._dropout_key = largest_batch, dropout_key
 
     def apply_layer(self, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from stages.lib.core.arrays import Split
 from stages.lib.core.errors import TrainingError
 from stages.lib.model.deterministic_tensorflow import keras, tf
+from stages.lib.model.network import has_convolutions
 from stages.lib.model.order_free import VALUE_BITS, compute_slopes, measure_cross_entropy, round_in_place
 from stages.lib.model.order_free_network import compile_logits, compute_logits
 from stages.lib.model.order_free_optimizers import apply_gradients
 from stages.lib.model.shuffling import MEMORY_BUDGET, MemoryBudget, count_group_rows, draw_groups, split_into_blocks
 
-# One thread takes the ops in a fixed order, without the bookkeeping that several would need: a sixth less time.
-_EXECUTOR = "SINGLE_THREADED_EXECUTOR"
+# One thread takes a dense network's ops in a fixed order, without the bookkeeping that several would need: a sixth less
+# time. It runs loops as they are, in which TensorFlow finds no convolutions to give to oneDNN.
+_DENSE_EXECUTOR, _EXECUTOR = "SINGLE_THREADED_EXECUTOR", ""
 # TensorFlow takes memory as it is only where it begins at a multiple of this many bytes, else it copies it.
 _ALIGNMENT = 64
 
@@ -109,12 +111,13 @@ def _prepare_training(
     memory = _GroupMemory(train, budget)
     take_steps = _compile_steps(network, optimizer, schedule)
     row_count, row_bytes = len(train.labels), _count_row_bytes(train)
+    executor = _EXECUTOR if has_convolutions(network) else _DENSE_EXECUTOR
 
     def train_epoch(number: int) -> tuple[float, float]:
         loss_sum, correct = 0.0, 0
         for group in draw_groups(row_count, row_bytes, seed=schedule.seed, epoch=number, budget=budget):
             images, labels = memory.load(group.blocks)
-            with tf.experimental.function_executor_type(_EXECUTOR):
+            with tf.experimental.function_executor_type(executor):
                 logits = take_steps(images, tf.constant(labels), tf.constant(group.order))
             group_loss_sum, group_correct = measure_cross_entropy(logits.numpy(), labels[group.order])
             loss_sum, correct = loss_sum + group_loss_sum, correct + group_correct
