@@ -16,9 +16,10 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
 A file that is beyond its budget, a runtime's limit or the microcontroller's memory is withheld, which the reports say;
 the others are written, unless it is one of export.required.
 
-Every model takes raw pixels, uint8 (N, H, W), and gives probabilities (N, classes).
+Every model takes raw pixels, uint8 (N, H, W) or (N, H, W, 3), and gives probabilities (N, classes).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from stages.lib.core.arrays import load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
+from stages.lib.data.datasets import count_channels
 from stages.lib.data.image_decoding import find_background
 from stages.lib.data.normalization import read_normalization
 from stages.lib.exports.canonical_onnx import canonicalize_onnx
@@ -92,6 +94,8 @@ FILES: dict[ArtifactName, str] = {
     "tflite_dynamic_range": "model_dynamic_range.tflite",
     "tflite_int8": INT8_NAME,
 }
+_GREY_INPUT = "uint8 grey levels 0..255 as they are, (batch, height, width)"
+_COLOUR_INPUT = "uint8 pixels 0..255 as they are, (batch, height, width, 3), RGB"
 _BUDGET_KEYS = ", ".join(Budget.model_fields)
 
 
@@ -143,7 +147,7 @@ def convert(
 ) -> dict[str, bytes]:
     """The bytes of each exported model by its file's name.
 
-    pixel_network: as `fold_normalization` gives it. calibration_images: raw uint8 (N, H, W).
+    pixel_network: as `fold_normalization` gives it. calibration_images: raw, uint8.
     """
     onnx_model = convert_to_onnx(pixel_network, opset)
     ranges = calibrate(pixel_network, calibration_images)
@@ -167,12 +171,19 @@ def finish_onnx(model: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
 def describe_model(
     dataset: dict[str, Any], calibration_images: NDArray[np.uint8], upstream: Upstream
 ) -> dict[str, Any]:
-    """What every exported model says of itself."""
+    """What every exported model says of itself.
+
+    calibration_images: raw, uint8 (N, H, W) or (N, H, W, 3).
+    """
+    channels = count_channels(calibration_images)
+    is_grey = channels == 1
     return {
-        "background": find_background(calibration_images),
+        # Images are light on dark or dark on light, which is to be told of grey ones alone.
+        "background": find_background(calibration_images) if is_grey else None,
+        "channels": channels,
         "class_names": dataset["class_names"],
         "image_size": dataset["image_size"],
-        "input": "uint8 grey levels 0..255 as they are, (batch, height, width)",
+        "input": _GREY_INPUT if is_grey else _COLOUR_INPUT,
         "output": "class probabilities, (batch, classes)",
         "upstream": upstream._asdict(),
     }
@@ -225,8 +236,19 @@ def write_reports(
 
 def read_sizes(network: keras.Model) -> Sizes:
     """What the network's memory on a microcontroller follows from."""
-    units = [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)]
-    return Sizes(tuple(network.input_shape[1:]), tuple(units[:-1]), units[-1])
+    units: list[int] = []
+    blocks: list[tuple[int, ...]] = []
+    filters: list[int] = []
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            filters.append(layer.filters)
+        elif isinstance(layer, keras.layers.MaxPooling2D):
+            blocks.append(tuple(filters))
+            filters = []
+        elif isinstance(layer, keras.layers.Dense):
+            units.append(layer.units)
+    height, width, *channels = network.input_shape[1:]
+    return Sizes((height, width), tuple(units[:-1]), units[-1], tuple(blocks), math.prod(channels))
 
 
 def tell_withheld(refusals: Sequence[Refusal], required: Sequence[str]) -> None:
@@ -288,7 +310,11 @@ def run(
         operators = params.microcontroller.operators
         refusals += judge_firmware(firmware, read_sizes(network), limits, operators, golden_steps)
         report[INT8_NAME]["microcontroller"] = describe_firmware(firmware, limits, operators)
-        measured |= {"arena_bytes": firmware.measured_arena_bytes, "integer_steps": firmware.steps}
+        measured |= {
+            "arena_bytes": firmware.measured_arena_bytes,
+            "integer_reference": {name: found._asdict() for name, found in firmware.agreements.items()},
+            "integer_steps": firmware.steps,
+        }
     withheld, required = list_withheld(refusals), [FILES[kind] for kind in params.required]
     for name, export in report.items():
         export |= {"required": name in required, "withheld": withheld.get(name, "")}

@@ -267,7 +267,9 @@ def warn_of_size(
     sections: all of params.yaml.
     """
     dataset = read_json(data_dir / "dataset.json")
-    sizes = Sizes(tuple(dataset["image_size"]), tuple(params.hidden_units), len(dataset["class_names"]))
+    hidden_units, conv_blocks, _ = describe_architecture(params)
+    image_size, class_count = tuple(dataset["image_size"]), len(dataset["class_names"])
+    sizes = Sizes(image_size, hidden_units, class_count, conv_blocks, dataset["channels"])
     try:
         limits = read_limits(sections["export"])
     except ParamsError as error:

@@ -8,6 +8,7 @@ import pytest
 from samples import CLASS_NAMES, IMAGE_SIZE, NORMALIZATION, make_split
 
 from stages.export import convert
+from stages.lib.data.normalization import Normalization
 from stages.lib.exports.canonical_onnx import canonicalize_onnx
 from stages.lib.exports.conversion import calibrate, convert_to_onnx, fold_normalization
 from stages.lib.exports.onnx_quantization import quantize_onnx
@@ -20,6 +21,13 @@ TEST_IMAGES = make_split(300, seed=2).images
 # Of images to which a network that nobody trained gives the class of its float form: 0.98 measured at least.
 MIN_SAME_CLASS = 0.95
 OPSET = 19
+# The shape of an image, filters by block, hidden units.
+CONVOLUTIONS = [
+    (IMAGE_SIZE, ((6,),), (4,)),
+    (IMAGE_SIZE, ((6, 6),), ()),
+    ((*IMAGE_SIZE, 3), ((6,),), ()),
+    ((*IMAGE_SIZE, 3), (), (5,)),
+]
 NETWORKS = pytest.mark.parametrize(
     "network", [((), 18), ((4,), 18), ((4,), 13), ((5, 7), 15)], indirect=True, ids=lambda choice: f"{choice}"
 )
@@ -35,18 +43,20 @@ class Quantized(NamedTuple):
     quantized: onnx.ModelProto
 
 
-def make_pixel_network(hidden_units, image_size=IMAGE_SIZE, *, has_biases=True):
+def make_pixel_network(hidden_units, image_shape=IMAGE_SIZE, conv_blocks=(), *, has_biases=True):
     """A network that nobody trained, with answers that are neither all sure nor all alike."""
     keras.utils.set_random_seed(0)
-    network = build_network(image_size, Architecture(hidden_units), len(CLASS_NAMES), "softmax")
+    network = build_network(image_shape, Architecture(hidden_units, conv_blocks), len(CLASS_NAMES), "softmax")
     draw = np.random.default_rng(0).normal
     network.set_weights(
         [
-            3 * weights if weights.ndim == 2 else draw(scale=0.3, size=weights.shape) * has_biases
+            3 * weights if weights.ndim > 1 else draw(scale=0.3, size=weights.shape) * has_biases
             for weights in network.get_weights()
         ]
     )
-    return network, fold_normalization(network, NORMALIZATION)
+    channels = image_shape[2] if len(image_shape) == 3 else 1
+    normalization = Normalization(NORMALIZATION.shift * channels, NORMALIZATION.divisor * channels)
+    return network, fold_normalization(network, normalization)
 
 
 def quantize(pixel_network, model, images=CALIBRATION_IMAGES):
@@ -164,6 +174,95 @@ def test_layers_without_a_bias_are_quantized_too(hidden_units, runtime):
         len(hidden_units) + 1
     )
     assert (actual.argmax(axis=1) == reference.argmax(axis=1)).mean() >= MIN_SAME_CLASS
+
+
+class Convolutional(NamedTuple):
+    """A network with convolutions or for colour images, and its quantized ONNX model."""
+
+    network: keras.Model  # for features
+    pixel_network: keras.Model
+    quantized: onnx.ModelProto
+    images: np.ndarray
+
+
+@pytest.fixture(scope="module", params=CONVOLUTIONS, ids=lambda choice: f"{choice}")
+def convolutional(request):
+    image_shape, conv_blocks, hidden_units = request.param
+    network, pixel_network = make_pixel_network(hidden_units, image_shape, conv_blocks)
+    images = TEST_IMAGES
+    if len(image_shape) == 3:
+        images = np.stack([images, images[:, ::-1], images // 2], axis=-1)
+    quantized = quantize(pixel_network, convert_to_onnx(pixel_network, 18), images[:60])
+    return Convolutional(network, pixel_network, quantized, images)
+
+
+def test_convolutions_take_the_cameras_bytes(convolutional):
+    """Nothing but a Reshape or a Transpose lies between the bytes and the first layer."""
+    operators = [name for name in list_operators(convolutional.quantized) if not name.endswith("Linear")]
+
+    assert "Cast" not in operators
+    assert operators.count("Transpose") == int(operators[0] == "Transpose")
+    assert operators[0] == ("Transpose" if convolutional.images.ndim == 4 and "Conv" in operators else "Reshape")
+
+
+def test_pooled_and_flattened_values_keep_their_scale(convolutional):
+    """What lies between two layers is quantized by one range: pooling and reshaping round nothing."""
+    graph = convolutional.quantized.graph
+    constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+    activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    scales = {constants[node.input[1]].item() for node in activations}
+    layers = list_operators(convolutional.quantized)
+
+    assert len(scales) == layers.count("Conv") + layers.count("Gemm")
+
+
+def test_each_filter_has_a_scale_of_its_own(convolutional):
+    """Per channel where there are convolutions, per tensor where there are none, and unsigned in both."""
+    graph = convolutional.quantized.graph
+    constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+    sources = {node.output[0]: node for node in graph.node}
+    layers = [node for node in graph.node if node.op_type in {"Conv", "Gemm"}]
+    weights = [sources[layer.input[1]] for layer in layers]
+    counts = [constants[node.input[1]].size for node in weights]
+    units = [len(bias) for bias in convolutional.network.get_weights()[1::2]]
+
+    assert counts == (units if "Conv" in list_operators(convolutional.quantized) else [1] * len(units))
+    assert {constants[node.input[0]].dtype.name for node in weights} == {"uint8"}
+
+
+@pytest.mark.parametrize("runtime", ["onnx_runtime", "onnx_reference"])
+def test_most_images_get_the_class_of_the_float_convolutions(convolutional, runtime):
+    """In both runtimes, which agree up to the rounding of the softmax."""
+    content = canonicalize_onnx(convolutional.quantized)  # which has onnx.checker look at it
+    features = convolutional.images.astype(np.float32)
+    reference = convolutional.pixel_network(features).numpy()
+    actual = load_content(content, runtime, "model_int8.onnx")(convolutional.images)
+
+    assert len(set(reference.argmax(axis=1))) > 1
+    assert (actual.argmax(axis=1) == reference.argmax(axis=1)).mean() >= MIN_SAME_CLASS
+
+
+def test_runtimes_agree_on_convolutions(convolutional):
+    """ONNX Runtime's own integer kernels round as the standard's evaluator: the softmax alone differs, in floats."""
+    content = canonicalize_onnx(convolutional.quantized)
+    one, other = (
+        load_content(content, name, "x.onnx")(convolutional.images) for name in ("onnx_runtime", "onnx_reference")
+    )
+
+    assert np.abs(one - other).max() <= 1e-6
+
+
+def test_convolutions_without_biases_are_quantized_too():
+    """A convolution without a bias, and MatMul in place of Gemm, have weights of 8 bits all the same."""
+    _, pixel_network = make_pixel_network((4,), conv_blocks=((6,),), has_biases=False)
+    quantized = quantize(pixel_network, convert_to_onnx(pixel_network, 18))
+    one, other = (
+        load_content(canonicalize_onnx(quantized), name, "x.onnx")(TEST_IMAGES)
+        for name in ("onnx_runtime", "onnx_reference")
+    )
+
+    assert [weights for weights, *_ in list_layer_types(quantized)] == [onnx.TensorProto.UINT8] * 2
+    assert np.abs(one - other).max() <= 1e-6
 
 
 @pytest.mark.parametrize("level", [0, 7, 255])

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from samples import CLASS_NAMES
+from samples import CLASS_NAMES, NORMALIZATION, make_split
 
 from stages.lib.core.arrays import Split
+from stages.lib.exports.canonical_onnx import canonicalize_onnx
+from stages.lib.exports.conversion import convert_to_onnx, fold_normalization
 from stages.lib.exports.parity import Budget, compare
 from stages.lib.exports.parity_matrix import (
     NOT_FOR_MICRO,
@@ -26,6 +28,8 @@ from stages.lib.exports.parity_matrix import (
 )
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
 from stages.lib.exports.tflite_micro import HAS_MICRO
+from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.network import Architecture, build_network
 
 # Wider than any export of the small network needs, and unlike one another, so that a mix-up shows.
 BUDGETS = {
@@ -230,6 +234,83 @@ def test_what_such_a_runtime_answers_is_described_apart():
             }
         },
     }
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """A network with pooling, as ONNX, compared on 1,500 images, of which rows 0, 3 and 1,499 get another class.
+
+    Which is the reference's doing: of a class that the network does not give.
+    """
+    keras.utils.set_random_seed(0)
+    network = build_network((6, 8), Architecture((), ((2,),)), 3, "softmax")
+    pixel_network = fold_normalization(network, NORMALIZATION)
+    content = canonicalize_onnx(convert_to_onnx(pixel_network, 18))
+    split = make_split(1500, seed=2)
+    reference = np.array(pixel_network(split.images.astype(np.float32)))
+    for row in (0, 3, 1499):
+        reference[row] = np.roll(reference[row], 1)
+    compared = compare_exports({"model.onnx": content}, {"model.onnx": BUDGET}, reference, split)
+    return compared, reference, split
+
+
+def test_slow_evaluator_answers_for_evenly_spaced_images(sampled):
+    """ONNX Runtime answers for all; the reference evaluator, which pools in Python, for 1,000, the ends among them."""
+    (whole, sample), reference, _ = sampled
+
+    assert whole.sample is None
+    assert whole.probabilities.shape == (1500, 3)
+    assert (len(np.unique(sample.sample)), sample.sample[0], sample.sample[-1]) == (1000, 0, 1499)
+    assert set(np.diff(sample.sample)) == {1, 2}
+    assert (sample.parity.images, len(sample.probabilities)) == (1000, 1000)
+    others = np.setdiff1d(np.arange(1500), [0, 3, 1499])
+    np.testing.assert_allclose(whole.probabilities[others], reference[others], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(sample.probabilities, whole.probabilities[sample.sample], rtol=0, atol=1e-5)
+
+
+def test_images_of_a_sample_are_told_by_their_place_in_the_split(sampled):
+    """What differs is the same image, whichever runtime found it."""
+    (whole, sample), _, _ = sampled
+
+    assert whole.parity.different == [0, 3, 1499]
+    assert sample.parity.different == [row for row in (0, 3, 1499) if row in sample.sample]
+
+
+def test_sample_is_told_beside_the_table_and_never_at_the_top(sampled):
+    """Counts over the whole split are the export's; the runtime's own say of how many images they are."""
+    described = describe_exports(sampled[0], {"model.onnx": 1})["model.onnx"]
+    table = tabulate(sampled[0], is_measured=False)
+
+    assert described["images"] == 1500
+    assert described["runtimes"]["onnx_reference"]["images"] == 1000
+    assert "of 1000" in next(line for line in table if "ONNX reference evaluator |" in line)
+    assert "ONNX reference evaluator answers for 1,000 of 1,500 images for model.onnx, evenly spaced." in table
+
+
+def test_disagreements_of_a_sample_are_drawn_with_their_own_answers(sampled, tmp_path):
+    """The same picture as of a runtime that answered for all."""
+    (whole, sample), reference, split = sampled
+    answered = whole.probabilities.copy()
+    answered[sample.sample] = sample.probabilities
+    different = [row for row in whole.parity.different if row in sample.sample]
+    spread = whole._replace(
+        runtime="onnx_reference", probabilities=answered, parity=whole.parity._replace(different=different)
+    )
+    for name, comparison in (("sample", sample), ("all", spread)):
+        draw_disagreements(tmp_path / name, [comparison], reference, split, CLASS_NAMES)
+
+    assert (tmp_path / "sample").read_bytes() == (tmp_path / "all").read_bytes()
+
+
+def test_few_images_are_answered_by_all(small_model):
+    """A thousand images or fewer, and networks without pooling, are nothing to wait for."""
+    split = make_split(1200, seed=2)
+    reference = np.zeros((1200, 3), np.float32)
+    name = "model.onnx"
+    compared = compare_exports({name: small_model.exports[name]}, {name: BUDGET}, reference, split)
+
+    assert [comparison.sample for comparison in compared] == [None, None]
+    assert [comparison.parity.images for comparison in compared] == [1200, 1200]
 
 
 def test_errors_are_told_for_each_runtime_that_ran():

@@ -22,6 +22,7 @@ from stages.lib.model.network import Architecture, build_network
 ARENA_BYTES = 2064
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 IMAGES = make_split(12, seed=3).images
+COLOUR_IMAGES = np.stack([IMAGES, IMAGES[:, ::-1], IMAGES // 2], axis=-1)
 ANSWERS = np.random.default_rng(0).integers(0, 256, (12, 3), np.uint8)
 # The converter's own, one that needs nine digits, and the ends of what a float32 holds.
 SCALES = [None, 0.0134473005, 1 / 3, 1e-5, 3.4028235e38, 1.1754944e-38, 1e-45]
@@ -31,7 +32,8 @@ NUMBERS_MAIN = """
 #include <stdio.h>
 #include "model_int8.h"
 int main(void) {
-    printf("%d\\n%d\\n%d\\n", MODEL_INT8_INPUT_HEIGHT, MODEL_INT8_INPUT_WIDTH, MODEL_INT8_CLASS_COUNT);
+    printf("%d\\n%d\\n", MODEL_INT8_INPUT_HEIGHT, MODEL_INT8_INPUT_WIDTH);
+    printf("%d\\n%d\\n", MODEL_INT8_INPUT_CHANNELS, MODEL_INT8_CLASS_COUNT);
     printf("%a\\n%d\\n", (double)MODEL_INT8_INPUT_SCALE, MODEL_INT8_INPUT_ZERO_POINT);
     printf("%a\\n%d\\n", (double)MODEL_INT8_OUTPUT_SCALE, MODEL_INT8_OUTPUT_ZERO_POINT);
     printf("%d\\n%d\\n", (int)sizeof(MODEL_INT8_INPUT_SCALE), (int)sizeof(MODEL_INT8_OUTPUT_SCALE));
@@ -107,7 +109,8 @@ GOLDEN_MAIN = """
 #include <stdio.h>
 int main(void) {
     printf("%d %d ", GOLDEN_IMAGE_COUNT, GOLDEN_IMAGE_HEIGHT);
-    printf("%d %d %d\\n", GOLDEN_IMAGE_WIDTH, GOLDEN_CLASS_COUNT, GOLDEN_TOLERANCE);
+    printf("%d %d ", GOLDEN_IMAGE_WIDTH, GOLDEN_IMAGE_CHANNELS);
+    printf("%d %d\\n", GOLDEN_CLASS_COUNT, GOLDEN_TOLERANCE);
     fwrite(golden_images, 1, sizeof(golden_images), stdout);
     fwrite(golden_answers, 1, sizeof(golden_answers), stdout);
     return 0;
@@ -215,7 +218,7 @@ def test_numbers_are_those_of_the_file(content, tmp_path, standard, scale):
         run_program(tmp_path, texts, NUMBERS_MAIN, standard).decode().split()
     )
 
-    assert [int(size) for size in sizes] == [*images["shape"][1:], *probabilities["shape"][1:]]
+    assert [int(size) for size in sizes] == [*images["shape"][1:], 1, *probabilities["shape"][1:]]
     assert (float.fromhex(input_scale), int(input_zero)) == images["quantization"]
     assert (float.fromhex(output_scale), int(output_zero)) == probabilities["quantization"]
     assert (int(input_bytes), int(output_bytes)) == (4, 4)
@@ -302,7 +305,48 @@ def test_golden_arrays_are_images_and_answers(tmp_path, standard):
     """A compiled program holds images and answers byte for byte, in order, and knows their counts."""
     printed = run_program(tmp_path, render_c_golden(IMAGES, ANSWERS, 2), GOLDEN_MAIN, standard)
 
-    assert printed == b"12 6 8 3 2\n" + IMAGES.tobytes() + ANSWERS.tobytes()
+    assert printed == b"12 6 8 1 3 2\n" + IMAGES.tobytes() + ANSWERS.tobytes()
+
+
+@pytest.fixture(scope="module")
+def colour_content():
+    """A convolutional network for colour images, which nobody trained, as an int8 .tflite file."""
+    keras.utils.set_random_seed(0)
+    network = build_network((*IMAGE_SIZE, 3), Architecture((), ((4,),)), 3, "softmax")
+    pixel_network = fold_normalization(network, Normalization((0.0,) * 3, (255.0,) * 3))
+    return convert_to_int8_tflite(pixel_network, calibrate(pixel_network, COLOUR_IMAGES))
+
+
+@pytest.mark.parametrize("standard", ["c99", "c11", "c++11"])
+def test_golden_arrays_hold_colour_images(tmp_path, standard):
+    """The same of images whose pixels have three bytes each."""
+    printed = run_program(tmp_path, render_c_golden(COLOUR_IMAGES, ANSWERS, 2), GOLDEN_MAIN, standard)
+
+    assert printed == b"12 6 8 3 3 2\n" + COLOUR_IMAGES.tobytes() + ANSWERS.tobytes()
+
+
+def test_header_of_a_colour_model_tells_its_channels(colour_content, tmp_path):
+    """Three channels, in which order, and no word of a background, which colour has none of."""
+    texts = render_c_model(colour_content, CLASS_NAMES, None, ARENA_BYTES)
+    sizes = run_program(tmp_path, texts, NUMBERS_MAIN).decode().split()[:4]
+
+    assert sizes == ["6", "8", "3", "3"]
+    assert "red, green and blue of each pixel, 0..255" in texts["model_int8.h"]
+    assert "background" not in texts["model_int8.h"]
+    assert "grey" not in texts["model_int8.h"]
+
+
+def test_convolution_registers_its_operators(colour_content, tmp_path):
+    """The macro registers convolution and pooling where the file has them."""
+    texts = render_c_model(colour_content, CLASS_NAMES, None, ARENA_BYTES)
+    resolver = RESOLVER_MAIN.replace(
+        "    void AddFullyConnected",
+        '    void AddConv2D() { calls += " AddConv2D"; }\n    void AddMaxPool2D() { calls += " AddMaxPool2D"; }\n'
+        "    void AddFullyConnected",
+    )
+    printed = run_program(tmp_path, texts, resolver, "c++11").decode().split()[:-1]
+
+    assert printed == ["6", "AddQuantize", "AddConv2D", "AddMaxPool2D", "AddReshape", "AddFullyConnected", "AddSoftmax"]
 
 
 def test_golden_header_needs_nothing_but_stdint():
@@ -322,7 +366,7 @@ def test_headers_can_be_included_twice(texts, tmp_path):
         f'#include "model_int8.h"\n{other.format("MODEL_INT8_BYTES")}#include "model_int8.h"\n{GOLDEN_MAIN}'
     )
 
-    assert run_program(tmp_path, texts | render_c_golden(IMAGES, ANSWERS, 2) | part, main).startswith(b"12 6 8 3 0\n")
+    assert run_program(tmp_path, texts | render_c_golden(IMAGES, ANSWERS, 2) | part, main).startswith(b"12 6 8 1 3 0\n")
 
 
 def test_text_is_plain_and_ends_its_lines(texts):

@@ -15,6 +15,7 @@ from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.firmware import (
     REFERENCE,
+    Agreement,
     Firmware,
     MicrocontrollerBudget,
     describe_firmware,
@@ -45,6 +46,7 @@ FITTING = Firmware(
     np.zeros((1, 3), np.uint8),
     2,
     {"litert_to_tflite_micro": 1},
+    {"litert": Agreement("single", 0, 0, 0), "tflite_micro": Agreement("double", 1, 3, 2)},
 )
 
 
@@ -153,7 +155,9 @@ def test_summary_tells_what_it_asks_and_how_far_runtimes_are_apart():
     assert summarize_firmware(FITTING) == (
         "On a microcontroller: arena 2048 bytes (1984 measured), file 5000 bytes, "
         "QUANTIZE, RESHAPE, FULLY_CONNECTED, SOFTMAX.\n"
-        "Largest differences in steps of the output: 1 litert to tflite micro."
+        "Largest differences in steps of the output: 1 litert to tflite micro.\n"
+        "Unlike the integer reference of the same rounding: "
+        "LiteRT 0 bytes, at most 0 steps; TensorFlow Lite Micro 3 bytes, at most 2 steps."
     )
     assert "arena 2048 bytes (not measured)," in summarize_firmware(FITTING._replace(measured_arena_bytes=None))
 
@@ -199,6 +203,27 @@ def test_differences_are_in_steps_of_the_output(small_model, examined):
     )
 
     assert firmware.steps["litert_to_litert_builtin"] == 5
+
+
+def test_each_runtime_is_compared_with_the_reference_of_its_own_rounding(examined):
+    """XNNPACK rounds once and gives the reference's bytes; the others round twice and are a step off at the most."""
+    agreements = examined.firmware.agreements
+
+    assert list(agreements) == RUNTIMES
+    assert agreements["litert"] == Agreement("single", 0, 0, 0)
+    assert agreements["litert_builtin"].rounding == "double_upward"
+    assert agreements.get("tflite_micro", agreements["litert_builtin"]).rounding.startswith("double")
+    assert all(agreements[runtime].largest <= 1 for runtime in RUNTIMES[1:])
+
+
+def test_other_bytes_are_counted_by_image_and_by_byte(small_model, examined):
+    """Two other bytes of one image and one of another are three bytes of two images."""
+    moved = examined.answers["litert"].copy()
+    moved[7, :2] += 3 / 256
+    moved[9, 1] -= 1 / 256
+    firmware = examine_firmware(small_model.exports[INT8], examined.golden, small_model.test.images, {"litert": moved})
+
+    assert firmware.agreements == {"litert": Agreement("single", 2, 3, 3)}
 
 
 def test_golden_answers_pass_in_every_runtime(examined):

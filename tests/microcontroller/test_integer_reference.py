@@ -10,11 +10,13 @@ from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object, c
 from samples import IMAGE_SIZE, NORMALIZATION, make_split
 
 from stages.lib.core.errors import ExportError
+from stages.lib.data.normalization import Normalization
 from stages.lib.exports.conversion import calibrate, convert_to_int8_tflite, fold_normalization
 from stages.lib.exports.parity import measure_steps
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO
-from stages.lib.microcontroller.integer_reference import IntegerReference
+from stages.lib.microcontroller import integer_reference
+from stages.lib.microcontroller.integer_reference import ROUNDINGS, IntegerReference
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
 
@@ -28,11 +30,25 @@ IMAGES = np.concatenate(
         np.full((1, *IMAGE_SIZE), 255, np.uint8),
     ]
 )
-# Hidden units, and by what the weights are enlarged: the larger, the surer the answers. With these, no sum and no
-# probability is within 1e-5 of half a step, where float32, in which LiteRT computes, may round to the other side.
+# Hidden units, and by what the weights are enlarged: the larger, the surer the answers. With these, no probability is
+# within 1e-5 of half a step, where float32, in which LiteRT computes a softmax, may round to the other side.
 NETWORKS = [((), 1), ((), 3), ((4,), 1), ((4,), 6), ((5, 7), 1), ((5, 7), 6), ((12, 12, 12), 2)]
+# The shape of an image, filters by block, hidden units. Some have a row or a column that no pooling takes.
+CONVOLUTIONS = [
+    ((28, 28), ((8,), (16,)), (20,)),
+    ((24, 24), ((12, 12), (24, 24)), ()),
+    ((13, 10), ((3,),), ()),
+    ((32, 32, 3), ((32, 32), (64, 64)), (16,)),
+    ((13, 10, 3), ((5,), (4,)), (7,)),
+    ((6, 8, 3), (), (5,)),
+]
 # With this, a probability is 232.499992 / 256.
 NETWORK_AT_HALF_A_STEP = ((24,), 3)
+COLOUR_NORMALIZATION = Normalization(shift=(40.0, 50.0, 60.0), divisor=(255.0, 60.0, 70.0))
+# Runtimes other than XNNPACK, and how they round.
+DOUBLE_ROUNDINGS = [("litert_builtin", "double_upward"), *([("tflite_micro", "double")] if HAS_MICRO else [])]
+# Of output bytes, which the reference kernels' own exponentials make another: 0.002 measured.
+MAX_OTHER_BYTES = 0.01
 # Of the logits in the tiny network below: a power of two, so that products with it are exact.
 LOGIT_SCALE = 1 / 32
 
@@ -51,6 +67,24 @@ def make_int8(hidden_units, factor=1.0, *, has_biases=True):
     )
     pixel_network = fold_normalization(network, NORMALIZATION)
     return convert_to_int8_tflite(pixel_network, calibrate(pixel_network, make_split(60, seed=1).images))
+
+
+@cache
+def make_convolutional(image_shape, conv_blocks, hidden_units):
+    """The int8 export of such a network that nobody trained, and images to answer."""
+    keras.utils.set_random_seed(0)
+    network = build_network(image_shape, Architecture(hidden_units, conv_blocks), 10, "softmax")
+    draws = np.random.default_rng(0)
+    network.set_weights(
+        [
+            1.5 * weights if weights.ndim > 1 else draws.normal(scale=0.1, size=weights.shape)
+            for weights in network.get_weights()
+        ]
+    )
+    normalization = NORMALIZATION if len(image_shape) == 2 else COLOUR_NORMALIZATION
+    pixel_network = fold_normalization(network, normalization)
+    images = draws.integers(0, 256, (150, *image_shape), np.uint8)
+    return convert_to_int8_tflite(pixel_network, calibrate(pixel_network, images[:50])), images
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +123,60 @@ def list_probabilities(logits):
     By the definition of softmax; 256, which a byte cannot hold, becomes 255.
     """
     return [min(round(256 / (1 + np.exp(-LOGIT_SCALE * logit))), 255) for logit in logits]
+
+
+@pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
+def test_convolutions_are_computed_as_xnnpack_does(image_shape, conv_blocks, hidden_units):
+    """Convolution, pooling and colour, with each sum rounded once: LiteRT's bytes, to the bit."""
+    content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
+    answers = IntegerReference(content, "single").predict(images)
+
+    np.testing.assert_array_equal(answers, load_content(content, "litert", INT8)(images), strict=True)
+
+
+@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
+@pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
+def test_convolutions_rounded_twice_are_those_of_the_other_kernels(
+    image_shape, conv_blocks, hidden_units, runtime, rounding
+):
+    """Up to the softmax, whose exponentials are computed in few bits: a probability is a step off at the most."""
+    content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
+    reference = IntegerReference(content, rounding)
+    answers, actual = reference.predict(images), load_content(content, runtime, INT8)(images)
+
+    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert np.mean(answers != actual) <= MAX_OTHER_BYTES
+
+
+@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
+@pytest.mark.parametrize(("hidden_units", "factor"), NETWORKS)
+def test_dense_layers_rounded_twice_are_those_of_the_other_kernels(hidden_units, factor, runtime, rounding):
+    """The same of dense layers."""
+    content = make_int8(hidden_units, factor)
+    reference = IntegerReference(content, rounding)
+    answers, actual = reference.predict(IMAGES), load_content(content, runtime, INT8)(IMAGES)
+
+    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert np.mean(answers != actual) <= MAX_OTHER_BYTES
+
+
+def test_rounding_once_and_twice_is_not_the_same():
+    """Otherwise nothing above would tell them apart."""
+    content, images = make_convolutional(*CONVOLUTIONS[0])
+
+    assert (
+        IntegerReference(content, "single").answer(images) != IntegerReference(content, "double").answer(images)
+    ).any()
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_memory_is_bounded_and_answers_do_not_depend_on_the_bound(monkeypatch, rounding):
+    """Few images at a time or many: each is computed by itself."""
+    content, images = make_convolutional(*CONVOLUTIONS[0])
+    expected = IntegerReference(content, rounding).answer(images)
+    monkeypatch.setattr(integer_reference, "_VALUES_AT_ONCE", 1)
+
+    np.testing.assert_array_equal(IntegerReference(content, rounding).answer(images[:20]), expected[:20], strict=True)
 
 
 @pytest.mark.parametrize(("hidden_units", "factor"), NETWORKS)
@@ -154,8 +242,8 @@ def test_probabilities_are_the_answers_in_steps_of_the_scale(small_model):
         pytest.param({"weight": 3, "bias": -2, "factor": 0.25}, [2, 6, 10], [1, 4, 7], id="a quarter"),
         pytest.param({"weight": 1, "bias": 0, "factor": 0.3}, [1, 2, 3, 4], [0, 1, 1, 1], id="to the nearest"),
         pytest.param({"weight": -1, "bias": 0, "factor": 0.3}, [1, 2, 3, 4], [0, -1, -1, -1], id="nearest below 0"),
-        pytest.param({"weight": 1, "bias": 0, "factor": 0.5}, [1, 3, 5, 7], [1, 2, 3, 4], id="halves up"),
-        pytest.param({"weight": -1, "bias": 0, "factor": 0.5}, [1, 3, 5, 7], [0, -1, -2, -3], id="halves up below 0"),
+        pytest.param({"weight": 1, "bias": 0, "factor": 0.5}, [1, 3, 5, 7], [0, 2, 2, 4], id="halves to even"),
+        pytest.param({"weight": -1, "bias": 0, "factor": 0.5}, [1, 3, 5, 7], [0, -2, -2, -4], id="halves below 0"),
         pytest.param({"weight": 2, "bias": 0, "factor": 1}, [63, 64, 200], [126, 127, 127], id="no more than 127"),
         pytest.param({"weight": -2, "bias": 0, "factor": 1}, [63, 64, 65, 200], [-126, -128, -128, -128], id="-128"),
         pytest.param({"weight": 127, "bias": 0, "factor": 1 / 512}, [255], [63], id="the largest sum"),
@@ -163,11 +251,54 @@ def test_probabilities_are_the_answers_in_steps_of_the_scale(small_model):
     ],
 )
 def test_logits_are_those_worked_out_by_hand(tiny_content, numbers, pixels, logits):
-    """Weights times pixels and bias, rescaled, rounded to the nearest, halves up, and kept within int8."""
+    """Weights times pixels and bias, rescaled, rounded to the nearest, halves to even, and kept within int8."""
     answers = IntegerReference(edit(tiny_content, **numbers)).answer(make_pixels(pixels))
 
     assert answers[:, 0].tolist() == list_probabilities(logits)
     assert answers[:, 1].tolist() == list_probabilities([-logit for logit in logits])
+
+
+@pytest.mark.parametrize(
+    ("weight", "factor", "pixels", "logits"),
+    [
+        pytest.param(1, 1, [0, 1, 2, 100], [0, 1, 2, 100], id="as it is"),
+        pytest.param(1, 0.5, [1, 3, 5, 7], [1, 2, 3, 4], id="halves up"),
+        pytest.param(-1, 0.5, [1, 3, 5, 7], [0, -1, -2, -3], id="halves up below 0"),
+        # 0.5, 1, 1.5, 2.5, 3 and 3.5 after the first rounding are 1, 1, 2, 3, 3 and 4, of which half is rounded again.
+        pytest.param(1, 0.25, [1, 2, 3, 5, 6, 7], [1, 1, 1, 2, 2, 2], id="twice"),
+        # 0, -1, -1, -2, -3 and -3, of which half is rounded away from 0.
+        pytest.param(-1, 0.25, [1, 2, 3, 5, 6, 7], [0, -1, -1, -1, -2, -2], id="twice below 0"),
+        pytest.param(1, 3, [1, 2, 40], [3, 6, 120], id="a factor above 1"),
+    ],
+)
+def test_logits_rounded_twice_are_those_worked_out_by_hand(tiny_content, weight, factor, pixels, logits):
+    """The product is rounded, halves up, and what is shifted out of it once more, halves away from 0."""
+    content = edit(tiny_content, weight=weight, bias=0, factor=factor)
+    answers = IntegerReference(content, "double").answer(make_pixels(pixels))
+
+    assert answers[:, 0].tolist() == list_probabilities(logits)
+
+
+def test_second_halves_may_be_rounded_upward(tiny_content):
+    """0, -1, -1, -2, -3 and -3 after the first rounding are -0, -0.5, -0.5, -1, -1.5 and -1.5."""
+    content = edit(tiny_content, weight=-1, bias=0, factor=0.25)
+    answers = IntegerReference(content, "double_upward").answer(make_pixels([1, 2, 3, 5, 6, 7]))
+
+    assert answers[:, 0].tolist() == list_probabilities([0, 0, 0, -1, -1, -1])
+
+
+def test_pooling_takes_the_largest_of_four_and_leaves_what_is_over():
+    """A convolution that gives its middle pixel, then pooling: of the 5 x 5 within the border, 2 x 2 maxima."""
+    network = build_network((7, 7), Architecture((), ((1,),)), 4, "softmax")
+    middle = np.zeros((3, 3, 1, 1), np.float32)
+    middle[1, 1] = 1
+    network.set_weights([middle, np.zeros(1, np.float32), np.eye(4, dtype=np.float32) / 32, np.zeros(4, np.float32)])
+    image = np.arange(49, dtype=np.uint8).reshape(1, 7, 7) * 5
+    content = convert_to_int8_tflite(network, calibrate(network, image))
+    largest = np.array([image[0, row, column] for row in (2, 4) for column in (2, 4)], np.float64) / 32
+    expected = np.exp(largest) / np.exp(largest).sum()
+
+    assert np.abs(IntegerReference(content).predict(image)[0] - expected).max() <= 2 / 256
 
 
 @pytest.mark.parametrize(("zero_point", "limits"), [(-128, [0, 255]), (127, [-255, 0]), (28, [-156, 99])])
@@ -210,7 +341,7 @@ def test_file_with_floats_is_refused(small_model, name):
     with pytest.raises(ExportError) as refusal:
         IntegerReference(small_model.exports[name])
 
-    assert refusal.value.expected == "a fully quantized dense network"
+    assert refusal.value.expected == "a fully quantized network of convolutions and dense layers"
     assert refusal.value.got.startswith("an operator or a type of number ")
     assert refusal.value.hint == "give it model_int8.tflite"
     assert "\n" not in str(refusal.value)

@@ -12,6 +12,7 @@ import onnx
 import tf2onnx
 from numpy.typing import NDArray
 
+from stages.lib.core.errors import ExportError
 from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.data.normalization import Normalization
 from stages.lib.model.order_free_network import Range, measure_ranges
@@ -20,34 +21,47 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 _BRIGHTEST = 255  # of a pixel
 _SMALLEST_HIGH = 1e-6  # of a calibrated range
+_WEIGHTED = (keras.layers.Conv2D, keras.layers.Dense)
 
 
 def fold_normalization(network: keras.Model, normalization: Normalization) -> keras.Model:
-    """The same network for pixels 0..255 in place of features: its first dense layer does the normalizing."""
+    """The same network for pixels 0..255 in place of features: its first layer with weights does the normalizing.
+
+    Raises:
+        ExportError: a convolution pads its images: the zeros at their border would no longer be what they were.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.padding != "valid":
+            raise ExportError(
+                f"the layer {layer.name}",
+                expected="a convolution with 'valid' padding",
+                got=f"'{layer.padding}'",
+                hint="run `dvc repro`, which trains a network of such convolutions",
+            )
     folded = keras.models.clone_model(network)
     folded.set_weights(network.get_weights())
-    first_dense = next(layer for layer in folded.layers if isinstance(layer, keras.layers.Dense))
-    first_dense.set_weights(normalization.fold(*first_dense.get_weights()))
+    first = _find_first(folded)
+    first.set_weights(normalization.fold(*first.get_weights()))
     return folded
 
 
 def calibrate(pixel_network: keras.Model, images: NDArray[np.uint8]) -> list[Range]:
-    """The range of what each dense layer gives for images uint8 (N, H, W) before its activation, 0 included."""
+    """The range of what each layer with weights gives for raw images before its activation, 0 included."""
     ranges = measure_ranges(pixel_network, images.astype(np.float32))
     # A layer that gives only zeros has a range all the same: a scale of 0 would divide by it.
     return [Range(min(low, 0.0), max(high, _SMALLEST_HIGH)) for low, high in ranges]
 
 
 def convert_to_onnx(pixel_network: keras.Model, opset: int) -> onnx.ModelProto:
-    """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out."""
-    function = _trace(pixel_network, tf.uint8)
+    """uint8 images (batch, H, W[, 3]) in, float32 probabilities (batch, classes) out."""
+    function = _trace(_flatten_channels_first(pixel_network), tf.uint8)
     with capture_native_stderr():
         model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
     return model
 
 
 def convert_to_tflite(pixel_network: keras.Model) -> bytes:
-    """uint8 images (batch, H, W) in, float32 probabilities (batch, classes) out, float32 weights."""
+    """uint8 images (batch, H, W[, 3]) in, float32 probabilities (batch, classes) out, float32 weights."""
     return _run_converter(_create_converter(pixel_network, tf.uint8))
 
 
@@ -67,12 +81,12 @@ def convert_to_dynamic_range_tflite(pixel_network: keras.Model) -> bytes:
 
 
 def convert_to_int8_tflite(pixel_network: keras.Model, ranges: Sequence[Range]) -> bytes:
-    """Integers alone: uint8 images (batch, H, W) in, uint8 probabilities (batch, classes) out.
+    """Integers alone: uint8 images (batch, H, W[, 3]) in, uint8 probabilities (batch, classes) out.
 
-    ranges: of what each dense layer gives before its activation. The converter takes them from fake quantization, as
-    of a network that was trained with it, and computes no activation itself: those of its own kernels differ in the
-    last bits between processors. The quantized input's scale is 1 and its zero point 0, so that a camera's byte is the
-    quantized input as it is.
+    ranges: of what each layer with weights gives before its activation. The converter takes them from fake
+    quantization, as of a network that was trained with it, and computes no activation itself: those of its own kernels
+    differ in the last bits between processors. The quantized input's scale is 1 and its zero point 0, so that a
+    camera's byte is the quantized input as it is.
     """
     converter = _create_converter(pixel_network, tf.float32, ranges)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -80,38 +94,72 @@ def convert_to_int8_tflite(pixel_network: keras.Model, ranges: Sequence[Range]) 
     return _run_converter(converter)
 
 
+def _find_first(network: keras.Model) -> keras.Layer:
+    """The network's first layer with weights."""
+    return next(layer for layer in network.layers if isinstance(layer, _WEIGHTED))
+
+
+def _flatten_channels_first(pixel_network: keras.Model) -> keras.Model:
+    """The same network with what its convolutions give flattened in ONNX's order: channels, height, width.
+
+    In Keras's, height, width, channels, ONNX would transpose it.
+    """
+    copy = keras.models.clone_model(pixel_network)
+    copy.set_weights(pixel_network.get_weights())
+    if not any(isinstance(layer, keras.layers.Conv2D) for layer in copy.layers):
+        return copy
+    place = next(place for place, layer in enumerate(copy.layers) if isinstance(layer, keras.layers.Flatten))
+    height, width, channels = copy.layers[place].input.shape[1:]
+    dense = next(layer for layer in copy.layers if isinstance(layer, keras.layers.Dense))
+    kernel, bias = dense.get_weights()
+    by_pixel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
+    dense.set_weights([by_pixel.reshape(kernel.shape), bias])
+    permute = keras.layers.Permute((3, 1, 2), name="channels_first")
+    images = keras.Input(copy.input_shape[1:])
+    return keras.Sequential([images, *copy.layers[:place], permute, *copy.layers[place:]])
+
+
 def _trace(pixel_network: keras.Model, pixel_type: tf.DType, ranges: Sequence[Range] = ()) -> Any:  # noqa: ANN401  (a tf.function)
     """The network as a TensorFlow function with named input and output.
 
-    ranges: of what each dense layer gives before its activation, where activations are to be quantized.
+    ranges: of what each layer with weights gives before its activation, where activations are to be quantized.
     """
-    _, height, width = pixel_network.input_shape
-    dense_layers = [layer for layer in pixel_network.layers if isinstance(layer, keras.layers.Dense)]
+    shape, first = [None, *pixel_network.input_shape[1:]], _find_first(pixel_network)
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, height, width], pixel_type, name=INPUT_NAME)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, pixel_type, name=INPUT_NAME)])
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # A reshape to a constant shape: Keras's Flatten would add three operators that compute the batch's size.
-        activations = tf.reshape(tf.cast(images, tf.float32), [-1, height * width])  # (N, H * W)
-        if ranges:
-            return {OUTPUT_NAME: _apply_quantized(dense_layers, activations, ranges)}
-        for layer in dense_layers:
-            activations = layer(activations)
+        activations, remaining = tf.cast(images, tf.float32), iter(ranges)
+        for layer in pixel_network.layers:
+            if isinstance(layer, (keras.layers.Flatten, keras.layers.Reshape)):
+                # To a constant shape: Keras's Flatten would add three operators that compute the batch's size.
+                activations = tf.reshape(activations, [-1, *layer.output.shape[1:]])
+            elif ranges and isinstance(layer, _WEIGHTED):
+                if layer is first:
+                    activations = _fake_quantize(activations, 0, _BRIGHTEST)
+                activations = _apply_quantized(layer, activations, next(remaining))
+            elif not isinstance(layer, keras.layers.Dropout):
+                activations = layer(activations)
         return {OUTPUT_NAME: activations}
 
     return predict
 
 
-def _apply_quantized(layers: Sequence[keras.layers.Dense], pixels: tf.Tensor, ranges: Sequence[Range]) -> tf.Tensor:
-    """The layers' answers to pixels (N, H * W), each layer's outputs quantized by their range."""
-    fake_quantize = tf.quantization.fake_quant_with_min_max_args
-    activations = fake_quantize(pixels, 0, _BRIGHTEST)
-    for layer, bounds in zip(layers, ranges, strict=True):
-        outputs = tf.matmul(activations, layer.kernel) + layer.bias
-        if layer.activation is keras.activations.relu:
-            activations = fake_quantize(tf.nn.relu(outputs), 0, bounds.high)
-        else:
-            activations = layer.activation(fake_quantize(outputs, bounds.low, bounds.high))
-    return activations
+def _apply_quantized(layer: keras.Layer, inputs: tf.Tensor, bounds: Range) -> tf.Tensor:
+    """A layer's answers, its outputs quantized by their range.
+
+    A pooling after it takes them as they are: the largest of quantized values is one of them, with the same scale.
+    """
+    if isinstance(layer, keras.layers.Conv2D):
+        outputs = tf.nn.conv2d(inputs, layer.kernel, layer.strides, "VALID") + layer.bias
+    else:
+        outputs = tf.matmul(inputs, layer.kernel) + layer.bias
+    if layer.activation is keras.activations.relu:
+        return _fake_quantize(tf.nn.relu(outputs), 0, bounds.high)
+    return layer.activation(_fake_quantize(outputs, bounds.low, bounds.high))
+
+
+def _fake_quantize(values: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    return tf.quantization.fake_quant_with_min_max_args(values, low, high)
 
 
 def _create_converter(

@@ -1,5 +1,6 @@
 """Golden vectors: a few images as bytes and the answers that every export must give for them, on any device."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Golden(NamedTuple):
     """A few test images and the exact answers to them."""
 
     rows: NDArray[np.int64]  # (G,), of the test split
-    images: NDArray[np.uint8]  # (G, H, W)
+    images: NDArray[np.uint8]  # (G, H, W) or (G, H, W, 3)
     labels: NDArray[np.integer]  # (G,)
     probabilities: NDArray[np.float64]  # (G, classes), of the network
 
@@ -54,15 +55,20 @@ def describe_golden(
     max_abs_errors: of each export, by its file's name. integers: outputs (G, classes) before scale and zero point are
     applied, and by how many steps they may differ, by the file's name.
     """
+    _, *image_size = golden.images.shape[:3]
+    channels = math.prod(golden.images.shape[3:])
+    order = "red, green and blue of each pixel, " if channels > 1 else ""
     return {
         "about": (
-            "Each of `images` is one image's bytes, row by row, in hexadecimal. The row of `probabilities` with its "
-            "number is the answer of every file in `tolerances`; no value may be further off than that. For a file in "
+            f"Each of `images` is one image's bytes, row by row, {order}in hexadecimal. "
+            "The row of `probabilities` with its number is the answer of every file in `tolerances`; "
+            "no value may be further off than that. For a file in "
             "`integers`, `output` is the answer before scale and zero point are applied, `tolerance` in steps of it."
         ),
+        "channels": channels,
         "class_names": list(class_names),
         "classes": [class_names[label] for label in golden.labels],
-        "image_size": list(golden.images.shape[1:]),
+        "image_size": image_size,
         "images": [image.tobytes().hex() for image in golden.images],
         "integers": {
             name: {"output": outputs.tolist(), "tolerance": tolerance}

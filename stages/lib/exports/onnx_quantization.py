@@ -34,8 +34,10 @@ class _NoImages(CalibrationDataReader):  # type: ignore[misc]  # untyped
 def quantize_onnx(model: onnx.ModelProto, ranges: Sequence[Range]) -> onnx.ModelProto:
     """The model in QDQ form, weights and activations of 8 bits; its inputs and outputs are as before.
 
-    ranges: of what each dense layer gives before its activation, 0 included. The quantizer's own would be computed by
-    a runtime whose sums differ in the last bits between processors.
+    With convolutions, each filter's and each unit's weights have a scale of their own.
+
+    ranges: of what each layer with weights gives before its activation, 0 included. The quantizer's own would be
+    computed by a runtime whose sums differ in the last bits between processors.
 
     Weights are unsigned, as the activations are: on processors without VNNI, the sums of unsigned times signed bytes
     saturate at 16 bits, and the answers would depend on the processor
@@ -53,7 +55,9 @@ def quantize_onnx(model: onnx.ModelProto, ranges: Sequence[Range]) -> onnx.Model
             quantized_path,
             _NoImages(model),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Gemm", "MatMul", "Relu"],  # a MatMul is left where all biases are zero
+            # A MatMul is left where all biases are zero.
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Relu"],
+            per_channel=any(node.op_type == "Conv" for node in model.graph.node),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QUInt8,
             extra_options={"TensorQuantOverrides": _name_ranges(onnx.load(prepared_path).graph, ranges)},
@@ -65,26 +69,36 @@ def quantize_onnx(model: onnx.ModelProto, ranges: Sequence[Range]) -> onnx.Model
 
 def _name_ranges(graph: onnx.GraphProto, ranges: Sequence[Range]) -> dict[str, list[dict[str, np.float32]]]:
     """The range of each tensor that is quantized, as the quantizer takes it: of pixels, hidden layers and logits."""
-    (reshape,) = [node for node in graph.node if node.op_type == "Reshape"]
     (softmax,) = [node for node in graph.node if node.op_type == "Softmax"]
     hidden = [node.output[0] for node in graph.node if node.op_type == "Relu"]
     named = {
-        reshape.output[0]: _PIXELS,
+        _find_arranged_pixels(graph).output[0]: _PIXELS,
         **{name: Range(0, high) for name, (_, high) in zip(hidden, ranges[:-1], strict=True)},
         softmax.input[0]: ranges[-1],
     }
+    for node in graph.node:
+        # What is pooled or flattened keeps its range.
+        if node.op_type in {"MaxPool", "Reshape"} and node.input[0] in named:
+            named[node.output[0]] = named[node.input[0]]
     return {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in named.items()}
+
+
+def _find_arranged_pixels(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """What brings the pixels, floats by then, into the first layer's form: a Reshape, or a Transpose of colours."""
+    (cast,) = [node for node in graph.node if node.op_type == "Cast"]
+    (arrange,) = [node for node in graph.node if node.input[0] == cast.output[0]]
+    return arrange
 
 
 def _feed_pixels_directly(graph: onnx.GraphProto) -> None:
     """Take out pixels -> float -> quantized pixels, which with a scale of 1 and a zero point of 0 changes nothing."""
     constants = {weights.name: onnx.numpy_helper.to_array(weights) for weights in graph.initializer}
     (cast,) = [node for node in graph.node if node.op_type == "Cast"]
-    (reshape,) = [node for node in graph.node if node.input[0] == cast.output[0]]
-    (quantize,) = [node for node in graph.node if node.input[0] == reshape.output[0]]
+    arrange = _find_arranged_pixels(graph)
+    (quantize,) = [node for node in graph.node if node.input[0] == arrange.output[0]]
     (dequantize,) = [node for node in graph.node if node.input[0] == quantize.output[0]]
     assert [constants[name].item() for name in quantize.input[1:]] == [1, 0], "the range of pixels is 0..255"
-    reshape.input[0] = cast.input[0]
-    dequantize.input[0] = reshape.output[0]
+    arrange.input[0] = cast.input[0]
+    dequantize.input[0] = arrange.output[0]
     graph.node.remove(cast)
     graph.node.remove(quantize)

@@ -13,7 +13,7 @@ from stages.lib.core.arrays import Split
 from stages.lib.core.errors import ExportError
 from stages.lib.core.markdown import format_table
 from stages.lib.exports.parity import Budget, Parity, compare
-from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_content
+from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, is_slow, load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.prediction import predict_in_batches
 from stages.lib.plotting.class_labels import label_classes
@@ -27,6 +27,8 @@ NOT_FOR_MICRO = {
     "model_dynamic_range.tflite": "its FULLY_CONNECTED takes no int8 weights with float32 activations",
 }
 _SHOWN_IMAGES = 25
+# Answered by a runtime that is slow at such a network.
+_SAMPLED_IMAGES = 1000
 # Share of images with another class than Keras's that is drawn as red as can be.
 _RED = 0.05
 
@@ -38,9 +40,10 @@ class Comparison(NamedTuple):
     runtime: str
     budget: Budget
     unsupported_reason: str  # why the runtime cannot run it; empty if it can
-    probabilities: NDArray[np.float32]  # (N, classes); (0, classes) if it was not run
+    probabilities: NDArray[np.float32]  # (rows, classes); (0, classes) if it was not run
     parity: Parity | None  # with Keras; none if it was not run
     failure: str = ""  # what the runtime said that could not run it, though it should
+    sample: NDArray[np.int64] | None = None  # rows of the test split that were answered; none if all were
 
 
 def compare_exports(
@@ -49,7 +52,8 @@ def compare_exports(
     """Each export's bytes in each runtime for its kind, on raw test images.
 
     reference: the network's exact probabilities for the same images, float32 (N, classes); Keras's own differ from them
-    by float32's rounding. A runtime that cannot run a file of its kind answers NaN.
+    by float32's rounding. A runtime that cannot run a file of its kind answers NaN; one that is slow at it answers for
+    evenly spaced images.
     """
     comparisons = []
     for name, content in contents.items():
@@ -60,14 +64,26 @@ def compare_exports(
                 comparisons.append(Comparison(name, runtime, budgets[name], unsupported_reason, reference[:0], None))
                 continue
             failure = ""
+            sample = _choose_sample(len(test.images)) if is_slow(content, runtime) else None
+            rows = slice(None) if sample is None else sample
+            expected, images, labels = reference[rows], test.images[rows], test.labels[rows]
             try:
-                probabilities = predict_in_batches(load_content(content, runtime, name), test.images)
+                probabilities = predict_in_batches(load_content(content, runtime, name), images)
             except ExportError as error:
-                failure, probabilities = error.problem, np.full_like(reference, np.nan)
+                failure, probabilities = error.problem, np.full_like(expected, np.nan)
                 refused = f"{RUNTIMES[runtime].title} refuses it"
-            parity = compare(reference, probabilities, test.labels, budgets[name])
-            comparisons.append(Comparison(name, runtime, budgets[name], "", probabilities, parity, failure))
+            parity = compare(expected, probabilities, labels, budgets[name])
+            if sample is not None:
+                parity = parity._replace(different=sample[parity.different].tolist())
+            comparisons.append(Comparison(name, runtime, budgets[name], "", probabilities, parity, failure, sample))
     return comparisons
+
+
+def _choose_sample(image_count: int) -> NDArray[np.int64] | None:
+    """Evenly spaced rows of so many images; none if all are few enough."""
+    if image_count <= _SAMPLED_IMAGES:
+        return None
+    return np.linspace(0, image_count - 1, _SAMPLED_IMAGES).astype(np.int64)
 
 
 def find_unsupported_reason(name: str, runtime: str) -> str:
@@ -85,11 +101,13 @@ def list_portable(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def describe_exports(comparisons: Sequence[Comparison], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Counts and verdicts by export, the worst runtime's at the top: the same on every machine for `list_portable`.
 
+    A runtime that answered for a sample only is not at the top.
+
     sizes: bytes of each file by its name.
     """
     return {
         name: {
-            **_describe_parity(min((parity for _, parity in _list_run(group)), key=lambda parity: parity.same_class)),
+            **_describe_parity(min(_list_whole(group), key=lambda parity: parity.same_class)),
             "budget": group[0].budget.model_dump(),
             "bytes": sizes[name],
             "runtimes": _describe_runtimes(group),
@@ -126,6 +144,8 @@ def tabulate(comparisons: Sequence[Comparison], *, is_measured: bool) -> list[st
             rows.append([comparison.export, title, "not run", "", "", ""])
             notes.append(f"{comparison.export} is not run by {title}: {comparison.unsupported_reason}.")
             continue
+        if comparison.sample is not None:
+            notes.append(_describe_sample(comparison, comparisons))
         if is_measured:
             verdict = f"{parity.max_abs_error:.1e} {verdict}"
         rows.append(
@@ -177,6 +197,11 @@ def draw_disagreements(
     def describe(answer: NDArray[np.float32]) -> str:
         return f"{class_names[int(answer.argmax())]} ({answer.max():.2f})"
 
+    def find_answer(row: int) -> NDArray[np.float32]:
+        sample, probabilities = first[row].sample, first[row].probabilities
+        answer: NDArray[np.float32] = probabilities[row if sample is None else np.searchsorted(sample, row)]
+        return answer
+
     first: dict[int, Comparison] = {}  # the first comparison that differs, by row
     for comparison, parity in _list_run(comparisons):
         for row in parity.different:
@@ -184,7 +209,7 @@ def draw_disagreements(
     shown = sorted(first)[:_SHOWN_IMAGES]
     captions = [
         f"test[{row}], a {class_names[test.labels[row]]}\nKeras: {describe(reference[row])}\n"
-        f"{first[row].export}:\n{describe(first[row].probabilities[row])}"
+        f"{first[row].export}:\n{describe(find_answer(row))}"
         for row in shown
     ]
     title = f"{len(first)} of {len(reference)} test images get another class from an export than from Keras"
@@ -195,6 +220,18 @@ def draw_disagreements(
 def _list_run(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Parity]]:
     """The comparisons that were run, with their parity."""
     return [(comparison, comparison.parity) for comparison in comparisons if comparison.parity]
+
+
+def _list_whole(comparisons: Sequence[Comparison]) -> list[Parity]:
+    """The parity over the whole test split."""
+    return [parity for comparison, parity in _list_run(comparisons) if comparison.sample is None]
+
+
+def _describe_sample(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
+    """For how many of the test images a runtime answered, in a sentence."""
+    answered, images = len(comparison.probabilities), max(parity.images for parity in _list_whole(comparisons))
+    title = RUNTIMES[comparison.runtime].title
+    return f"{title} answers for {answered:,} of {images:,} images for {comparison.export}, evenly spaced."
 
 
 def _iterate_exports(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:

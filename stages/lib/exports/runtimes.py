@@ -18,14 +18,14 @@ from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.exports.checksums import read_whole
 from stages.lib.exports.tflite_micro import MicroInterpreter
 
-# uint8 (N, H, W) to float32 (N, classes).
+# uint8 (N, H, W) or (N, H, W, 3) to float32 (N, classes).
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class _Loaded(NamedTuple):
-    """A model in a runtime: the images it takes, (H, W), and how it answers."""
+    """A model in a runtime: the images it takes, (H, W) or (H, W, 3), and how it answers."""
 
-    image_size: tuple[int, ...]
+    image_shape: tuple[int, ...]
     predict: Predictor
 
 
@@ -38,6 +38,7 @@ class Runtime(NamedTuple):
     load: Callable[[bytes], _Loaded]  # raises one of _PROBLEMS on a file that it cannot load
 
 
+_PIXELS = {2: "grey levels", 3: "red, green and blue"}  # by the dimensions of an image
 _PROBLEMS = (ValueError, RuntimeError, struct.error)
 
 
@@ -90,20 +91,29 @@ def load_content(content: bytes, runtime: str, name: str) -> Predictor:
         ) from None
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        _require_raw_images(images, loaded.image_size, name)
+        _require_raw_images(images, loaded.image_shape, name)
         return loaded.predict(images)
 
     return predict
 
 
-def _require_raw_images(images: NDArray[np.uint8], image_size: tuple[int, ...], name: str) -> None:
+def is_slow(content: bytes, runtime: str) -> bool:
+    """Whether the runtime pools in Python, as ONNX's reference evaluator does: 10,000 images take it a minute."""
+    import onnx
+
+    return runtime == "onnx_reference" and any(
+        node.op_type == "MaxPool" for node in onnx.load_from_string(content).graph.node
+    )
+
+
+def _require_raw_images(images: NDArray[np.uint8], image_shape: tuple[int, ...], name: str) -> None:
     """Refuse floats, other sizes and nothing at all: a runtime might take them and answer nonsense."""
-    if images.dtype != np.uint8 or images.shape[1:] != image_size or len(images) == 0:
+    if images.dtype != np.uint8 or images.shape[1:] != image_shape or len(images) == 0:
         raise DataError(
             f"images for {name}",
-            expected=f"uint8 of shape (N, {', '.join(map(str, image_size))}), N at least 1",
+            expected=f"uint8 of shape (N, {', '.join(map(str, image_shape))}), N at least 1",
             got=f"{images.dtype} of shape {images.shape}",
-            hint="give grey levels 0..255 of that size, not normalized",
+            hint=f"give {_PIXELS[len(image_shape)]} 0..255 of that size, not normalized",
         )
 
 
@@ -183,7 +193,7 @@ def _load_tflite_micro(content: bytes) -> _Loaded:
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return _dequantize(interpreter.answer(images), interpreter.scale, interpreter.zero_point)
 
-    return _Loaded(interpreter.image_size, predict)
+    return _Loaded(interpreter.image_shape, predict)
 
 
 def _dequantize(values: NDArray[np.generic], scale: float, zero_point: int) -> NDArray[np.float32]:

@@ -46,14 +46,14 @@ class MicroInterpreter:
                 problem = f"{error} {read()}".strip()
         if problem:
             raise RuntimeError(problem)
-        self.image_size = tuple(shape[1:].tolist())
+        self.image_shape = tuple(shape[1:].tolist())
         quantization = self._interpreter.get_output_details(0)["quantization_parameters"]
         # Empty where the output is not quantized, which a scale of 0 stands for.
         self.scale = float(next(iter(quantization["scales"]), 0))
         self.zero_point = int(next(iter(quantization["zero_points"]), 0))
 
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """The output as it is, (N, classes), for images uint8 (N, H, W)."""
+        """The output as it is, (N, classes), for images uint8 (N, H, W) or (N, H, W, 3)."""
         return np.concatenate([self._answer_one(images[row : row + 1]) for row in range(len(images))])
 
     def _answer_one(self, image: NDArray[np.uint8]) -> NDArray[np.generic]:

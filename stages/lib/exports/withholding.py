@@ -130,8 +130,8 @@ def _has_large_row_sums(content: bytes) -> bool:
     for tensor in graph.tensors:
         data = model.buffers[tensor.buffer].data
         if tensor.type == schema.TensorType.INT8 and data is not None and len(data):
-            rows = np.frombuffer(bytes(data), np.int8).reshape(tensor.shape)
-            sums.append(int(np.abs(rows.sum(axis=-1, dtype=np.int64)).max()))
+            rows = np.frombuffer(bytes(data), np.int8).reshape(tensor.shape[0], -1)
+            sums.append(int(np.abs(rows.sum(axis=1, dtype=np.int64)).max()))
     return max(sums, default=0) > _MAX_ROW_SUM
 
 

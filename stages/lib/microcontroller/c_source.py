@@ -3,6 +3,7 @@
 Everything that the source says of the model is read from the file. The text is ASCII and equal for equal arguments.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ _HEADER = """\
  *     tflite::MicroInterpreter interpreter(tflite::GetModel(model_int8), resolver, arena, sizeof(arena));
  *     interpreter.AllocateTensors();
  *
- * In:  copy the camera's bytes, grey levels 0..255, row by row, to interpreter.input(0)->data.uint8 as they are.
+ * In:  copy the camera's bytes, {pixels}, row by row, to interpreter.input(0)->data.uint8 as they are.
  *      Nothing is to be normalized: the model does it.
  * Out: after interpreter.Invoke(), interpreter.output(0)->data.uint8 holds a byte for each class. Its probability is
  *      (byte - MODEL_INT8_OUTPUT_ZERO_POINT) * MODEL_INT8_OUTPUT_SCALE, its name is in model_int8_class_names.
@@ -45,9 +46,10 @@ extern "C" {{
 #define MODEL_INT8_BYTES {byte_count}
 extern const unsigned char model_int8[];
 
-/* uint8: grey level = (byte - zero point) * scale, of images on a {background} background as in training. */
+/* uint8: {level} = (byte - zero point) * scale{background}. */
 #define MODEL_INT8_INPUT_HEIGHT {height}
 #define MODEL_INT8_INPUT_WIDTH {width}
+#define MODEL_INT8_INPUT_CHANNELS {channels}
 #define MODEL_INT8_INPUT_SCALE {input_scale}
 #define MODEL_INT8_INPUT_ZERO_POINT {input_zero_point}
 
@@ -105,10 +107,13 @@ _GOLDEN = """\
 #define GOLDEN_IMAGE_COUNT {image_count}
 #define GOLDEN_IMAGE_HEIGHT {height}
 #define GOLDEN_IMAGE_WIDTH {width}
+#define GOLDEN_IMAGE_CHANNELS {channels}
 #define GOLDEN_CLASS_COUNT {class_count}
 #define GOLDEN_TOLERANCE {tolerance}
 
-static const uint8_t golden_images[GOLDEN_IMAGE_COUNT][GOLDEN_IMAGE_HEIGHT][GOLDEN_IMAGE_WIDTH] = {{
+/* The rows of each image, in which the channels of a pixel lie side by side. */
+static const uint8_t
+    golden_images[GOLDEN_IMAGE_COUNT][GOLDEN_IMAGE_HEIGHT][GOLDEN_IMAGE_WIDTH * GOLDEN_IMAGE_CHANNELS] = {{
 {images}
 }};
 
@@ -128,12 +133,15 @@ class _Port(NamedTuple):
     zero_point: int
 
 
-def render_c_model(content: bytes, class_names: Sequence[str], background: str, arena_bytes: int) -> dict[str, str]:
+def render_c_model(
+    content: bytes, class_names: Sequence[str], background: str | None, arena_bytes: int
+) -> dict[str, str]:
     """A fully quantized .tflite file as the texts of `model_int8.h` and `model_int8.c`.
 
-    content: takes uint8 (batch, H, W), gives uint8 (batch, classes). class_names: by class id, any text without the
-    character NUL; a byte that Python could not decode in a file's name (PEP 383) comes through as that byte.
-    background: `dark` or `light`, what the images have that the model learned from.
+    content: takes uint8 (batch, H, W) or (batch, H, W, 3), gives uint8 (batch, classes).
+    class_names: by class id, any text without the character NUL; a byte that Python could not decode in a file's name
+    (PEP 383) comes through as that byte.
+    background: `dark` or `light`, what the images have that the model learned from; none for colour.
     arena_bytes: enough for TensorFlow Lite Micro. The header is C99 and C++11, the source C11.
 
     Raises:
@@ -143,7 +151,7 @@ def render_c_model(content: bytes, class_names: Sequence[str], background: str, 
     model = convert_bytearray_to_object(bytearray(content))
     (graph,) = model.subgraphs
     images, probabilities = _read_port(graph, graph.inputs), _read_port(graph, graph.outputs)
-    _, height, width = images.shape
+    _, height, width, *channels = images.shape
     _, class_count = probabilities.shape
     if len(class_names) != class_count:
         raise ExportError(
@@ -154,9 +162,12 @@ def render_c_model(content: bytes, class_names: Sequence[str], background: str, 
         byte_count=len(content),
         height=height,
         width=width,
+        channels=math.prod(channels),
+        pixels="red, green and blue of each pixel, 0..255" if channels else "grey levels 0..255",
+        level="level of red, green or blue" if channels else "grey level",
         input_scale=images.scale,
         input_zero_point=images.zero_point,
-        background=background,
+        background=f", of images on a {background} background as in training" if background else "",
         class_count=class_count,
         output_scale=probabilities.scale,
         output_zero_point=probabilities.zero_point,
@@ -177,19 +188,21 @@ def render_c_model(content: bytes, class_names: Sequence[str], background: str, 
 def render_c_golden(images: NDArray[np.uint8], answers: NDArray[np.uint8], tolerance: int) -> dict[str, str]:
     """Images and the answers that the model must give to them, as the text of `golden.h`: C99 and C++11.
 
-    images: uint8 (N, H, W), at least one. answers: uint8 (N, classes), the model's output bytes.
+    images: uint8 (N, H, W) or (N, H, W, 3), at least one. answers: uint8 (N, classes), the model's output bytes.
     tolerance: how far an output byte may be from its answer, in steps of the output's scale.
     """
-    image_count, height, width = images.shape
+    image_count, height, width, *channels = images.shape
     # C fills what is missing with zeros, and says nothing.
     assert len(answers) == image_count > 0
+    rows = images.reshape(image_count, height, -1)
     golden = _GOLDEN.format(
         image_count=image_count,
         height=height,
         width=width,
+        channels=math.prod(channels),
         class_count=answers.shape[1],
         tolerance=tolerance,
-        images="\n".join(f"    {{\n{_render_rows(image, '        ')}\n    }}," for image in images),
+        images="\n".join(f"    {{\n{_render_rows(image, '        ')}\n    }}," for image in rows),
         answers=_render_rows(answers, "    "),
     )
     return {"golden.h": golden}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from stages.lib.core.arrays import iterate_chunks
 from stages.lib.core.errors import ExportError
 from stages.lib.core.params import Section
 from stages.lib.exports.golden import Golden
@@ -17,14 +18,14 @@ from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.exports.withholding import Refusal
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
-from stages.lib.microcontroller.integer_reference import IntegerReference
+from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
 from stages.lib.model.prediction import predict_in_batches
 
 REFERENCE = "integer_reference"
-
-
+# How often each runtime's kernels round a sum on its way to an output byte.
+_ROUNDINGS: dict[str, Rounding] = {"litert": "single", "litert_builtin": "double_upward", "tflite_micro": "double"}
 _INSTALL = "install the tested version of this runtime: `python -m pip install -r requirements.txt`"
 _BYTES = "a whole number of bytes, at least 1, or null for half of what export.board has"
 
@@ -37,6 +38,15 @@ class MicrocontrollerBudget(Section):
     operators: list[str] = Field(description="a list of TFLite's operator names, such as FULLY_CONNECTED")
 
 
+class Agreement(NamedTuple):
+    """How far a runtime's answers are from the integer reference's of the same rounding, over the test split."""
+
+    rounding: Rounding
+    different_images: int  # with at least one other output byte
+    different_bytes: int
+    largest: int  # difference, in steps of the output
+
+
 class Firmware(NamedTuple):
     """The int8 export, what it asks for, and what it must answer."""
 
@@ -47,6 +57,7 @@ class Firmware(NamedTuple):
     outputs: NDArray[np.uint8]  # (G, classes), for the golden images
     tolerance: int  # by how many steps of its scale an output may differ
     steps: dict[str, int]  # largest difference between each two runtimes over the test split, in steps of the output
+    agreements: dict[str, Agreement]  # by the runtime
 
 
 def examine_firmware(
@@ -54,10 +65,14 @@ def examine_firmware(
 ) -> Firmware:
     """The int8 export's bytes, examined.
 
-    images: the test split, uint8 (N, H, W). probabilities: each runtime's answers to them, (N, classes).
+    images: the test split, raw. probabilities: each runtime's answers to them, (N, classes).
     """
     reference = IntegerReference(content)
-    answers = {**probabilities, REFERENCE: predict_in_batches(reference.predict, images)}
+    expected: dict[Rounding, NDArray[np.float32]] = {
+        rounding: predict_in_batches(IntegerReference(content, rounding).predict, images)
+        for rounding in {"single", *(_ROUNDINGS[runtime] for runtime in probabilities)}
+    }
+    answers = {**probabilities, REFERENCE: expected["single"]}
     return Firmware(
         content,
         arena_bytes=bound_arena(content),
@@ -69,7 +84,21 @@ def examine_firmware(
             f"{one}_to_{other}": measure_steps(answers[one], answers[other], reference.scale)
             for one, other in combinations(answers, 2)
         },
+        agreements={
+            runtime: _compare_bytes(answer, expected[_ROUNDINGS[runtime]], reference.scale, _ROUNDINGS[runtime])
+            for runtime, answer in probabilities.items()
+        },
     )
+
+
+def _compare_bytes(
+    answers: NDArray[np.float32], expected: NDArray[np.float32], scale: float, rounding: Rounding
+) -> Agreement:
+    """How far quantized probabilities (N, classes) of this scale are from those of the integer reference."""
+    counts = [np.count_nonzero(answers[rows] != expected[rows], axis=1) for rows in iterate_chunks(len(answers))]
+    by_image = np.concatenate(counts)
+    largest = measure_steps(answers, expected, scale)
+    return Agreement(rounding, int(np.count_nonzero(by_image)), int(by_image.sum()), largest)
 
 
 def describe_firmware(firmware: Firmware, limits: Limits, operators: Collection[str]) -> dict[str, Any]:
@@ -92,10 +121,15 @@ def summarize_firmware(firmware: Firmware) -> str:
     """The same in a line for a person, with how far runtimes are apart."""
     measured = "not measured" if firmware.measured_arena_bytes is None else f"{firmware.measured_arena_bytes} measured"
     steps = ", ".join(f"{steps} {pair.replace('_', ' ')}" for pair, steps in firmware.steps.items())
+    agreements = "; ".join(
+        f"{RUNTIMES[runtime].title} {found.different_bytes} bytes, at most {found.largest} steps"
+        for runtime, found in firmware.agreements.items()
+    )
     return (
         f"On a microcontroller: arena {firmware.arena_bytes} bytes ({measured}), file {len(firmware.content)} bytes, "
         f"{', '.join(firmware.operators)}.\n"
-        f"Largest differences in steps of the output: {steps}."
+        f"Largest differences in steps of the output: {steps}.\n"
+        f"Unlike the integer reference of the same rounding: {agreements}."
     )
 
 
@@ -166,10 +200,12 @@ def require_golden_here(firmware: Firmware, golden_steps: Mapping[str, int]) -> 
             )
 
 
-def render_firmware(firmware: Firmware, golden: Golden, class_names: Sequence[str], background: str) -> dict[str, str]:
+def render_firmware(
+    firmware: Firmware, golden: Golden, class_names: Sequence[str], background: str | None
+) -> dict[str, str]:
     """The C source of the model and of its golden vectors, by the file's name.
 
-    background: `dark` or `light`, of the training images.
+    background: `dark` or `light`, of the training images; none for colour.
     """
     return {
         **render_c_model(firmware.content, class_names, background, firmware.arena_bytes),

@@ -1,15 +1,15 @@
-"""How much of a microcontroller's memory a dense network takes as an int8 file, told from its sizes alone.
+"""How much of a microcontroller's memory a network takes as an int8 file, told from its sizes alone.
 
 So a network that is too large is known before it is trained. `stages.lib.microcontroller.arena` tells it from a file.
 """
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from stages.lib.core.errors import ExportError
+from stages.lib.core.errors import ExportError, ParamsError
 from stages.lib.model.boards import Limits, find_board
+from stages.lib.model.network import KERNEL_SIZE, POOL_SIZE, require_large_enough
 
 # Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
 _ALIGNMENT = 16
@@ -25,19 +25,49 @@ _PREPARING_BYTES, _ZERO_POINTS_BYTES = 512, 2 * 4
 _PLACING_BYTES, _PLACED_BYTES = 64, 56
 
 # Of the file: each bias, and each channel's two scales, of the weights and of the bias, with their zero points of 64
-# bits; and for all that is not the network's, such as its metadata, no less and usually no more.
-_BIAS_BYTES, _SCALES_BYTES, _LEAST_BYTES, _USUAL_BYTES = 4, 24, 2048, 4096
+# bits; what describes a layer and a pooling; and for all that is not the network's, such as its metadata, no less and
+# usually no more.
+_BIAS_BYTES, _SCALES_BYTES = 4, 24
+_LAYER_BYTES, _POOLING_BYTES = 384, 192
+_LEAST_BYTES, _USUAL_BYTES = 1664, 3328
 
 
 INT8_NAME = "model_int8.tflite"
 
 
 class Sizes(NamedTuple):
-    """What a dense network's weights and tensors are as large as."""
+    """What a network's weights and tensors are as large as."""
 
     image_size: tuple[int, ...]  # (H, W)
     hidden_units: tuple[int, ...]
     class_count: int
+    conv_blocks: tuple[tuple[int, ...], ...] = ()  # of each block, the filters of its convolutions
+    channels: int = 1  # of an image
+
+
+class _Layer(NamedTuple):
+    """A convolution or a dense layer."""
+
+    inputs: int  # of each unit or filter
+    units: int
+    made: list[int]  # bytes of its answers, and of these after a pooling
+
+
+def _list_layers(sizes: Sizes) -> list[_Layer]:
+    (height, width), depth = sizes.image_size, sizes.channels
+    layers = []
+    for filters in sizes.conv_blocks:
+        for count in filters:
+            height, width = height - (KERNEL_SIZE - 1), width - (KERNEL_SIZE - 1)
+            layers.append(_Layer(KERNEL_SIZE**2 * depth, count, [height * width * count]))
+            depth = count
+        height, width = height // POOL_SIZE, width // POOL_SIZE
+        layers[-1].made.append(height * width * depth)
+    inputs = height * width * depth
+    for units in (*sizes.hidden_units, sizes.class_count):
+        layers.append(_Layer(inputs, units, [units]))
+        inputs = units
+    return layers
 
 
 def align(size: int) -> int:
@@ -79,22 +109,25 @@ def bound_shared(sizes: Sequence[int]) -> int:
 
 def compute_arena(sizes: Sizes) -> int:
     """Bytes of arena that are surely enough for the network's int8 file."""
-    pixels = math.prod(sizes.image_size)
-    units = [*sizes.hidden_units, sizes.class_count]
-    # Pixels as uint8 and as int8, each layer's answers, the softmax as int8 and as uint8; reshaping takes no room.
-    made = [pixels, pixels, *units, sizes.class_count, sizes.class_count]
-    channels = [count if count > 1 else 0 for count in units]
-    # Beside these: the reshaped pixels and their shape, and of each layer its weights and its biases.
-    tensor_count = len(made) + 2 + 2 * len(units)
-    # Beside the layers: QUANTIZE, RESHAPE, SOFTMAX, QUANTIZE.
-    return add_up_arena(len(units) + 4, tensor_count, channels, bound_shared([align(size) for size in made]))
+    layers, pixels = _list_layers(sizes), math.prod(sizes.image_size) * sizes.channels
+    # Pixels as uint8 and as int8, what layers make, the softmax as int8 and as uint8; reshaping takes no room.
+    answers = [size for layer in layers for size in layer.made]
+    made = [pixels, pixels, *answers, sizes.class_count, sizes.class_count]
+    channels = [layer.units if layer.units > 1 else 0 for layer in layers]
+    # Before the first dense layer, and before convolutions of grey images, which have a channel then.
+    reshapes = 2 if sizes.conv_blocks and sizes.channels == 1 else 1
+    # Beside these: what is reshaped and its shape, and of each layer its weights and its biases.
+    tensor_count = len(made) + 2 * reshapes + 2 * len(layers)
+    # Beside layers and poolings: QUANTIZE, SOFTMAX, QUANTIZE.
+    operator_count = len(answers) + reshapes + 3
+    return add_up_arena(operator_count, tensor_count, channels, bound_shared([align(size) for size in made]))
 
 
 def bound_file(sizes: Sizes) -> int:
     """Bytes that the network's int8 file has at the least."""
-    widths = [math.prod(sizes.image_size), *sizes.hidden_units, sizes.class_count]
-    layers = sum((inputs + _BIAS_BYTES + _SCALES_BYTES) * units for inputs, units in pairwise(widths))
-    return layers + _LEAST_BYTES
+    layers = _list_layers(sizes)
+    weights = sum((layer.inputs + _BIAS_BYTES + _SCALES_BYTES) * layer.units for layer in layers)
+    return weights + _LAYER_BYTES * len(layers) + _POOLING_BYTES * len(sizes.conv_blocks) + _LEAST_BYTES
 
 
 def find_misfit(sizes: Sizes, limits: Limits) -> ExportError | None:
@@ -129,23 +162,40 @@ def describe_misfit(
 
 
 def _find_smaller(sizes: Sizes, limits: Limits) -> str:
-    """Fewer units where these can be few enough, else fewer pixels; empty if neither helps."""
+    """Fewer units or filters, whichever lose the smaller share, where these can be few enough, else fewer pixels.
+
+    Empty if none of these helps.
+    """
 
     def fits(changed: Sizes) -> bool:
         file_bytes = bound_file(changed) - _LEAST_BYTES + _USUAL_BYTES
         return compute_arena(changed) <= limits.max_arena_bytes and file_bytes <= limits.max_file_bytes
 
-    for most in range(max(sizes.hidden_units, default=0) - 1, 0, -1):
-        units = _shrink(sizes.hidden_units, most)
+    remedies = []  # what is left, as a share, and how to say it
+    for most, units in _iterate_smaller(sizes.hidden_units):
         if fits(sizes._replace(hidden_units=units)):
-            return f"lower train.hidden_units to about {list(units)}"
-    for most in range(max(sizes.image_size) - 1, 0, -1):
-        size = _shrink(sizes.image_size, most)
+            remedies.append((most, f"lower train.hidden_units to about {list(units)}"))
+            break
+    for most, filters in _iterate_smaller([count for block in sizes.conv_blocks for count in block]):
+        remaining = iter(filters)
+        blocks = tuple(tuple(next(remaining) for _ in block) for block in sizes.conv_blocks)
+        if fits(sizes._replace(conv_blocks=blocks)):
+            remedies.append((most, f"lower train.conv_blocks to about {[list(block) for block in blocks]}"))
+            break
+    if remedies:
+        return max(remedies)[1]
+    for _, size in _iterate_smaller(sizes.image_size):
+        try:
+            require_large_enough(size, sizes.conv_blocks)
+        except ParamsError:
+            return ""
         if fits(sizes._replace(image_size=size)):
             return f"the input is what costs: lower ingest.image_size to about {list(size)}"
     return ""
 
 
-def _shrink(lengths: Sequence[int], most: int) -> tuple[int, ...]:
-    """The lengths in their proportions, the largest being `most`."""
-    return tuple(max(1, length * most // max(lengths)) for length in lengths)
+def _iterate_smaller(lengths: Sequence[int]) -> Iterator[tuple[float, tuple[int, ...]]]:
+    """Ever smaller lengths in the same proportions, each with the share that is left of the largest."""
+    largest = max(lengths, default=0)
+    for most in range(largest - 1, 0, -1):
+        yield most / largest, tuple(max(1, length * most // largest) for length in lengths)
