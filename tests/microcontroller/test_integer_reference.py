@@ -359,6 +359,17 @@ def test_bound_of_rounding_holds_between_all_runtimes(hidden_units, factor):
     assert steps <= reference.bound_rounding(answers[0].astype(np.float64))
 
 
+@pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
+def test_bound_of_rounding_holds_with_convolutions(image_shape, conv_blocks, hidden_units):
+    """The same of convolutions, whose roundings add up over more layers."""
+    content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
+    references = [IntegerReference(content, rounding) for rounding in ROUNDINGS]
+    answers = [reference.predict(images) for reference in references]
+    steps = max(measure_steps(one, other, references[0].scale) for one, other in combinations(answers, 2))
+
+    assert steps <= references[0].bound_rounding(answers[0].astype(np.float64))
+
+
 @pytest.mark.parametrize(
     ("probabilities", "steps"),
     [
