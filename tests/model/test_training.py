@@ -842,6 +842,17 @@ def test_network_too_large_for_its_board_is_told_before_it_is_trained(tmp_path):
     assert train.warn_of_size(PARAMS, {"export": EXPORT | {"microcontroller": ample}}, data_dir) == []
 
 
+def test_convolutions_and_colour_are_counted_before_training(tmp_path):
+    """Filters and channels take memory, too: what fits without them is told of with them."""
+    ample = EXPORT | {"microcontroller": EXPORT["microcontroller"] | {"max_arena_bytes": 4000}}
+    data_dir = write_normalized(tmp_path)
+    blocks = PARAMS.model_copy(update={"conv_blocks": [[100]]})
+    (line,) = train.warn_of_size(blocks, {"export": ample}, data_dir)
+
+    assert train.warn_of_size(PARAMS, {"export": ample}, data_dir) == []
+    assert "lower train.conv_blocks to about [[" in line
+
+
 @pytest.mark.parametrize(
     "export",
     [
