@@ -120,10 +120,10 @@ def refuse(folder, text):
         (TRAIN, ("seed: 0", "seed: 4294967296"), "train.seed", SEED, "4294967296 (int)"),
         (
             TRAIN,
-            ("constant", "cosin"),
+            ("constant", "step"),
             "train.learning_rate_schedule.decay",
             "one of constant, cosine",
-            "'cosin' (str)",
+            "'step' (str)",
         ),
         (TRAIN, ("none", "uneven"), "train.class_weights", "one of none, balanced", "'uneven' (str)"),
         (TRAIN, ("decay: null", "decay: -1.0"), "train.weight_decay", DECAY, "-1.0 (float)"),
