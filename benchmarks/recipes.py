@@ -1,8 +1,8 @@
 """What the recipes of docs/recipes reach: `make bench-recipes`, or `python -m benchmarks.recipes mnist-20kb --seeds 5`.
 
-Each recipe is applied in a clone of HEAD and run by `dvc repro export` once for each seed of training; all else stays
-as it is. Accuracies are of test images, minutes of the work of `train` alone. A recipe for images of your own takes
-them from where it says, as seen from this project's folder.
+Each recipe is applied in a clone of HEAD and run by `dvc repro evaluate export` once for each seed of training; all
+else stays as it is. Accuracies are of test images, minutes of the work of `train` alone. A recipe for images of your
+own takes them from where it says, as seen from this project's folder.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def measure_recipe(name: str, seeds: int) -> list[dict[str, Any]]:
         found = []
         for seed in range(seeds):
             edit_params({"train.seed": seed}, clone / "params.yaml")
-            _run([*DVC, "repro", "export"], clone, environment)
+            _run([*DVC, "repro", "evaluate", "export"], clone, environment)
             found.append(read_reports(clone))
             print(f"{name}, seed {seed}: {found[-1]}", file=sys.stderr, flush=True)
     return found

@@ -32,8 +32,10 @@ SECTIONS = {
 INGEST = "ingest: {dataset: digits, path: own, image_size: [28, 28], channels: 1, test_fraction: 0.2, seed: 0}"
 NORMALIZE = "normalize: {method: scale, validation_fraction: 0.1, seed: 0}"
 TRAIN = (
-    "train: {hidden_units: [20], epochs: 20, batch_size: 32, learning_rate: 1.0e-3, optimizer: adam, seed: 0, "
-    "early_stopping: {monitor: val_loss, patience: 0}}"
+    "train: {conv_blocks: [], hidden_units: [20], dropout: 0.0, epochs: 20, batch_size: 32, learning_rate: 1.0e-3, "
+    "learning_rate_schedule: {decay: constant, warmup_steps: 0}, optimizer: adam, weight_decay: null, "
+    "class_weights: none, augmentation: {shift: 0, rotation: 0.0, scale: 0.0, horizontal_flip: false, brightness: 0.0, "
+    "contrast: 0.0}, seed: 0, early_stopping: {monitor: val_loss, patience: 0}}"
 )
 BUDGET = "{max_abs_error: 0.1, min_same_class: 1.0, max_accuracy_drop: 0.0}"
 EXPORT = (
@@ -55,6 +57,12 @@ VALIDATE = (
 )
 # What is allowed.
 EPOCHS = "a whole number of epochs, at least 1"
+DECAY = "a number from 0 to 1, or null, the optimizer's own"
+TRAIN_KEYS = (
+    "augmentation, batch_size, class_weights, conv_blocks, dropout, early_stopping, epochs, hidden_units, "
+    "learning_rate, learning_rate_schedule, optimizer, seed, weight_decay"
+)
+DEGREES = "a number of degrees from 0 to 180"
 ARTIFACTS = (
     "a list of different ones of onnx_float32, onnx_int8, tflite_float32, tflite_float16, tflite_dynamic_range, "
     "tflite_int8, onnx_float32 among them (MLflow registers it)"
@@ -110,6 +118,16 @@ def refuse(folder, text):
             "None (NoneType)",
         ),
         (TRAIN, ("seed: 0", "seed: 4294967296"), "train.seed", SEED, "4294967296 (int)"),
+        (
+            TRAIN,
+            ("constant", "step"),
+            "train.learning_rate_schedule.decay",
+            "one of constant, cosine",
+            "'step' (str)",
+        ),
+        (TRAIN, ("none", "uneven"), "train.class_weights", "one of none, balanced", "'uneven' (str)"),
+        (TRAIN, ("decay: null", "decay: -1.0"), "train.weight_decay", DECAY, "-1.0 (float)"),
+        (TRAIN, ("rotation: 0.0", "rotation: 181.0"), "train.augmentation.rotation", DEGREES, "181.0 (float)"),
         (NORMALIZE, ("0.1", "1.5"), "normalize.validation_fraction", SHARE, "1.5 (float)"),
         (NORMALIZE, ("0.1", ".nan"), "normalize.validation_fraction", SHARE, "nan (float)"),
         (NORMALIZE, ("0.1", "-.inf"), "normalize.validation_fraction", SHARE, "-inf (float)"),
@@ -186,7 +204,7 @@ def test_missing_key_is_named_with_what_to_add(tmp_path, section, then, key, all
             TRAIN,
             ("epochs: 20", "epoch: 3"),
             "train.epoch",
-            "batch_size, early_stopping, epochs, hidden_units, learning_rate, optimizer, seed",
+            TRAIN_KEYS,
             "did you mean epochs?",
         ),
         (
