@@ -424,5 +424,5 @@ def test_experiment_changes_its_key_alone(tmp_path, key):
     read = flatten_params(load_params(path))
 
     assert {name for name, was in COMMITTED.items() if read[name] != was} == {key}
-    assert removed == (["-"] * len(value) if isinstance(value, list) else [key.split(".")[-1]])
+    assert removed == (["-"] * len(value) if value and isinstance(value, list) else [key.split(".")[-1]])
     assert re.findall(r"#.*", edited) == re.findall(r"#.*", text)

@@ -198,8 +198,9 @@ def test_network_below_the_floor_is_tracked_but_not_promoted(project):
             "train.epoch",
             3,
             (
-                "train.epoch: expected one of the keys batch_size, early_stopping, epochs, hidden_units, "
-                "learning_rate, optimizer, seed, got 'epoch'; did you mean epochs?"
+                "train.epoch: expected one of the keys augmentation, batch_size, class_weights, conv_blocks, dropout, "
+                "early_stopping, epochs, hidden_units, learning_rate, learning_rate_schedule, optimizer, seed, "
+                "weight_decay, got 'epoch'; did you mean epochs?"
             ),
         ),
         (
