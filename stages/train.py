@@ -7,6 +7,7 @@ Writes  models/model.keras    float32 (N, H, W) in, probabilities (N, classes) o
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -203,11 +204,16 @@ def describe_best(best: Epoch, epochs: int, stopping: EarlyStopping | None) -> s
 
 
 def choose_threads(batch_size: int, *, has_convolutions: bool) -> None:
-    """Let TensorFlow use one core, or all of them where that is faster; the bytes are the same."""
-    is_large = has_convolutions or batch_size >= _LARGE_BATCH
+    """Let TensorFlow use one core, or all of them where that is faster; the bytes are the same.
+
+    With convolutions several operations run at a time, one core each; else one operation on one core or on all.
+    """
+    intra_op = 1 if has_convolutions or batch_size < _LARGE_BATCH else 0
+    inter_op = os.cpu_count() or 1 if has_convolutions else 1
     # Where it is at work already it can no longer be told, and keeps to what it has.
     with suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(0 if is_large else 1)
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_op)
 
 
 def write_history(path: Path, epochs: list[Epoch], best: Epoch | None = None) -> None:

@@ -1,6 +1,7 @@
 """Training is repeatable to the bit, is what plain Keras does step by step, and never ends in nonsense."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -703,15 +704,17 @@ import sys
 from stages.lib.model.deterministic_tensorflow import tf
 from stages.train import choose_threads
 choose_threads(int(sys.argv[1]), has_convolutions=sys.argv[2] == "True")
-print(tf.config.threading.get_intra_op_parallelism_threads())
+threading = tf.config.threading
+print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
 """
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "has_convolutions", "threads"), [(32, False, "1"), (512, False, "0"), (32, True, "0")]
+    ("batch_size", "has_convolutions", "threads"),
+    [(32, False, "1 1"), (512, False, "0 1"), (32, True, f"1 {os.cpu_count()}")],
 )
 def test_large_steps_alone_are_shared_among_cores(tmp_path, batch_size, has_convolutions, threads):
-    """One thread where several would wait for each other; 0 stands for as many as there are cores."""
+    """One thread where several would wait for each other; a large operation has all, or each shard of images one."""
     done = run_python("-c", THREADS, str(batch_size), str(has_convolutions), cwd=tmp_path)
 
     assert done.stdout == f"{threads}\n"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import iterate_chunks
 from stages.lib.model.deterministic_tensorflow import keras, tf
-from stages.lib.model.network import POOL_SIZE
+from stages.lib.model.network import POOL_SIZE, has_convolutions
 from stages.lib.model.order_free import (
     VALUE_BITS,
     Floats,
@@ -31,6 +31,9 @@ from stages.lib.model.order_free_convolution import apply_convolution, pool
 _SLOPE_BITS = 32
 # Values of a layer that are predicted together: 8 MB. More images at a time would leave the processor's cache.
 _VALUES_AT_ONCE = 1 << 20
+# Of a step's images, at least; fewer would spend more time on starting operations than on computing.
+_SHARD_IMAGES, _MOST_SHARDS = 16, 8
+_STEP_BITS = 40
 # Whole numbers that are drawn to decide what is dropped.
 _DRAWS = 1 << 24
 _ACTIVATIONS = {
@@ -138,12 +141,27 @@ def compute_logits(
     """The logits, float64 (N, classes), of a network, with a gradient by its weights; for training.
 
     inputs: float32 (N, H, W[, 3]), on a grid of VALUE_BITS. largest_batch: what N is at most. dropout_key: int64 (2,),
-    decides which activations a Dropout layer leaves out.
+    decides which activations a Dropout layer leaves out; the second number is below 2^40.
+
+    With convolutions, images go in shards that several cores compute at a time. Their number follows from the batch
+    alone: each has grids of its own.
 
     Raises:
         TypeError: see `_compute_outputs`.
     """
-    return _compute_outputs(network, inputs, _Training(network, largest_batch, dropout_key))[-1]
+    if not has_convolutions(network):
+        return _compute_outputs(network, inputs, _Training(network, largest_batch, dropout_key))[-1]
+    image_count, sides = tf.shape(inputs)[0], inputs.shape[1:]
+    # Blank images in a smaller last batch: shards may not be empty, for oneDNN gives them a wrong shape.
+    padded = tf.pad(inputs, [[0, largest_batch - image_count], *([0, 0] for _ in sides)])
+    padded.set_shape([largest_batch, *sides])
+    size = max(_SHARD_IMAGES, math.ceil(largest_batch / _MOST_SHARDS))
+    logits = []
+    for number, start in enumerate(range(0, largest_batch, size)):
+        shard = padded[start : start + size]
+        key = None if dropout_key is None else tf.add(dropout_key, [0, number << _STEP_BITS])
+        logits.append(_compute_outputs(network, shard, _Training(network, shard.shape[0], key))[-1])
+    return tf.concat(logits, axis=0)[:image_count]
 
 
 def compile_logits(network: keras.Model, *, is_close: bool = True) -> Callable[[NDArray[np.float32]], Floats]:
@@ -186,7 +204,11 @@ def _compile(network: keras.Model, *, is_close: bool = True) -> tf.types.experim
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     def predict(features: tf.Tensor) -> list[tf.Tensor]:
-        return _compute_outputs(network, tf.cast(features, tf.float64), _Prediction(is_close=is_close))
+        images, half = tf.cast(features, tf.float64), tf.shape(features)[0] // 2
+        # Several cores may compute both halves at a time.
+        halves = (images[:half], images[half:]) if has_convolutions(network) else (images,)
+        outputs = [_compute_outputs(network, part, _Prediction(is_close=is_close)) for part in halves]
+        return [tf.concat(parts, axis=0) for parts in zip(*outputs, strict=True)]
 
     return predict
 
