@@ -218,6 +218,11 @@ def validate(raw_dir: Path, params: ValidateParams, accepted_path: Path = ACCEPT
     return Validation(findings, flagged_images, source, not_asked)
 
 
+def explain_not_asked(validation: Validation) -> str:
+    """Why rules were left out, and which."""
+    return f"most images have no plain background, so {', '.join(validation.not_asked)} are not looked at"
+
+
 def choose_rules(rules: Sequence[Rule], has_backgrounds: bool, fail_on: Sequence[str]) -> tuple[list[Rule], list[str]]:
     """The rules that mean something of these images, and the columns of the others.
 
@@ -324,7 +329,7 @@ def run(
     validation = validate(raw_dir, params, accepted_path)
     write_reports(validation, reports_dir)
     if validation.not_asked:
-        print(f"validate: most images have no plain background, so {', '.join(validation.not_asked)} are not looked at")
+        print(f"validate: {explain_not_asked(validation)}")
     for finding in validation.warnings:
         print(f"validate: warning: {explain(finding, raw_dir)}")
     if validation.stopping:

@@ -14,7 +14,7 @@ from stages.lib.core.errors import DataError
 from stages.lib.core.params import load_section
 from stages.lib.data.datasets import Dataset
 from stages.lib.data.own_images import read_folder
-from stages.validate import ValidateParams, explain, validate, write_reports
+from stages.validate import ValidateParams, explain, explain_not_asked, validate, write_reports
 
 _SCRATCH_DIR = Path(".cache")
 
@@ -50,6 +50,8 @@ def check(path: str | None, reports_dir: Path) -> None:
             write_dataset(dataset, name_dataset(params), raw_dir)
             validation = validate(raw_dir, load_section("validate", ValidateParams))
             write_reports(validation, reports_dir)
+            if validation.not_asked:
+                click.echo(f"check: {explain_not_asked(validation)}")
             where = params.path if params.dataset == "folder" else params.dataset
             for word, findings in (("stops", validation.stopping), ("warns", validation.warnings)):
                 for finding in findings:

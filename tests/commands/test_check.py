@@ -118,6 +118,21 @@ def test_colour_folder_is_checked_in_colour(project, shapes, tmp_path):
     assert "check: 122 images in 3 classes; errors that stop the pipeline: 1, " in result.stdout
 
 
+@pytest.mark.usefixtures("project")
+def test_rules_that_photographs_are_not_asked_are_named(tmp_path):
+    """Images without a plain background are not judged by one, and the reader is told."""
+    generator = np.random.default_rng(0)
+    for name in ("forest", "sea"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = generator.integers(0, 256, (28, 28), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+
+    result = run("check", tmp_path / "photos")
+
+    assert "check: most images have no plain background, so other_polarity, foreground_fraction" in result.stdout
+
+
 def test_channels_that_the_data_set_lacks_are_told_in_one_line(project):
     """Digits are grey: where params ask for colour, the line says what to set."""
     set_channels(project, 3)
