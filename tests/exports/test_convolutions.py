@@ -168,6 +168,7 @@ def test_network_is_sized_as_it_is(exported):
     )
 
 
+@pytest.mark.slow
 def test_another_process_exports_the_same_bytes(exported, tmp_path):
     """Whatever the hash seed and the number of threads."""
     arguments = ["-c", CODE, str(exported.root), str(tmp_path)]

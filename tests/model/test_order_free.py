@@ -260,7 +260,7 @@ ALLOWED = {
     *("BitwiseOr", "LeftShift"),
     *("ConcatV2", "Const", "ExpandDims", "Fill", "GatherV2", "Identity", "IdentityN", "NoOp", "OneHot", "Pack", "Pad"),
     *("Placeholder", "PlaceholderWithDefault", "Range", "Reshape", "Shape", "Size", "Squeeze", "StopGradient"),
-    *("StridedSlice", "Tile", "Transpose"),
+    *("ConcatOffset", "FloorMod", "Slice", "StridedSlice", "StridedSliceGrad", "Tile", "Transpose"),
     *("PartitionedCall", "StatefulPartitionedCall", "StatelessWhile", "While", "If", "StatelessIf"),
     *("TensorListElementShape", "TensorListFromTensor", "TensorListGetItem", "TensorListLength", "TensorListReserve"),
     *("TensorListSetItem", "TensorListStack", "EmptyTensorList", "TensorListPushBack", "TensorListPopBack"),
@@ -390,7 +390,7 @@ def test_convolutional_step_has_no_sum_but_exact_ones(shape, augmentation):
 
 def test_large_convolutional_step_has_no_sum_but_exact_ones():
     """Neither where sums are split: many channels, large batches, large images."""
-    assert find_unsafe(trace_steps(image_shape=(64, 64, 3), conv_blocks=((300, 4),), batch_size=70)) == []
+    assert find_unsafe(trace_steps(image_shape=(96, 96, 3), conv_blocks=((300, 4),), batch_size=20)) == []
 
 
 @pytest.mark.parametrize("name", ["tanh", "exp", "matmul", "rsqrt", "conv2d", "uniform"])

@@ -573,8 +573,14 @@ print(max(held) - held[0])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's anonymous memory")
 @pytest.mark.parametrize(
     ("shape", "conv_blocks", "augmentation"),
-    [((32, 32), (), Augmentation()), ((32, 32, 3), ((2,),), Augmentation(1, 5.0, 0.1, brightness=0.1, contrast=0.1))],
-    ids=["dense", "convolution"],
+    [
+        pytest.param((32, 32), (), Augmentation(), id="dense"),
+        pytest.param(
+            *((32, 32, 3), ((2,),), Augmentation(1, 5.0, 0.1, brightness=0.1, contrast=0.1)),
+            id="convolution",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_memory_does_not_grow_with_the_data(tmp_path, shape, conv_blocks, augmentation):
     """Of a mapped file, however large, no more than one group is held, in training and in validation."""
