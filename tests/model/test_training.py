@@ -783,6 +783,15 @@ def test_stage_ends_with_one_line_where_images_shrink_to_nothing(tmp_path):
     assert line.startswith("train: train.conv_blocks: expected blocks that leave at least a pixel of images of 6 x 8")
 
 
+def test_images_too_large_for_convolutions_are_refused():
+    """Sums over more places than float32 adds up exactly are not tried."""
+    with pytest.raises(ParamsError) as caught:
+        build_network((200, 200, 3), Architecture((), ((2,),)), 3, "linear")
+
+    assert caught.value.where == "ingest.image_size"
+    build_network((200, 200, 3), Architecture((2,)), 3, "linear")
+
+
 def name_classes(data_dir, class_names, name):
     """Let the normalized data be of these classes, and of a data set of this name."""
     dataset = read_json(data_dir / "dataset.json")

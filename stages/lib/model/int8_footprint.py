@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from stages.lib.core.errors import ExportError, ParamsError
 from stages.lib.model.boards import Limits, find_board
-from stages.lib.model.network import KERNEL_SIZE, POOL_SIZE, require_large_enough
+from stages.lib.model.network import KERNEL_SIZE, POOL_SIZE, require_fitting_images
 
 # Tensors begin at multiples of this many bytes (MicroArenaBufferAlignment of TensorFlow Lite Micro).
 _ALIGNMENT = 16
@@ -186,7 +186,7 @@ def _find_smaller(sizes: Sizes, limits: Limits) -> str:
         return max(remedies)[1]
     for _, size in _iterate_smaller(sizes.image_size):
         try:
-            require_large_enough(size, sizes.conv_blocks)
+            require_fitting_images(size, sizes.conv_blocks)
         except ParamsError:
             return ""
         if fits(sizes._replace(image_size=size)):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from stages.lib.core.errors import DataError, ParamsError
 from stages.lib.model.deterministic_tensorflow import keras
+from stages.lib.model.order_free_convolution import MAX_PLACES
 
 # Keras says at length what one might do to run a file's code all the same.
 _LONGEST_REASON = 120
@@ -30,9 +31,9 @@ def build_network(
     that neither a saved nor a converted network depends on how many were built before it.
 
     Raises:
-        ParamsError: the images are too small for so many convolutions and poolings.
+        ParamsError: the images are too small for so many convolutions and poolings, or too large for any.
     """
-    require_large_enough(image_shape, architecture.conv_blocks)
+    require_fitting_images(image_shape, architecture.conv_blocks)
     return keras.Sequential(
         [
             keras.Input(image_shape, name="images"),
@@ -65,13 +66,20 @@ def has_convolutions(network: keras.Model) -> bool:
     return any(isinstance(layer, keras.layers.Conv2D) for layer in network.layers)
 
 
-def require_large_enough(image_shape: Sequence[int], conv_blocks: Sequence[Sequence[int]]) -> None:
-    """Refuse images of which convolutions and poolings would leave nothing.
+def require_fitting_images(image_shape: Sequence[int], conv_blocks: Sequence[Sequence[int]]) -> None:
+    """Refuse images of which convolutions and poolings would leave nothing, and too large ones.
 
     Raises:
-        ParamsError: naming the block, and what is left before it.
+        ParamsError: naming the block, and what is left before it, or the images' size.
     """
     height, width = image_shape[:2]
+    if conv_blocks and height * width > MAX_PLACES:
+        raise ParamsError(
+            "ingest.image_size",
+            expected=f"at most {MAX_PLACES:,} pixels where there are convolutions, whose sums would be too long",
+            got=f"{height} x {width}",
+            hint="lower it",
+        )
     for block, filters in enumerate(conv_blocks, start=1):
         lost = (KERNEL_SIZE - 1) * len(filters)
         if min(height, width) - lost < POOL_SIZE:

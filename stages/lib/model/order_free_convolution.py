@@ -25,7 +25,7 @@ _BITS = 9
 # In one sum of the gradient by a kernel, of at least an image: with more, fewer bits would be left to the slopes. 64
 # squares of 9 bits have 24 together.
 _PLACES_AT_ONCE, _IMAGES_AT_ONCE = 1 << 13, 1 << 6
-# Of an image's outputs, and of a convolution's filters: twice as many might not be added up exactly.
+# Of an image's pixels, and of a convolution's filters: twice as many might not be added up exactly.
 MAX_PLACES, MAX_FILTERS = 1 << 15, 512
 # Values below are as good as 0; grids of still smaller ones would need numbers that float32 rounds to 0.
 _SMALLEST_VALUE, _SMALLEST_SLOPE = 2.0**-30, 2.0**-60
