@@ -294,6 +294,7 @@ export.run(params, *folders, out / "export", out)
 """
 
 
+@pytest.mark.slow
 def test_exports_are_the_same_bytes_without_tensorflow_lite_micro(exported, tmp_path):
     """What is hashed does not tell whether TensorFlow Lite Micro is installed; what is not hashed does."""
     done = run_python("-c", CODE_WITHOUT_MICRO, str(exported.root), str(tmp_path), cwd=ROOT)
@@ -477,6 +478,7 @@ def test_export_beyond_its_budget_is_withheld_alone(exported, tmp_path):
     assert {name for name, row in rows.items() if row["required"] == "True"} == {"model.onnx", "model.tflite"}
 
 
+@pytest.mark.slow
 def test_withheld_exports_are_the_same_reports_again(exported, tmp_path):
     """What tells of a withheld file is byte-stable, too."""
     tight = limit_budget("tflite_float16", max_abs_error=1e-7)

@@ -570,6 +570,7 @@ print(max(held) - held[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's anonymous memory")
 @pytest.mark.parametrize(
     ("shape", "conv_blocks", "augmentation"),
@@ -578,7 +579,6 @@ print(max(held) - held[0])
         pytest.param(
             *((32, 32, 3), ((2,),), Augmentation(1, 5.0, 0.1, brightness=0.1, contrast=0.1)),
             id="convolution",
-            marks=pytest.mark.slow,
         ),
     ],
 )
