@@ -1,4 +1,4 @@
-"""What the recipes of docs/recipes reach: `make bench-recipes`, or `python -m benchmarks.recipes mnist-20kb --seeds 5`.
+"""What the recipes of docs/recipes reach: `make bench-recipes`, or `python -m benchmarks.recipes mnist --seeds 5`.
 
 Each recipe is applied in a clone of HEAD and run by `dvc repro evaluate export` once for each seed of training; all
 else stays as it is. Accuracies are of test images, minutes of the work of `train` alone. A recipe for images of your
