@@ -6,7 +6,7 @@
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 # make bench-sweep   count the trials that a sweep's samplers need
-# make bench-recipes   measure what the recipes of docs/recipes reach, for hours; RECIPES="mnist" for some
+# make bench-recipes   measure what the recipes of docs/recipes reach, for half an hour; RECIPES="mnist" for some
 # make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv

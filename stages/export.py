@@ -29,11 +29,10 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.lib.core.arrays import load_array, load_split
+from stages.lib.core.arrays import count_channels, load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
 from stages.lib.core.params import Section, load_params
-from stages.lib.data.datasets import count_channels
 from stages.lib.data.image_decoding import find_background
 from stages.lib.data.normalization import read_normalization
 from stages.lib.exports.canonical_onnx import canonicalize_onnx

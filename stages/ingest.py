@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from stages.lib.core.arrays import save_array
+from stages.lib.core.arrays import count_channels, save_array
 from stages.lib.core.errors import ParamsError
 from stages.lib.core.files import atomic_write, require_space, write_csv, write_json
 from stages.lib.core.params import Section
 from stages.lib.data.cifar10 import load_cifar10
-from stages.lib.data.datasets import Dataset, count_channels
+from stages.lib.data.datasets import Dataset
 from stages.lib.data.digits import load_digits
 from stages.lib.data.fashion_mnist import load_fashion_mnist
 from stages.lib.data.mnist import load_mnist

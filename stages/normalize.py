@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages.lib.core.arrays import Split, iterate_chunks, load_split, save_array, write_array
+from stages.lib.core.arrays import Split, count_channels, iterate_chunks, load_split, save_array, write_array
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import atomic_write, read_json, require_space, write_json
 from stages.lib.core.params import Section
-from stages.lib.data.datasets import count_channels
 from stages.lib.data.normalization import Normalization
 from stages.lib.data.splits import split_stratified
 from stages.lib.runner.stage import main

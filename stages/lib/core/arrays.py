@@ -32,6 +32,11 @@ class Split(NamedTuple):
     labels: NDArray[Any]  # (N,)
 
 
+def count_channels(images: NDArray[Any]) -> int:
+    """The values of each pixel of images (N, H, W), which are grey: 1; or (N, H, W, channels)."""
+    return images.shape[3] if images.ndim == 4 else 1
+
+
 def load_split(split_dir: Path) -> Split:
     """Load the images and labels in a folder, memory-mapped.
 

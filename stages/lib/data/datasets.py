@@ -5,7 +5,7 @@ There is a module for each: `digits`, `mnist`, `fashion_mnist`, `cifar10` and `o
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,3 @@ class Dataset(NamedTuple):
     sources: dict[str, str]  # name of a source file: SHA-256 of its content
     files: Mapping[str, Sequence[str]] = MappingProxyType({})  # by split, the file of each image, if it has one
     sizes: Mapping[str, NDArray[np.int32]] = MappingProxyType({})  # by split, (N, 2), those files' height and width
-
-
-def count_channels(images: NDArray[Any]) -> int:
-    """The values of each pixel of images (N, H, W), which are grey: 1; or (N, H, W, channels)."""
-    return images.shape[3] if images.ndim == 4 else 1

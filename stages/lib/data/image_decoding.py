@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from stages.lib.core.arrays import count_channels
 from stages.lib.core.errors import DataError
 from stages.lib.core.native_stderr import capture_native_stderr
-from stages.lib.data.datasets import count_channels
 from stages.lib.data.image_limits import CountedBytes, read_bounded, require_bounded
 
 # Grey levels: a border at least this bright is a light background.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.lib.core.errors import ExportError
 from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.data.normalization import Normalization
+from stages.lib.model.network import has_convolutions
 from stages.lib.model.order_free_network import Range, measure_ranges
 
 INPUT_NAME = "images"
@@ -106,7 +107,7 @@ def _flatten_channels_first(pixel_network: keras.Model) -> keras.Model:
     """
     copy = keras.models.clone_model(pixel_network)
     copy.set_weights(pixel_network.get_weights())
-    if not any(isinstance(layer, keras.layers.Conv2D) for layer in copy.layers):
+    if not has_convolutions(copy):
         return copy
     place = next(place for place, layer in enumerate(copy.layers) if isinstance(layer, keras.layers.Flatten))
     height, width, channels = copy.layers[place].input.shape[1:]

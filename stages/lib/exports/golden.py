@@ -1,13 +1,12 @@
 """Golden vectors: a few images as bytes and the answers that every export must give for them, on any device."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split
+from stages.lib.core.arrays import Split, count_channels
 
 # Digits of a probability in JSON.
 _DECIMALS = 6
@@ -56,7 +55,7 @@ def describe_golden(
     applied, and by how many steps they may differ, by the file's name.
     """
     _, *image_size = golden.images.shape[:3]
-    channels = math.prod(golden.images.shape[3:])
+    channels = count_channels(golden.images)
     order = "red, green and blue of each pixel, " if channels > 1 else ""
     return {
         "about": (

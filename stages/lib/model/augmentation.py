@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lib.core.arrays import count_channels
 from stages.lib.model.deterministic_tensorflow import tf
 from stages.lib.model.order_free import VALUE_BITS, round_to_grid
 from stages.lib.model.order_free_sine import compute_sine
@@ -58,7 +59,7 @@ class Augmenter:
     def __init__(self, augmentation: Augmentation, images: NDArray[np.float32], seed: int) -> None:
         self._augmentation, self._seed = augmentation, seed
         self._size = images.shape[1:3]
-        self._channel_count = images.shape[3] if images.ndim == 4 else 1
+        self._channel_count = count_channels(images)
         channels = [images[..., channel] for channel in range(self._channel_count)] if images.ndim == 4 else [images]
         bounds = [(channel.min(), channel.max()) for channel in channels]
         # Beside pixels in a row, whose channels alternate; numbers, where they are all the same, take less time.

@@ -12,8 +12,8 @@ from stages.lib.core.lean_imports import import_lean
 from stages.lib.core.native_stderr import capture_native_stderr
 
 _SETTINGS = {
-    # All cores for an operation, for exact sums do not depend on threads; operations one after the other. `train` knows
-    # better.
+    # All cores for an operation, for exact sums do not depend on threads; operations one after the other.
+    # `train` chooses others where they are faster.
     "TF_NUM_INTRAOP_THREADS": "0",
     "TF_NUM_INTEROP_THREADS": "1",
     # oneDNN's convolutions are two to four times as fast as TensorFlow's own. It picks its kernels, and so its order of

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.lib.core.arrays import Split
+from stages.lib.core.arrays import Split, count_channels
 from stages.lib.core.errors import DataError
 from stages.lib.core.files import read_json, write_json
 from stages.lib.validation.image_features import read_chunks
@@ -38,7 +38,7 @@ def describe_profile(splits: Mapping[str, Split], class_names: Sequence[str]) ->
     levels = np.zeros((3, 256), np.int64)
     for split in splits.values():
         counts += np.bincount(split.labels, minlength=len(counts))
-        channels = split.images.shape[3] if split.images.ndim == 4 else 1
+        channels = count_channels(split.images)
         for images in read_chunks(split.images):
             for channel, pixels in enumerate(images.reshape(-1, channels).T):
                 levels[channel] += np.bincount(pixels, minlength=256)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.lib.core.arrays import Split, iterate_chunks
+from stages.lib.core.arrays import Split, count_channels, iterate_chunks
 from stages.lib.validation.drift import Drift
 from stages.lib.validation.duplicates import Duplicates, find_duplicates
 from stages.lib.validation.image_features import Measures, Rows, measure_images
@@ -30,7 +30,7 @@ def describe_splits(splits: Mapping[str, Split], expected: Mapping[str, int]) ->
                 "split": name,
                 "pixel_type": str(split.images.dtype),
                 "image_dimensions": split.images.ndim,
-                "channels": split.images.shape[3] if split.images.ndim == 4 else 1,
+                "channels": count_channels(split.images),
                 "label_dimensions": split.labels.ndim,
                 "label_kind": "integer" if np.issubdtype(split.labels.dtype, np.integer) else "other",
                 "images": len(split.images),
