@@ -1,6 +1,7 @@
 """Model files whose bytes depend on the network alone, and that answer as the files before did."""
 
 import io
+import struct
 import time
 import zipfile
 
@@ -8,10 +9,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split
 
 from stages.lib.exports.canonical_onnx import canonicalize_onnx
-from stages.lib.exports.conversion import convert_to_onnx
+from stages.lib.exports.canonical_tflite import canonicalize_tflite, read_tflite
+from stages.lib.exports.conversion import calibrate, convert_to_int8_tflite, convert_to_onnx
 from stages.lib.model.canonical_keras import canonicalize_keras, save_keras
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
@@ -173,3 +176,42 @@ def test_canonicalize_onnx_leaves_its_argument_alone(network):
     canonicalize_onnx(model)
 
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.fixture(scope="module")
+def converted_tflite(network):
+    """An int8 conversion of a network of two convolutions with as many filters, and its canonical bytes."""
+    convolutions = build_network(IMAGE_SIZE, Architecture((), ((4, 4),)), len(CLASS_NAMES), "softmax")
+    content = convert_to_int8_tflite(convolutions, calibrate(convolutions, IMAGES))
+    return content, canonicalize_tflite(read_tflite(content))
+
+
+@pytest.mark.parametrize("resolver", [OpResolverType.AUTO, OpResolverType.BUILTIN_REF], ids=["XNNPACK", "kernels"])
+def test_canonical_tflite_answers_as_before(converted_tflite, resolver):
+    """Not one byte of an answer changes, and the signature is kept."""
+    answers = [
+        Interpreter(model_content=content, experimental_op_resolver_type=resolver).get_signature_runner()(images=IMAGES)
+        for content in converted_tflite
+    ]
+
+    np.testing.assert_array_equal(answers[0]["probabilities"], answers[1]["probabilities"])
+
+
+def test_canonical_tflite_writes_equal_zero_points_once(converted_tflite):
+    """Both convolutions refer to one vector of zeros, for weights and biases; the converter wrote four."""
+    zeros = struct.pack("<I4q", 4, 0, 0, 0, 0)
+
+    assert [content.count(zeros) for content in converted_tflite] == [4, 1]
+
+
+def test_canonical_tflite_has_no_empty_records_and_no_trace_of_the_conversion(converted_tflite):
+    """Of its buffers only the schema's first is empty, and no version of TensorFlow is told."""
+    model = read_tflite(converted_tflite[1])
+
+    assert [place for place, buffer in enumerate(model.buffers) if buffer.data is None] == [0]
+    assert b"CONVERSION_METADATA" not in converted_tflite[1]
+
+
+def test_canonical_tflite_is_a_fixed_point(converted_tflite):
+    """Canonical bytes are written again as the same ones."""
+    assert canonicalize_tflite(read_tflite(converted_tflite[1])) == converted_tflite[1]

@@ -24,12 +24,11 @@ _PREPARING_BYTES, _ZERO_POINTS_BYTES = 512, 2 * 4
 # Of the head while the tensors are placed: a record of each.
 _PLACING_BYTES, _PLACED_BYTES = 64, 56
 
-# Of the file: each bias, and each channel's two scales, of the weights and of the bias, with their zero points of 64
-# bits; what describes a layer and a pooling; and for all that is not the network's, such as its metadata, no less and
-# usually no more.
-_BIAS_BYTES, _SCALES_BYTES = 4, 24
-_LAYER_BYTES, _POOLING_BYTES = 384, 192
-_LEAST_BYTES, _USUAL_BYTES = 1664, 3328
+# Of the file: each bias, scale and zero point; what describes a layer and a pooling; and for all that is not the
+# network's, such as its metadata, no less and usually no more.
+_BIAS_BYTES, _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 4, 8
+_LAYER_BYTES, _POOLING_BYTES = 288, 192
+_LEAST_BYTES, _USUAL_BYTES = 1408, 3328
 
 
 INT8_NAME = "model_int8.tflite"
@@ -124,10 +123,16 @@ def compute_arena(sizes: Sizes) -> int:
 
 
 def bound_file(sizes: Sizes) -> int:
-    """Bytes that the network's int8 file has at the least."""
+    """Bytes that the network's int8 file has at the least: equal arrays are in it once."""
     layers = _list_layers(sizes)
-    weights = sum((layer.inputs + _BIAS_BYTES + _SCALES_BYTES) * layer.units for layer in layers)
-    return weights + _LAYER_BYTES * len(layers) + _POOLING_BYTES * len(sizes.conv_blocks) + _LEAST_BYTES
+    units = [layer.units for layer in layers]
+    weights = sum((layer.inputs + _BIAS_BYTES) * layer.units for layer in layers)
+    # Of weights and of biases; a bias's is the input's times the weights', and that of pixels is 1.
+    scales = _SCALE_BYTES * (2 * sum(units) - units[0])
+    # All are 0, so that layers of one size share theirs.
+    zero_points = _ZERO_POINT_BYTES * sum(set(units))
+    tables = _LAYER_BYTES * len(layers) + _POOLING_BYTES * len(sizes.conv_blocks) + _LEAST_BYTES
+    return weights + scales + zero_points + tables
 
 
 def find_misfit(sizes: Sizes, limits: Limits) -> ExportError | None:
