@@ -16,6 +16,7 @@ from stages.lib.exports.parity import measure_steps
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.microcontroller import integer_reference
+from stages.lib.microcontroller.integer_network import STEP
 from stages.lib.microcontroller.integer_reference import ROUNDINGS, IntegerReference
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
@@ -144,7 +145,7 @@ def test_convolutions_rounded_twice_are_those_of_the_other_kernels(
     reference = IntegerReference(content, rounding)
     answers, actual = reference.predict(images), load_content(content, runtime, INT8)(images)
 
-    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert measure_steps(answers, actual, STEP) <= 1
     assert np.mean(answers != actual) <= MAX_OTHER_BYTES
 
 
@@ -156,7 +157,7 @@ def test_dense_layers_rounded_twice_are_those_of_the_other_kernels(hidden_units,
     reference = IntegerReference(content, rounding)
     answers, actual = reference.predict(IMAGES), load_content(content, runtime, INT8)(IMAGES)
 
-    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert measure_steps(answers, actual, STEP) <= 1
     assert np.mean(answers != actual) <= MAX_OTHER_BYTES
 
 
@@ -194,7 +195,7 @@ def test_probability_at_half_a_step_is_at_most_one_off():
     reference = IntegerReference(content)
     answers, actual = reference.predict(IMAGES), load_content(content, "litert", INT8)(IMAGES)
 
-    assert measure_steps(answers, actual, reference.scale) <= 1
+    assert measure_steps(answers, actual, STEP) <= 1
     assert np.count_nonzero(answers != actual) <= 1
 
 
@@ -224,11 +225,10 @@ def test_answer_does_not_depend_on_the_batch(small_model):
     np.testing.assert_array_equal(reference.answer(IMAGES), one_by_one, strict=True)
 
 
-def test_probabilities_are_the_answers_in_steps_of_the_scale(small_model):
-    """Scale and zero point are the file's: a byte is so many 256ths."""
+def test_probabilities_are_the_answers_in_steps(small_model):
+    """A byte is so many 256ths."""
     reference = IntegerReference(small_model.exports[INT8])
 
-    assert (reference.scale, reference.zero_point) == (1 / 256, 0)
     np.testing.assert_array_equal(
         reference.predict(IMAGES), reference.answer(IMAGES).astype(np.float32) / 256, strict=True
     )
@@ -354,7 +354,7 @@ def test_bound_of_rounding_holds_between_all_runtimes(hidden_units, factor):
     reference = IntegerReference(content)
     runtimes = ["litert", "litert_builtin", *(["tflite_micro"] if HAS_MICRO else [])]
     answers = [reference.predict(IMAGES), *(load_content(content, runtime, INT8)(IMAGES) for runtime in runtimes)]
-    steps = max(measure_steps(one, other, reference.scale) for one, other in combinations(answers, 2))
+    steps = max(measure_steps(one, other, STEP) for one, other in combinations(answers, 2))
 
     assert steps <= reference.bound_rounding(answers[0].astype(np.float64))
 
@@ -365,7 +365,7 @@ def test_bound_of_rounding_holds_with_convolutions(image_shape, conv_blocks, hid
     content, images = make_convolutional(image_shape, conv_blocks, hidden_units)
     references = [IntegerReference(content, rounding) for rounding in ROUNDINGS]
     answers = [reference.predict(images) for reference in references]
-    steps = max(measure_steps(one, other, references[0].scale) for one, other in combinations(answers, 2))
+    steps = max(measure_steps(one, other, STEP) for one, other in combinations(answers, 2))
 
     assert steps <= references[0].bound_rounding(answers[0].astype(np.float64))
 

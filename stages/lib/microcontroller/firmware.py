@@ -18,6 +18,7 @@ from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.exports.withholding import Refusal
 from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
+from stages.lib.microcontroller.integer_network import STEP
 from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
@@ -81,11 +82,11 @@ def examine_firmware(
         outputs=reference.answer(golden.images),
         tolerance=reference.bound_rounding(golden.probabilities),
         steps={
-            f"{one}_to_{other}": measure_steps(answers[one], answers[other], reference.scale)
+            f"{one}_to_{other}": measure_steps(answers[one], answers[other], STEP)
             for one, other in combinations(answers, 2)
         },
         agreements={
-            runtime: _compare_bytes(answer, expected[_ROUNDINGS[runtime]], reference.scale, _ROUNDINGS[runtime])
+            runtime: _compare_bytes(answer, expected[_ROUNDINGS[runtime]], STEP, _ROUNDINGS[runtime])
             for runtime, answer in probabilities.items()
         },
     )
@@ -179,7 +180,7 @@ def measure_golden_steps(
     reference = IntegerReference(firmware.content)
     expected = reference.predict(golden.images)
     return {
-        runtime: measure_steps(answers[golden.rows], expected, reference.scale)
+        runtime: measure_steps(answers[golden.rows], expected, STEP)
         for runtime, answers in probabilities.items()
     }
 
