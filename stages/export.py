@@ -65,6 +65,7 @@ from stages.lib.exports.parity_matrix import (
 from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
 from stages.lib.microcontroller.firmware import (
     MicrocontrollerBudget,
+    check_c_classifier,
     describe_firmware,
     examine_firmware,
     judge_firmware,
@@ -332,6 +333,7 @@ def run(
         require_arena(firmware)
         require_golden_here(firmware, golden_steps)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
+        print(check_c_classifier(firmware, sources, test.images))
         integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}
     max_abs_errors = {name: budgets[name].max_abs_error for name in models}
     described = describe_golden(golden, dataset["class_names"], max_abs_errors, integers)

@@ -179,8 +179,9 @@ def test_canonicalize_onnx_leaves_its_argument_alone(network):
 
 
 @pytest.fixture(scope="module")
-def converted_tflite(network):
+def converted_tflite():
     """An int8 conversion of a network of two convolutions with as many filters, and its canonical bytes."""
+    keras.utils.set_random_seed(0)
     convolutions = build_network(IMAGE_SIZE, Architecture((), ((4, 4),)), len(CLASS_NAMES), "softmax")
     content = convert_to_int8_tflite(convolutions, calibrate(convolutions, IMAGES))
     return content, canonicalize_tflite(read_tflite(content))

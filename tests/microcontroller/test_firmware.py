@@ -13,11 +13,13 @@ from stages.lib.exports.golden import Golden, find_golden
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.microcontroller.arena import bound_arena
+from stages.lib.microcontroller.c_program import MISSING_COMPILER, find_compiler
 from stages.lib.microcontroller.firmware import (
     REFERENCE,
     Agreement,
     Firmware,
     MicrocontrollerBudget,
+    check_c_classifier,
     describe_firmware,
     examine_firmware,
     judge_firmware,
@@ -31,6 +33,7 @@ from stages.lib.microcontroller.integer_reference import IntegerReference
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import Sizes
 
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING_COMPILER)
 INT8 = "model_int8.tflite"
 RUNTIMES = ["litert", "litert_builtin", *(["tflite_micro"] if HAS_MICRO else [])]
 OPERATORS = ["QUANTIZE", "RESHAPE", "FULLY_CONNECTED", "SOFTMAX"]
@@ -43,6 +46,7 @@ FITTING = Firmware(
     ARENA_BYTES,
     MEASURED_ARENA_BYTES,
     OPERATORS,
+    np.zeros((5, 3), np.uint8),
     np.zeros((1, 3), np.uint8),
     2,
     {"litert_to_tflite_micro": 1},
@@ -282,9 +286,34 @@ def test_source_holds_the_model_and_its_golden_answers(examined):
     """The C files are those of the model and of the vectors; a second time they are the same."""
     sources = render_firmware(examined.firmware, examined.golden, CLASS_NAMES, "dark")
 
-    assert set(sources) == {"model_int8.h", "model_int8.c", "golden.h"}
+    assert set(sources) == {"classifier.h", "classifier.c", "model_int8.h", "model_int8.c", "golden.h"}
     assert f"#define MODEL_INT8_BYTES {len(examined.firmware.content)}\n" in sources["model_int8.h"]
     assert f"#define MODEL_INT8_ARENA_BYTES {examined.firmware.arena_bytes}\n" in sources["model_int8.h"]
     assert f"#define GOLDEN_IMAGE_COUNT {len(examined.golden.images)}\n" in sources["golden.h"]
     assert f"#define GOLDEN_TOLERANCE {examined.firmware.tolerance}\n" in sources["golden.h"]
     assert sources == render_firmware(examined.firmware, examined.golden, CLASS_NAMES, "dark")
+
+
+@needs_compiler
+def test_c_classifier_is_compared_with_the_reference_over_the_test_split(small_model, examined):
+    """All its bytes are the reference's, and that is told; one other byte ends the stage."""
+    sources = render_firmware(examined.firmware, examined.golden, CLASS_NAMES, "dark")
+    images = small_model.test.images
+    changed = examined.firmware.answers.copy()
+    changed[3, 1] ^= 1
+
+    assert check_c_classifier(examined.firmware, sources, images) == (
+        f"The C classifier's {images.shape[0] * 3:,} bytes of answers are the integer reference's."
+    )
+    with pytest.raises(ExportError) as refusal:
+        check_c_classifier(examined.firmware._replace(answers=changed), sources, images)
+    assert refusal.value.got == "1 others"
+
+
+def test_machine_without_a_compiler_says_so(small_model, examined, monkeypatch):
+    """The exports are written all the same."""
+    monkeypatch.setenv("CC", "no-such-compiler")
+
+    assert check_c_classifier(examined.firmware, {}, small_model.test.images) == (
+        "The C classifier was not run: no C compiler: there is no `cc`, and CC names none."
+    )

@@ -44,6 +44,7 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # untyped
 
     def __init__(self, initial_size: int) -> None:
         super().__init__(initial_size)
+        self.head: int
         self._written: dict[tuple[int, bytes], int] = {}  # where a vector lies, by its alignment and its bytes
         self._alignment = 0  # of the vector that is being written; 0 if it cannot be shared
         self._begin = self._size = 0

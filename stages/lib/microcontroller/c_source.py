@@ -153,10 +153,7 @@ def render_c_model(
     images, probabilities = _read_port(graph, graph.inputs), _read_port(graph, graph.outputs)
     _, height, width, *channels = images.shape
     _, class_count = probabilities.shape
-    if len(class_names) != class_count:
-        raise ExportError(
-            _WHERE, expected=f"{class_count} class names", got=str(len(class_names)), hint="name each class once"
-        )
+    require_class_names(class_names, class_count)
     operators = list_operators(content)
     header = _HEADER.format(
         byte_count=len(content),
@@ -180,7 +177,7 @@ def render_c_model(
             "    " + " ".join(f"0x{value:02x}," for value in content[start : start + _BYTES_PER_LINE])
             for start in range(0, len(content), _BYTES_PER_LINE)
         ),
-        class_names="\n".join(f"    {_quote(name)}," for name in class_names),
+        class_names="\n".join(f"    {quote(name)}," for name in class_names),
     )
     return {"model_int8.h": header, "model_int8.c": source}
 
@@ -237,8 +234,24 @@ def _name_method(operator: str) -> str:
     return "Add" + operator.title().replace("_", "")
 
 
-def _quote(name: str) -> str:
-    """A string literal of C that holds the name's UTF-8."""
+def require_class_names(class_names: Sequence[str], class_count: int) -> None:
+    """Refuse more or fewer names than classes.
+
+    Raises:
+        ExportError: saying both numbers.
+    """
+    if len(class_names) != class_count:
+        raise ExportError(
+            _WHERE, expected=f"{class_count} class names", got=str(len(class_names)), hint="name each class once"
+        )
+
+
+def quote(name: str) -> str:
+    """A string literal of C that holds the name's UTF-8.
+
+    Raises:
+        ExportError: the name holds a NUL, which ends a string in C.
+    """
     encoded = name.encode(errors="surrogateescape")
     if 0 in encoded:
         raise ExportError(_WHERE, f"the class name {name!r} holds a NUL", "rename the class")

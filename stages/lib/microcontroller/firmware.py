@@ -17,8 +17,10 @@ from stages.lib.exports.runtimes import RUNTIMES
 from stages.lib.exports.tflite_micro import HAS_MICRO, measure_arena
 from stages.lib.exports.withholding import Refusal
 from stages.lib.microcontroller.arena import bound_arena
+from stages.lib.microcontroller.c_classifier import render_classifier
+from stages.lib.microcontroller.c_program import MISSING_COMPILER, find_compiler, run_classifier
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
-from stages.lib.microcontroller.integer_network import STEP
+from stages.lib.microcontroller.integer_network import STEP, read_network
 from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
@@ -55,7 +57,8 @@ class Firmware(NamedTuple):
     arena_bytes: int  # surely enough, as computed from the file
     measured_arena_bytes: int | None  # just enough, none where TensorFlow Lite Micro is missing
     operators: list[str]
-    outputs: NDArray[np.uint8]  # (G, classes), for the golden images
+    answers: NDArray[np.uint8]  # (N, classes), the integer reference's to the test split, in 256ths
+    outputs: NDArray[np.uint8]  # (G, classes), those of them for the golden images
     tolerance: int  # by how many steps of its scale an output may differ
     steps: dict[str, int]  # largest difference between each two runtimes over the test split, in steps of the output
     agreements: dict[str, Agreement]  # by the runtime
@@ -73,17 +76,19 @@ def examine_firmware(
         rounding: predict_in_batches(IntegerReference(content, rounding).predict, images)
         for rounding in {"single", *(_ROUNDINGS[runtime] for runtime in probabilities)}
     }
-    answers = {**probabilities, REFERENCE: expected["single"]}
+    by_name = {**probabilities, REFERENCE: expected["single"]}
+    answers = np.rint(expected["single"] / STEP).astype(np.uint8)
     return Firmware(
         content,
         arena_bytes=bound_arena(content),
         measured_arena_bytes=measure_arena(content) if HAS_MICRO else None,
         operators=list_operators(content),
-        outputs=reference.answer(golden.images),
+        answers=answers,
+        outputs=answers[golden.rows],
         tolerance=reference.bound_rounding(golden.probabilities),
         steps={
-            f"{one}_to_{other}": measure_steps(answers[one], answers[other], STEP)
-            for one, other in combinations(answers, 2)
+            f"{one}_to_{other}": measure_steps(by_name[one], by_name[other], STEP)
+            for one, other in combinations(by_name, 2)
         },
         agreements={
             runtime: _compare_bytes(answer, expected[_ROUNDINGS[runtime]], STEP, _ROUNDINGS[runtime])
@@ -177,12 +182,8 @@ def measure_golden_steps(
 
     probabilities: each runtime's answers to the test split, (N, classes).
     """
-    reference = IntegerReference(firmware.content)
-    expected = reference.predict(golden.images)
-    return {
-        runtime: measure_steps(answers[golden.rows], expected, STEP)
-        for runtime, answers in probabilities.items()
-    }
+    expected = firmware.outputs.astype(np.float32) * np.float32(STEP)
+    return {runtime: measure_steps(answers[golden.rows], expected, STEP) for runtime, answers in probabilities.items()}
 
 
 def require_golden_here(firmware: Firmware, golden_steps: Mapping[str, int]) -> None:
@@ -204,11 +205,35 @@ def require_golden_here(firmware: Firmware, golden_steps: Mapping[str, int]) -> 
 def render_firmware(
     firmware: Firmware, golden: Golden, class_names: Sequence[str], background: str | None
 ) -> dict[str, str]:
-    """The C source of the model and of its golden vectors, by the file's name.
+    """The C source of the network, of the file for TensorFlow Lite Micro, and of golden vectors, by the file's name.
 
     background: `dark` or `light`, of the training images; none for colour.
     """
     return {
+        **render_classifier(read_network(firmware.content), class_names, background),
         **render_c_model(firmware.content, class_names, background, firmware.arena_bytes),
         **render_c_golden(golden.images, firmware.outputs, firmware.tolerance),
     }
+
+
+def check_c_classifier(firmware: Firmware, sources: Mapping[str, str], images: NDArray[np.uint8]) -> str:
+    """Compare the compiled C classifier with the integer reference over the test split; what was found, in a line.
+
+    sources: as `render_firmware` gives them. images: the test split, raw.
+
+    Raises:
+        ExportError: a byte differs, or it does not compile.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        return f"The C classifier was not run: {MISSING_COMPILER}."
+    answers = run_classifier(compiler, sources, images, firmware.answers.shape[1])
+    different = int(np.count_nonzero(answers != firmware.answers))
+    if different:
+        raise ExportError(
+            "the C classifier",
+            expected=f"the {answers.size:,} bytes that the integer reference answers to the test images",
+            got=f"{different:,} others",
+            hint="set CC to another compiler; `export` writes nothing that answers otherwise",
+        )
+    return f"The C classifier's {answers.size:,} bytes of answers are the integer reference's."

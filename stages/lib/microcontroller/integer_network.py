@@ -1,4 +1,4 @@
-"""What a fully quantized .tflite file computes: layers of whole numbers, read from the file once for all who compute it.
+"""What a fully quantized .tflite file computes: layers of whole numbers, read once for all who compute them.
 
 Every tensor of the file is int8 with a zero point. Here values are uint8, the file's plus 128, and so is what stands
 for 0 among them: pixels are themselves then, and so is what a relu gives.
@@ -30,7 +30,7 @@ _SMALLEST_EXPONENT = -64.0  # below it, an exponential is 0 in so few bits
 
 
 class Layer(NamedTuple):
-    """A convolution, or a dense layer as a convolution whose kernel is as large as its input, and a pooling after it."""
+    """A convolution or a dense layer, which is one of a single pixel, and a pooling after it."""
 
     input_shape: tuple[int, int, int]  # height, width, depth; (1, 1, inputs) of a dense layer
     input_zero: int  # the value 0..255 that stands for 0

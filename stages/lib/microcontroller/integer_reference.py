@@ -99,7 +99,9 @@ def _add_products(values: NDArray[np.uint8], kernel: NDArray[np.int8]) -> Intege
     assert largest < 1 << _FLOAT64_BITS
     dtype = np.float32 if largest < 1 << _FLOAT32_BITS else np.float64
     # (N, H', W', C, h, w), to (N, H', W', h * w * C)
-    windows = np.lib.stride_tricks.sliding_window_view(values.astype(dtype), kernel.shape[1:3], axis=(1, 2))
+    windows: NDArray[np.floating] = np.lib.stride_tricks.sliding_window_view(
+        values.astype(dtype), kernel.shape[1:3], axis=(1, 2)
+    )
     inputs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
     sums: Integers = (inputs @ by_unit.T.astype(dtype)).astype(np.int64)
     return sums
@@ -113,7 +115,8 @@ def _apply_softmax(logits: NDArray[np.uint8], exponentials: NDArray[np.uint32]) 
     powers = table[distances]
     sums = powers.sum(axis=1, keepdims=True)
     shares = (256 * powers + sums // 2) // sums
-    return np.minimum(shares, _LARGEST).astype(np.uint8)
+    answers: NDArray[np.uint8] = np.minimum(shares, _LARGEST).astype(np.uint8)
+    return answers
 
 
 def _rescale_once(sums: Integers, layer: Layer) -> Integers:
@@ -122,7 +125,8 @@ def _rescale_once(sums: Integers, layer: Layer) -> Integers:
     Source: XNNPACK's requantization in float32, src/qs8-gemm/MRx8c8-avx2.c.in. Each operation is one of IEEE 754's, so
     that any machine gives the same.
     """
-    return np.rint(sums.astype(np.float32) * layer.factors).astype(np.int64)
+    rescaled: Integers = np.rint(sums.astype(np.float32) * layer.factors).astype(np.int64)
+    return rescaled
 
 
 def _rescale_twice(sums: Integers, layer: Layer) -> Integers:
