@@ -14,6 +14,7 @@ What the stage itself leaves is timed as it ends, beside the rate at which the d
 # ruff: noqa: RUF001
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -158,8 +159,10 @@ def _read_usage(root: Path) -> tuple[float, int] | None:
     return None
 
 
-def measure(splits: Mapping[str, Split], size: int, epochs: int, folder: Path) -> dict[str, Cost]:
-    """What each stage takes on data `size` times as large."""
+def measure(
+    splits: Mapping[str, Split], size: int, epochs: int, conv_blocks: list[list[int]], folder: Path
+) -> dict[str, Cost]:
+    """What each stage takes on data `size` times as large; conv_blocks: of the network, the lecture's if there are none."""
     source_dir, root = folder / "source", folder / "project"
     source_dir.mkdir()
     pixels = sum(split.images.size for split in splits.values())
@@ -167,7 +170,7 @@ def measure(splits: Mapping[str, Split], size: int, epochs: int, folder: Path) -
     for seed, (name, split) in enumerate(splits.items()):
         write_grown(split, size, seed, source_dir, _IDX_NAMES[name])
     environment = make_clean_environment(folder)
-    clone_head(root, environment, lambda params: _change_params(params, source_dir, epochs))
+    clone_head(root, environment, lambda params: _change_params(params, source_dir, epochs, conv_blocks))
     costs = {}
     for stage in STAGES:
         os.sync()
@@ -182,9 +185,11 @@ def measure(splits: Mapping[str, Split], size: int, epochs: int, folder: Path) -
     return costs
 
 
-def _change_params(params: dict[str, Any], source_dir: Path, epochs: int) -> None:
+def _change_params(params: dict[str, Any], source_dir: Path, epochs: int, conv_blocks: list[list[int]]) -> None:
     params["ingest"] |= {"dataset": "folder", "path": str(source_dir)}
     params["train"]["epochs"] = epochs
+    if conv_blocks:
+        params["train"] |= {"conv_blocks": conv_blocks, "hidden_units": []}
     for budget in params["export"]["budgets"].values():
         # The largest of ten times as many differences is larger; how large is not what is measured here.
         budget["max_abs_error"] = 1.0
@@ -253,7 +258,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
 
 
-def run(sizes: Sequence[int], epochs: int, output_path: Path | None, picture_path: Path | None) -> None:
+def run(
+    sizes: Sequence[int],
+    epochs: int,
+    conv_blocks: list[list[int]],
+    output_path: Path | None,
+    picture_path: Path | None,
+) -> None:
     """Measure every size, then write and print what came of it."""
     mnist = load_mnist()
     splits = {"train": mnist.train, "test": mnist.test}
@@ -261,13 +272,14 @@ def run(sizes: Sequence[int], epochs: int, output_path: Path | None, picture_pat
     disk, measured = measure_disk(Path(".cache")), []
     for size in sizes:
         with TemporaryDirectory(dir=".cache") as folder:
-            costs = measure(splits, size, epochs, Path(folder).absolute())
+            costs = measure(splits, size, epochs, conv_blocks, Path(folder).absolute())
         stages = {stage: cost._asdict() for stage, cost in costs.items()}
         measured.append({"size": size, "images": images * size, "stages": stages})
         total = sum(cost.seconds for cost in costs.values())
         print(f"{images * size:,} images: {total:.0f} s of work", file=sys.stderr, flush=True)
     result = {**describe_machine(), "disk_bytes_per_second": round(disk), "epochs": epochs, "sizes": measured}
-    write_result("scale", result, output_path)
+    result["conv_blocks"] = conv_blocks
+    write_result("scale-convolution" if conv_blocks else "scale", result, output_path)
     if picture_path:
         draw(result, picture_path)
     print_lines(tabulate(result))
@@ -278,12 +290,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scale", description="Memory and time as the data grows.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10], metavar="N", help="times MNIST [1 10]")
     parser.add_argument("--epochs", type=int, default=1, metavar="N", help="epochs to train [1]")
+    parser.add_argument(
+        "--conv-blocks", type=json.loads, default=[], metavar="JSON", help="of the network, as [[16], [32]]: none"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the result, as JSON")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw it, as PNG")
     options = parser.parse_args()
     with run_benchmark():
         Path(".cache").mkdir(exist_ok=True)
-        run(options.sizes, options.epochs, options.output, options.picture)
+        run(options.sizes, options.epochs, options.conv_blocks, options.output, options.picture)
 
 
 if __name__ == "__main__":
