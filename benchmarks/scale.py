@@ -162,7 +162,10 @@ def _read_usage(root: Path) -> tuple[float, int] | None:
 def measure(
     splits: Mapping[str, Split], size: int, epochs: int, conv_blocks: list[list[int]], folder: Path
 ) -> dict[str, Cost]:
-    """What each stage takes on data `size` times as large; conv_blocks: of the network, the lecture's if there are none."""
+    """What each stage takes on data `size` times as large.
+
+    conv_blocks: of the network, which is the lecture's if there are none.
+    """
     source_dir, root = folder / "source", folder / "project"
     source_dir.mkdir()
     pixels = sum(split.images.size for split in splits.values())
