@@ -73,6 +73,7 @@ from stages.lib.microcontroller.firmware import (
     render_firmware,
     require_arena,
     require_golden_here,
+    require_reference_here,
     summarize_firmware,
 )
 from stages.lib.model.boards import BOARDS, BoardName, find_limits
@@ -332,6 +333,7 @@ def run(
     if firmware and INT8_NAME in models:
         require_arena(firmware)
         require_golden_here(firmware, golden_steps)
+        require_reference_here(firmware)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         print(check_c_classifier(firmware, sources, test.images))
         integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}
