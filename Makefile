@@ -100,7 +100,7 @@ verify: setup
 
 # Needs uv. One version of each package for every Python, with hashes and without addresses.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra docs --extra sweep --universal --python-version 3.11 --fork-strategy fewest \
+	uv pip compile pyproject.toml --extra dev --extra docs --extra runtimes --extra sweep --universal --python-version 3.11 --fork-strategy fewest \
 		--generate-hashes --no-header --output-file requirements.txt
 	uv pip compile --group bench --constraints requirements.txt --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-header --output-file benchmarks/requirements.txt

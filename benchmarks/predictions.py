@@ -38,7 +38,7 @@ from stages.lib.data.normalization import read_normalization
 from stages.lib.model.prediction import predict_in_batches
 
 BATCH = 1000  # images of the large batch
-PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tflite-micro"]
+PACKAGES = ["tensorflow", "keras", "onnxruntime", "onnx", "ai-edge-litert", "tflite-micro", "tract"]
 MODEL_PATH = Path("models/model.keras")
 EXPORT_DIR = Path("models/export")
 

@@ -11,7 +11,7 @@ Writes  models/export/model.onnx, model_int8.onnx                 for servers an
         reports/parity/parity.{json,md,png}    every export in every runtime against Keras
         reports/parity/disagreements.png       the test images that an export answers differently
         reports/parity_measured.json    what differs between machines, so no output of DVC's: largest |Δp|, and all of
-                                        TensorFlow Lite Micro, whose package is not made for every platform
+                                        tract and TensorFlow Lite Micro, which not every machine has
 
 A file that is beyond its budget, a runtime's limit or the microcontroller's memory is withheld, which the reports say;
 the others are written, unless it is one of export.required.
@@ -73,6 +73,7 @@ from stages.lib.microcontroller.firmware import (
     render_firmware,
     require_arena,
     require_golden_here,
+    require_reference_here,
     summarize_firmware,
 )
 from stages.lib.model.boards import BOARDS, BoardName, find_limits
@@ -332,6 +333,7 @@ def run(
     if firmware and INT8_NAME in models:
         require_arena(firmware)
         require_golden_here(firmware, golden_steps)
+        require_reference_here(firmware)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         print(check_c_classifier(firmware, sources, test.images))
         integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}

@@ -280,11 +280,11 @@ def test_exports_are_the_same_bytes_again(exported, tmp_path):
     }
 
 
-# The stage in a process without TensorFlow Lite Micro, as on every platform but Linux on x86-64.
-CODE_WITHOUT_MICRO = """
+# The stage in a process without the runtimes that only some platforms have.
+CODE_WITHOUT_OTHERS = """
 import sys
 from pathlib import Path
-sys.modules["tflite_micro"] = None  # as Python marks what cannot be imported
+sys.modules |= {"tflite_micro": None, "tract": None}  # as Python marks what cannot be imported
 from stages import export
 from stages.lib.core.params import load_section
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -295,18 +295,19 @@ export.run(params, *folders, out / "export", out)
 
 
 @pytest.mark.slow
-def test_exports_are_the_same_bytes_without_tensorflow_lite_micro(exported, tmp_path):
-    """What is hashed does not tell whether TensorFlow Lite Micro is installed; what is not hashed does."""
-    done = run_python("-c", CODE_WITHOUT_MICRO, str(exported.root), str(tmp_path), cwd=ROOT)
+def test_exports_are_the_same_bytes_without_the_runtimes_of_some_machines(exported, tmp_path):
+    """What is hashed does not tell whether TensorFlow Lite Micro and tract are installed; what is not hashed does."""
+    done = run_python("-c", CODE_WITHOUT_OTHERS, str(exported.root), str(tmp_path), cwd=ROOT)
 
     assert done.returncode == 0, done.stderr
     assert list_files(tmp_path / "export") == list_files(exported.root / "models/export")
     for name in HASHED_REPORTS:
         assert (tmp_path / name).read_bytes() == (exported.root / "reports" / name).read_bytes()
-        assert b"Micro" not in (tmp_path / name).read_bytes()
+        assert not any(title in (tmp_path / name).read_bytes() for title in (b"Micro", b"tract"))
     measured = read_json(tmp_path / "parity_measured.json")
     assert measured["arena_bytes"] is None
     assert measured["runtimes"]["model_int8.tflite"]["tflite_micro"] == {"not_run": MISSING_MICRO}
+    assert measured["runtimes"]["model.onnx"]["tract"]["not_run"].startswith("not installed: ")
 
 
 @needs_micro

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import onnxruntime
@@ -15,12 +16,14 @@ from samples import CLASS_NAMES, IMAGE_SIZE
 from stages.lib.core.arrays import Split
 from stages.lib.core.files import read_json, write_json
 from stages.lib.exports.golden import Golden, describe_golden, find_golden
-from stages.lib.exports.runtimes import find_runtimes
+from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.microcontroller.integer_reference import IntegerReference
 
 if HAS_MICRO:
     from tflite_micro.python.tflite_micro import runtime as micro
+if not RUNTIMES["tract"].missing_reason:
+    import tract
 
 INT8 = "model_int8.tflite"
 # Keras adds up in float32: 2e-7 measured.
@@ -52,12 +55,22 @@ def golden_path(small_model, golden, tmp_path_factory):
     return path
 
 
+def run_tract_as_a_stranger(content, images):
+    """The same in tract, which reads files alone."""
+    with NamedTemporaryFile(suffix=".onnx") as file:
+        file.write(content)
+        file.flush()
+        return tract.onnx().load(file.name).into_model().into_runnable().run([images])[0].to_numpy()
+
+
 def run_as_a_stranger(content, runtime, images):
     """What a model's file gives for each image, as the runtime gives it, without a line of the project's own code."""
     if runtime == "onnx_runtime":
         return onnxruntime.InferenceSession(content).run(None, {"images": images})[0]
     if runtime == "onnx_reference":
         return ReferenceEvaluator(load_from_string(content)).run(None, {"images": images})[0]
+    if runtime == "tract":
+        return run_tract_as_a_stranger(content, images)
     if runtime == "tflite_micro":
         interpreter = micro.Interpreter.from_bytes(content)
         outputs = []

@@ -27,7 +27,6 @@ from stages.lib.exports.parity_matrix import (
     tabulate,
 )
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes
-from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
 
@@ -40,7 +39,7 @@ BUDGETS = {
     "model_dynamic_range.tflite": Budget(max_abs_error=0.025, min_same_class=0.95, max_accuracy_drop=5.0),
     "model_int8.tflite": Budget(max_abs_error=0.026, min_same_class=0.96, max_accuracy_drop=6.0),
 }
-MISSING_WHEEL = "not installed: no wheel for this platform"
+MISSING = "not installed: no wheel for this platform"
 # Ten images of three classes, two of them undecided, and what a reference answers.
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 REFERENCE = np.full((10, 3), 0.1, np.float32)
@@ -87,7 +86,7 @@ def test_every_export_is_tried_in_every_runtime_for_its_kind(comparisons, small_
     cells = [(name, runtime) for name in small_model.exports for runtime in find_runtimes(Path(name))]
 
     assert [(comparison.export, comparison.runtime) for comparison in comparisons] == cells
-    assert len(cells) == 2 * 2 + 4 * 3
+    assert len(cells) == 2 * 3 + 4 * 3
     assert all(comparison.budget is BUDGETS[comparison.export] for comparison in comparisons)
 
 
@@ -103,22 +102,32 @@ def test_cells_hold_answers_or_a_reason(comparisons, small_model):
             assert comparison.probabilities.shape == (150, 3)
 
 
-def test_obstacles_are_tensorflow_lite_micros_alone(comparisons):
-    """Only the runtime of microcontrollers refuses files, and each refusal has its reason."""
-    unsupported_reasons = {
-        comparison.export: comparison.unsupported_reason
-        for comparison in comparisons
-        if comparison.runtime == "tflite_micro"
-    }
-
-    assert {comparison.runtime for comparison in comparisons if comparison.unsupported_reason} == {"tflite_micro"}
-    assert unsupported_reasons == NOT_FOR_MICRO | {"model_int8.tflite": "" if HAS_MICRO else MISSING_WHEEL}
+def test_only_tensorflow_lite_micro_and_what_is_missing_has_an_obstacle(comparisons):
+    """The runtime of microcontrollers refuses files, another may not be installed; each has its reason."""
+    for comparison in comparisons:
+        refused = NOT_FOR_MICRO.get(comparison.export) if comparison.runtime == "tflite_micro" else None
+        missing_reason = RUNTIMES[comparison.runtime].missing_reason
+        assert comparison.unsupported_reason == (refused or missing_reason or "")
 
 
-@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "tflite_micro"])
-def test_other_runtimes_have_no_obstacle(runtime):
+@pytest.mark.parametrize("runtime", [name for name, runtime in RUNTIMES.items() if runtime.is_everywhere])
+def test_runtimes_that_every_machine_has_have_no_obstacle(runtime):
     """What can be installed everywhere runs everything of its kind."""
     assert find_unsupported_reason("model.tflite", runtime) == ""
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model_int8.onnx"])
+def test_runtime_that_is_missing_says_why_it_was_not_run(small_model, monkeypatch, name):
+    """Its cell of the matrix holds that reason, and the others hold what they hold with it."""
+    monkeypatch.setitem(RUNTIMES, "tract", RUNTIMES["tract"]._replace(missing_reason=MISSING))
+    compared = compare_exports({name: small_model.exports[name]}, BUDGETS, small_model.reference, small_model.test)
+
+    assert {comparison.runtime: comparison.unsupported_reason for comparison in compared} == {
+        "onnx_runtime": "",
+        "onnx_reference": "",
+        "tract": MISSING,
+    }
+    assert f"{name} is not run by tract: {MISSING}." in tabulate(compared, is_measured=True)
 
 
 def test_exports_of_the_small_network_are_within_budget(comparisons):
@@ -196,19 +205,22 @@ def test_description_holds_nothing_that_differs_between_machines():
 
 
 @pytest.mark.parametrize(
-    "micro",
+    "other",
     [
         make_comparison("model_int8.tflite", "tflite_micro"),
         make_comparison("model_int8.tflite", "tflite_micro", {0: [0.1, 0.8, 0.1]}),
-        make_obstacle("model_int8.tflite", unsupported_reason=MISSING_WHEEL),
+        make_obstacle("model_int8.tflite", unsupported_reason=MISSING),
+        make_comparison("model_int8.onnx", "tract", {0: [0.1, 0.8, 0.1]}),
+        make_obstacle("model_int8.onnx", "tract", unsupported_reason=MISSING),
     ],
-    ids=["as Keras", "beyond the budget", "not installed"],
+    ids=["as Keras", "beyond the budget", "not installed", "tract beyond the budget", "tract not installed"],
 )
-def test_runtime_that_not_every_machine_has_leaves_no_trace(tmp_path, micro):
-    """Whether TensorFlow Lite Micro is installed and what it answers does not get into what is hashed."""
-    without = [make_comparison("model_int8.tflite", "litert", {9: [0.44, 0.46, 0.1]})]
-    comparisons = list_portable([*without, micro])
-    sizes = {"model_int8.tflite": 7}
+def test_runtime_that_not_every_machine_has_leaves_no_trace(tmp_path, other):
+    """Whether such a runtime is installed and what it answers does not get into what is hashed."""
+    usual = "onnx_runtime" if other.runtime == "tract" else "litert"
+    without = [make_comparison(other.export, usual, {9: [0.44, 0.46, 0.1]})]
+    comparisons = list_portable([*without, other])
+    sizes = {other.export: 7}
     for name, drawn in (("here.png", comparisons), ("there.png", without)):
         draw_matrix(tmp_path / name, drawn)
 
@@ -251,7 +263,7 @@ def sampled():
     for row in (0, 3, 1499):
         reference[row] = np.roll(reference[row], 1)
     compared = compare_exports({"model.onnx": content}, {"model.onnx": BUDGET}, reference, split)
-    return compared, reference, split
+    return list_portable(compared), reference, split
 
 
 def test_slow_evaluator_answers_for_evenly_spaced_images(sampled):
@@ -307,7 +319,7 @@ def test_few_images_are_answered_by_all(small_model):
     split = make_split(1200, seed=2)
     reference = np.zeros((1200, 3), np.float32)
     name = "model.onnx"
-    compared = compare_exports({name: small_model.exports[name]}, {name: BUDGET}, reference, split)
+    compared = list_portable(compare_exports({name: small_model.exports[name]}, {name: BUDGET}, reference, split))
 
     assert [comparison.sample for comparison in compared] == [None, None]
     assert [comparison.parity.images for comparison in compared] == [1200, 1200]

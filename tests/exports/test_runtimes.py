@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import list_runs, needs_micro
+from runs import list_runs, needs, needs_micro
 from samples import CLASS_NAMES, IMAGE_SIZE, make_split, run_python
 
 from stages.lib.core.errors import DataError, ExportError
@@ -40,18 +40,19 @@ LITERT_RUNS = [(name, runtime) for name, runtime in ABLE_RUNS if runtime.startsw
 IMAGES = np.concatenate(
     [make_split(700, seed=3).images, np.random.default_rng(0).integers(0, 256, (300, *IMAGE_SIZE), np.uint8)]
 )
-# Asks for every runtime where one package is missing.
-CODE_WITHOUT_MICRO = """
+# Asks for a runtime where its package is missing, and for the file's usual one.
+CODE_WITHOUT_PACKAGE = """
 import sys
-sys.modules["tflite_micro"] = None  # as Python marks what cannot be imported
+package, name, runtime = sys.argv[1:]
+sys.modules[package] = None  # as Python marks what cannot be imported
 from pathlib import Path
 from stages.lib.core.errors import ExportError
 from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import load_predictor
-print(find_unsupported_reason("model_int8.tflite", "tflite_micro"))
-load_predictor(Path("model_int8.tflite"))
+print(find_unsupported_reason(name, runtime))
+load_predictor(Path(name))
 try:
-    load_predictor(Path("model_int8.tflite"), "tflite_micro")
+    load_predictor(Path(name), runtime)
 except ExportError as error:
     print(error)
 """
@@ -64,10 +65,11 @@ def load(small_model, name, runtime):
     return load_content(small_model.exports[name], runtime, name)
 
 
-@needs_micro
 def test_every_runtime_runs_an_export():
-    """No runtime is listed that nothing is tried in."""
-    assert {runtime for _, runtime in ABLE_RUNS} == RUNTIMES.keys()
+    """No runtime is listed that nothing is tried in, if this machine has it."""
+    assert {runtime for _, runtime in ABLE_RUNS} == {
+        name for name, runtime in RUNTIMES.items() if not runtime.missing_reason
+    }
 
 
 @ALL_RUNS
@@ -158,7 +160,7 @@ def test_litert_without_xnnpack_has_other_kernels(small_model):
 @pytest.mark.parametrize(
     ("name", "usual", "all_of_them"),
     [
-        ("a/model.onnx", "onnx_runtime", {"onnx_runtime", "onnx_reference"}),
+        ("a/model.onnx", "onnx_runtime", {"onnx_runtime", "onnx_reference", "tract"}),
         ("a/model.tflite", "litert", {"litert", "litert_builtin", "tflite_micro"}),
     ],
 )
@@ -183,7 +185,7 @@ def test_file_of_an_unknown_kind_is_refused(small_model, tmp_path, name, got):
 @pytest.mark.parametrize(
     ("name", "runtime", "fitting"),
     [
-        ("model.onnx", "litert", "onnx_runtime, onnx_reference"),
+        ("model.onnx", "litert", "onnx_runtime, onnx_reference, tract"),
         ("model_int8.tflite", "onnx_runtime", "litert, litert_builtin, tflite_micro"),
         ("model_int8.tflite", "tflite", "litert, litert_builtin, tflite_micro"),
         ("model_int8.tflite", "", "litert, litert_builtin, tflite_micro"),
@@ -232,9 +234,7 @@ def test_file_without_digests_is_not_loaded(small_model, tmp_path):
     assert refusal.value.problem.startswith("there is no SHA-256 of it in SHA256SUMS beside it")
 
 
-@pytest.mark.parametrize(
-    "runtime", [pytest.param(name, marks=[needs_micro] if name == "tflite_micro" else []) for name in RUNTIMES]
-)
+@pytest.mark.parametrize("runtime", [pytest.param(name, marks=needs(name)) for name in RUNTIMES])
 @pytest.mark.parametrize("kind", ["empty", "half", "noise", "another kind"])
 def test_what_a_runtime_cannot_load_ends_in_one_line(small_model, runtime, kind):
     """Bytes that are no model of the runtime's kind are an ExportError that names file and runtime."""
@@ -266,15 +266,27 @@ def test_export_that_tensorflow_lite_micro_refuses_ends_in_one_line(small_model,
     assert "\n" not in str(refusal.value)
 
 
-def test_missing_wheel_of_tensorflow_lite_micro_ends_in_one_line(small_model, tmp_path):
+@pytest.mark.parametrize(
+    ("package", "name", "runtime", "reason"),
+    [
+        ("tflite_micro", "model_int8.tflite", "tflite_micro", "not installed: no wheel for this platform"),
+        (
+            "tract",
+            "model.onnx",
+            "tract",
+            "not installed: it is in the extra `runtimes`, where it has a wheel",
+        ),
+    ],
+)
+def test_runtime_that_is_missing_ends_in_one_line(small_model, tmp_path, package, name, runtime, reason):
     """Where its package is not installed, the other runtimes work, and to ask for it is told in one line."""
     small_model.save(tmp_path)
-    done = run_python("-c", CODE_WITHOUT_MICRO, cwd=tmp_path)
+    done = run_python("-c", CODE_WITHOUT_PACKAGE, package, name, runtime, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     unsupported_reason, reported = done.stdout.splitlines()
-    assert unsupported_reason == "not installed: no wheel for this platform"
-    assert reported.startswith("model_int8.tflite: TensorFlow Lite Micro cannot run it: ")
+    assert unsupported_reason == reason
+    assert reported == f"{name}: {RUNTIMES[runtime].title} cannot run it: {reason}; choose another runtime or file"
 
 
 def test_loading_and_answering_say_nothing(small_model, capfd):

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from runs import WITHOUT_MICRO
+from runs import describe_need
 from samples import IMAGE_SIZE, NORMALIZATION, make_split, run_python
 
 from stages.lib.data.normalization import Normalization
@@ -17,7 +17,7 @@ from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.network import Architecture, build_network
 
 if not HAS_MICRO:
-    pytest.skip(WITHOUT_MICRO, allow_module_level=True)
+    pytest.skip(describe_need("tflite_micro"), allow_module_level=True)
 
 from tflite_micro.python.tflite_micro import runtime  # behind the question whether it is there
 

@@ -14,6 +14,7 @@ from stages.lib.exports.parity import measure_steps
 from stages.lib.exports.runtimes import load_content
 from stages.lib.exports.tflite_micro import HAS_MICRO
 from stages.lib.microcontroller import integer_reference
+from stages.lib.microcontroller.firmware import RUNTIME_ROUNDINGS
 from stages.lib.microcontroller.integer_network import STEP
 from stages.lib.microcontroller.integer_reference import ROUNDINGS, IntegerReference
 from stages.lib.model.network import Architecture, build_network
@@ -22,7 +23,9 @@ INT8 = "model_int8.tflite"
 # With this, a probability is 232.499992 / 256.
 NETWORK_AT_HALF_A_STEP = ((24,), 3)
 # Runtimes other than XNNPACK, and how they round.
-DOUBLE_ROUNDINGS = [("litert_builtin", "double_upward"), *([("tflite_micro", "double")] if HAS_MICRO else [])]
+OTHER_ROUNDINGS = [
+    (runtime, RUNTIME_ROUNDINGS[runtime]) for runtime in ("litert_builtin", *(["tflite_micro"] if HAS_MICRO else []))
+]
 # Of output bytes, which the reference kernels' own exponentials make another: 0.002 measured.
 MAX_OTHER_BYTES = 0.01
 # Of the logits in the tiny network below: a power of two, so that products with it are exact.
@@ -76,7 +79,7 @@ def test_convolutions_are_computed_as_xnnpack_does(image_shape, conv_blocks, hid
     np.testing.assert_array_equal(answers, load_content(content, "litert", INT8)(images), strict=True)
 
 
-@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
+@pytest.mark.parametrize(("runtime", "rounding"), OTHER_ROUNDINGS)
 @pytest.mark.parametrize(("image_shape", "conv_blocks", "hidden_units"), CONVOLUTIONS)
 def test_convolutions_rounded_twice_are_those_of_the_other_kernels(
     image_shape, conv_blocks, hidden_units, runtime, rounding
@@ -90,7 +93,7 @@ def test_convolutions_rounded_twice_are_those_of_the_other_kernels(
     assert np.mean(answers != actual) <= MAX_OTHER_BYTES
 
 
-@pytest.mark.parametrize(("runtime", "rounding"), DOUBLE_ROUNDINGS)
+@pytest.mark.parametrize(("runtime", "rounding"), OTHER_ROUNDINGS)
 @pytest.mark.parametrize(("hidden_units", "factor"), NETWORKS)
 def test_dense_layers_rounded_twice_are_those_of_the_other_kernels(hidden_units, factor, runtime, rounding):
     """The same of dense layers."""

@@ -40,6 +40,7 @@ HOMES = {
     "sklearn": {"stages.lib.data.digits"},
     "requests": {"stages.lib.data.download"},
     "tflite_micro": {"stages.lib.exports.tflite_micro"},
+    "tract": {"stages.lib.exports.runtimes"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

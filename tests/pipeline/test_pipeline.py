@@ -23,7 +23,7 @@ LOADED = {
     "evaluate": {"PIL", "h5py", "keras", "matplotlib", "requests", "tensorflow"},
     "export": {
         *("PIL", "h5py", "keras", "matplotlib", "requests", "tensorflow"),
-        *("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "tflite_micro"),
+        *("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "tflite_micro", "tract"),
     },
     "track": {
         *("mlflow", "onnx", "onnxruntime"),

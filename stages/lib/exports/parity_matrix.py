@@ -14,7 +14,6 @@ from stages.lib.core.errors import ExportError
 from stages.lib.core.markdown import format_table
 from stages.lib.exports.parity import Budget, Parity, compare
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, is_slow, load_content
-from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO
 from stages.lib.model.prediction import predict_in_batches
 from stages.lib.plotting.class_labels import label_classes
 from stages.lib.plotting.heat_map import Cell, draw_heat_map
@@ -88,9 +87,8 @@ def _choose_sample(image_count: int) -> NDArray[np.int64] | None:
 
 def find_unsupported_reason(name: str, runtime: str) -> str:
     """Why a runtime cannot run an export of its kind; empty if it can."""
-    if runtime != "tflite_micro":
-        return ""
-    return NOT_FOR_MICRO.get(name) or ("" if HAS_MICRO else MISSING_MICRO)
+    refused = NOT_FOR_MICRO.get(name, "") if runtime == "tflite_micro" else ""
+    return refused or RUNTIMES[runtime].missing_reason or ""
 
 
 def list_portable(comparisons: Sequence[Comparison]) -> list[Comparison]:

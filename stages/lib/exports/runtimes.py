@@ -7,7 +7,9 @@ Each loader imports its runtime itself: who asks for one of them need not load t
 
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from stages.lib.core.errors import DataError, ExportError
 from stages.lib.core.native_stderr import capture_native_stderr
 from stages.lib.exports.checksums import read_whole
-from stages.lib.exports.tflite_micro import MicroInterpreter
+from stages.lib.exports.tflite_micro import HAS_MICRO, MISSING_MICRO, MicroInterpreter
 
 # uint8 (N, H, W) or (N, H, W, 3) to float32 (N, classes).
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -34,12 +36,19 @@ class Runtime(NamedTuple):
 
     title: str
     suffix: str  # of the files that it runs
-    is_everywhere: bool  # whether its package is made for every platform that the pipeline runs on
     load: Callable[[bytes], _Loaded]  # raises one of _PROBLEMS on a file that it cannot load
+    # Of a runtime that only some machines have: why this one does not have it, or "".
+    missing_reason: str | None = None
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every machine that the pipeline runs on has it."""
+        return self.missing_reason is None
 
 
 _PIXELS = {2: "grey levels", 3: "red, green and blue"}  # by the dimensions of an image
 _PROBLEMS = (ValueError, RuntimeError, struct.error)
+_MISSING_TRACT = "not installed: it is in the extra `runtimes`, where it has a wheel"
 
 
 def load_predictor(path: Path, runtime: str | None = None) -> Predictor:
@@ -83,12 +92,14 @@ def load_content(content: bytes, runtime: str, name: str) -> Predictor:
     Raises:
         ExportError: the runtime cannot run it.
     """
-    try:
-        loaded = RUNTIMES[runtime].load(content)
-    except _PROBLEMS as error:
-        raise ExportError(
-            name, f"{RUNTIMES[runtime].title} cannot run it: {error}", "choose another runtime or file"
-        ) from None
+    title, problem = RUNTIMES[runtime].title, RUNTIMES[runtime].missing_reason
+    if not problem:
+        try:
+            loaded = RUNTIMES[runtime].load(content)
+        except _PROBLEMS as error:
+            problem = str(error)
+    if problem:
+        raise ExportError(name, f"{title} cannot run it: {problem}", "choose another runtime or file")
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         _require_raw_images(images, loaded.image_shape, name)
@@ -161,6 +172,27 @@ def _load_onnx_reference(content: bytes) -> _Loaded:
     return _Loaded(tuple(dim.dim_value for dim in pixels.type.tensor_type.shape.dim[1:]), predict)
 
 
+def _load_tract(content: bytes) -> _Loaded:
+    import tract
+
+    with NamedTemporaryFile(suffix=".onnx") as file:  # it reads files alone
+        file.write(content)
+        file.flush()
+        try:
+            model = tract.onnx().load(file.name).into_model()
+            image_shape = tuple(int(str(dim)) for dim in model.input_fact(0).dims()[1:])
+            runnable = model.into_runnable()
+        except tract.TractError as error:
+            problem, *_ = str(error).split("Stack backtrace:")
+            raise RuntimeError(" ".join(problem.split())) from None
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = runnable.run([images])[0].to_numpy()
+        return probabilities
+
+    return _Loaded(image_shape, predict)
+
+
 def _load_litert(content: bytes) -> _Loaded:
     return _run_litert(content, "AUTO")
 
@@ -203,9 +235,10 @@ def _dequantize(values: NDArray[np.generic], scale: float, zero_point: int) -> N
 
 
 RUNTIMES = {
-    "onnx_runtime": Runtime("ONNX Runtime", ".onnx", True, _load_onnx_runtime),
-    "onnx_reference": Runtime("ONNX reference evaluator", ".onnx", True, _load_onnx_reference),
-    "litert": Runtime("LiteRT", ".tflite", True, _load_litert),  # with XNNPACK, its default delegate
-    "litert_builtin": Runtime("LiteRT without XNNPACK", ".tflite", True, _load_litert_builtin),
-    "tflite_micro": Runtime("TensorFlow Lite Micro", ".tflite", False, _load_tflite_micro),
+    "onnx_runtime": Runtime("ONNX Runtime", ".onnx", _load_onnx_runtime),
+    "onnx_reference": Runtime("ONNX reference evaluator", ".onnx", _load_onnx_reference),
+    "tract": Runtime("tract", ".onnx", _load_tract, "" if find_spec("tract") else _MISSING_TRACT),
+    "litert": Runtime("LiteRT", ".tflite", _load_litert),  # with XNNPACK, its default delegate
+    "litert_builtin": Runtime("LiteRT without XNNPACK", ".tflite", _load_litert_builtin),
+    "tflite_micro": Runtime("TensorFlow Lite Micro", ".tflite", _load_tflite_micro, "" if HAS_MICRO else MISSING_MICRO),
 }

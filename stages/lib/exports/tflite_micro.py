@@ -32,8 +32,6 @@ class MicroInterpreter:
         Raises:
             RuntimeError: it cannot be run, in such an arena or at all; why it says in its own words.
         """
-        if not HAS_MICRO:
-            raise RuntimeError(MISSING_MICRO)
         from tflite_micro.python.tflite_micro import runtime  # noqa: PLC0415  (who asks no such question need not load it)
 
         problem = None

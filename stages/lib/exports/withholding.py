@@ -74,8 +74,8 @@ def require_parity_here(comparisons: Sequence[Comparison]) -> None:
         ExportError(
             f"{comparison.export} in {RUNTIMES[comparison.runtime].title}",
             expected="Keras's answers within the budget, as in the other runtimes",
-            got=_describe_figures(comparison, comparison.parity),
-            hint="install the tested version of this runtime: `python -m pip install -r requirements.txt`",
+            got=comparison.failure or _describe_figures(comparison, comparison.parity),
+            hint="install its tested version (`python -m pip install -r requirements.txt`), or uninstall it",
         )
         for comparison in comparisons
         if not RUNTIMES[comparison.runtime].is_everywhere and comparison.parity and not comparison.parity.within_budget
