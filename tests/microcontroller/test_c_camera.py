@@ -1,6 +1,5 @@
 """The C camera code makes of a frame the bytes that ingest makes of the same image, whatever its size and format."""
 
-import re
 import subprocess
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from stages.lib.data.image_decoding import find_background, fit_image
-from stages.lib.microcontroller.c_camera import render_camera
 from stages.lib.microcontroller.c_program import MISSING_COMPILER, find_compiler
+from stages.lib.microcontroller.device_sources import render_device_sources
 
 COMPILER = find_compiler()
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=MISSING_COMPILER)
@@ -59,7 +58,7 @@ def render(image_shape, background="dark"):
     height, width, channels = (*image_shape, 1)[:3]
     sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "PIXEL_BYTES": height * width * channels}
     defined = [f"#define CLASSIFIER_{name} {size}" for name, size in sizes.items()]
-    return {**render_camera(background), "classifier.h": "\n".join(["#include <stdint.h>", *defined, ""])}
+    return {**render_device_sources(background), "classifier.h": "\n".join(["#include <stdint.h>", *defined, ""])}
 
 
 def compile_and_run(folder, sources, main, given, flags=()):

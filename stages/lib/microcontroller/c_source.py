@@ -96,8 +96,9 @@ const char *const model_int8_class_names[] = {{
 """
 
 _GOLDEN = """\
-/* Images, and what the model must answer to them, for firmware to check itself: copy each image to the model's input
- * and invoke. Each output byte must be at most GOLDEN_TOLERANCE away from its answer: kernels may round differently.
+/* Images, and what the model must answer to them, for firmware to check itself. The bytes of classifier_predict are
+ * these. In TensorFlow Lite Micro, copy each image to the model's input and invoke: its kernels round differently, and
+ * each output byte is at most GOLDEN_TOLERANCE away from its answer.
  */
 #ifndef GOLDEN_H
 #define GOLDEN_H
