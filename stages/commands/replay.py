@@ -111,16 +111,16 @@ def open_line(port: str, baud: int) -> Iterator[int]:
     except OSError as error:
         raise PipelineError(port, f"cannot be opened: {error.strerror}", _suggest_line(error)) from None
     try:
+        if not os.isatty(line):
+            raise PipelineError(port, "it is no serial line", "name the board's port")
         tty.setraw(line)
         settings = termios.tcgetattr(line)
         settings[_CONTROL_FLAGS] |= termios.CLOCAL | termios.CREAD
         settings[_INPUT_SPEED] = settings[_OUTPUT_SPEED] = getattr(termios, f"B{baud}")
         termios.tcsetattr(line, termios.TCSANOW, settings)
         yield line
-    except termios.error as error:
-        raise PipelineError(port, f"it is no serial line: {error.args[1]}", "name the board's port") from None
-    except OSError as error:
-        raise PipelineError(port, f"the line broke: {error.strerror}", "connect the board, and run again") from None
+    except (OSError, termios.error) as error:
+        raise PipelineError(port, f"the line broke: {error.args[1]}", "connect the board, and run again") from None
     finally:
         os.close(line)
 

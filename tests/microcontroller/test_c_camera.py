@@ -1,5 +1,6 @@
 """The C camera code makes of a frame the bytes that ingest makes of the same image, whatever its size and format."""
 
+import re
 import subprocess
 
 import numpy as np
@@ -19,7 +20,7 @@ SHAPES = [(28, 28), (13, 20), (28, 28, 3), (24, 9, 3)]
 FRAMES_OF_EACH = 60  # for each format and shape: 1,680 in all
 # What a sensor gives, and shapes at which something begins or ends: lines, single pixels, the model's own size.
 SIZES = [(1, 1), (1, 9), (9, 1), (28, 28), (20, 13), (13, 20), (16, 24), (160, 120), (176, 144), (240, 320), (320, 240)]
-# Heights at which the width of 28 pixels ends in a half that a double's own rounding turns the other way.
+# Widths and heights of frames whose height in 28 rows ends in a half.
 ROUNDED_UP = [(56, 29), (112, 58), (168, 87)]
 # Reads frames, each behind its format, width, height, stride, and whether it is cropped and inverted; writes the pixels
 # behind whether the frame's background is other than in training. Memory has the size that the header names.
@@ -134,12 +135,109 @@ def draw_sizes(count):
 
 
 @pytest.mark.parametrize("image_shape", SHAPES)
-@pytest.mark.parametrize("kind", FORMATS)
-def test_frame_becomes_what_ingest_makes_of_it(kind, image_shape, tmp_path):
-    """Every byte, of frames of any size, cropped or padded, inverted or not, in memory watched at both ends."""
-    given, expected = make_cases(kind, image_shape, draw_sizes(FRAMES_OF_EACH))
+def test_frame_becomes_what_ingest_makes_of_it(image_shape, tmp_path):
+    """Every byte, of frames of any size and format, cropped or not, inverted or not; memory is watched at its ends."""
+    cases = {kind: make_cases(kind, image_shape, draw_sizes(FRAMES_OF_EACH)) for kind in FORMATS}
+    given, expected = (b"".join(parts) for parts in zip(*cases.values(), strict=True))
+    answers = np.frombuffer(compile_and_run(tmp_path, render(image_shape), MAIN, given, SANITIZERS), np.uint8)
+    is_different = (answers != np.frombuffer(expected, np.uint8)).reshape(len(FORMATS), -1)
 
-    answers = compile_and_run(tmp_path, render(image_shape), MAIN, given, SANITIZERS)
+    assert dict(zip(FORMATS, is_different.sum(axis=1), strict=True)) == dict.fromkeys(FORMATS, 0)
 
-    assert np.count_nonzero(np.frombuffer(answers, np.uint8) != np.frombuffer(expected, np.uint8)) == 0
-    assert len(answers) == len(expected)
+
+def test_rounding_of_a_side_is_that_of_doubles(tmp_path):
+    """Where a side would end in a half of a pixel, the roundings of Python's doubles decide, and so they do here."""
+    given, expected = b"", b""
+    for size in ROUNDED_UP:
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 100, size[::-1], np.uint8))
+        given += np.array([0, *size, size[0], 0, 0], np.uint32).tobytes() + image.tobytes()
+        expected += b"\0" + fit_image(image, (28, 28)).tobytes()
+    heights = [round(height / width * 28) for width, height in ROUNDED_UP]
+
+    assert heights == [15] * len(ROUNDED_UP)  # 14 is even
+    assert compile_and_run(tmp_path, render((28, 28)), MAIN, given, SANITIZERS) == expected
+
+
+def compute_weights(inputs, outputs):
+    """The bicubic weights of each output as Pillow computes them: in doubles, then as whole numbers of 22 bits.
+
+    Source: precompute_coeffs and normalize_coeffs_8bpc in Pillow's src/libImaging/Resample.c.
+    """
+    scale = max(inputs / outputs, 1)
+    centres = (np.arange(outputs)[:, np.newaxis] + 0.5) * (inputs / outputs)
+    distances = np.abs((np.arange(inputs) - centres + 0.5) / scale)
+    near = (1.5 * distances - 2.5) * distances * distances + 1
+    far = (((distances - 5) * distances + 8) * distances - 4) * -0.5
+    weights = np.where(distances < 1, near, np.where(distances < 2, far, 0))
+    shares = weights / weights.sum(axis=1, keepdims=True) * (1 << 22)
+    return np.trunc(shares + np.copysign(0.5, shares)).astype(np.int32)
+
+
+def test_weights_are_those_of_pillow(tmp_path):
+    """Whole numbers give each weight that doubles give, from a side of one pixel to one of the largest frames."""
+    main = """
+#include "camera.c"
+#include <stdio.h>
+#include <string.h>
+int main(void) {
+    uint32_t given[2];
+    static int32_t weights[CAMERA_MOST_PIXELS], row[CAMERA_MOST_PIXELS];
+    while (fread(given, sizeof given, 1, stdin) == 1) {
+        for (uint32_t output = 0; output < given[1]; output++) {
+            size_t first, count = compute_weights(given[0], given[1], output, &first, weights);
+            memset(row, 0, sizeof row);
+            memcpy(row + first, weights, count * sizeof *row);
+            fwrite(row, sizeof *row, given[0], stdout);
+        }
+    }
+    return 0;
+}
+"""
+    sides = [(inputs, outputs) for outputs in (1, 8, 21, 28, 64) for inputs in (*range(1, 200), 240, 320, 640, 8192)]
+    written = compile_and_run(tmp_path, render((28, 28)), main, np.array(sides, np.uint32).tobytes())
+    expected = np.concatenate([compute_weights(*pair).ravel() for pair in sides])
+
+    np.testing.assert_array_equal(np.frombuffer(written, np.int32), expected)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "background", "expected"),
+    [((6, 8), "dark", [0, 0, 1]), ((6, 8), "light", [1, 1, 0]), ((6, 8, 3), None, [0, 0, 0])],
+)
+def test_frame_is_inverted_if_its_border_is_unlike_that_of_training(image_shape, background, expected, tmp_path):
+    """By the median grey level of the border, from 128 on light; no colour frame is inverted."""
+    frames = [np.full((6, 8), level, np.uint8) for level in (0, 127, 128)]
+    given = b"".join(np.array([0, 8, 6, 8, 0, 0], np.uint32).tobytes() + frame.tobytes() for frame in frames)
+    answers = compile_and_run(tmp_path, render(image_shape, background), MAIN, given)
+
+    assert list(answers[:: 1 + int(np.prod(image_shape))]) == expected
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (8193, 5), (5, 8193)])
+def test_frame_of_a_size_out_of_range_is_refused(size, tmp_path):
+    """Nothing is read or written, and 0 returned."""
+    main = """
+#include "camera.h"
+#include <stdio.h>
+int main(void) {
+    uint32_t size[2];
+    struct camera_frame frame = {NULL, 0, 0, 0, CAMERA_GREY, 0};
+    if (fread(size, sizeof size, 1, stdin) != 1)
+        return 1;
+    frame.width = (uint16_t)size[0];
+    frame.height = (uint16_t)size[1];
+    return putchar('0' + camera_fit(&frame, NULL, NULL)) == EOF;
+}
+"""
+    given = np.array(size, np.uint32).tobytes()
+
+    assert compile_and_run(tmp_path, render((28, 28)), main, given, ["-Wno-nonnull"]) == b"0"
+
+
+def test_source_has_no_floats_no_heap_and_no_library():
+    """It may run where there is neither a floating-point unit nor a heap, and needs no header of a C library's own."""
+    sources = render((28, 28))
+    code = re.sub(r"/\*.*?\*/", "", sources["camera.c"] + sources["camera.h"], flags=re.DOTALL)
+
+    assert not re.search(r"\b(float|double|malloc|free|memset|memcpy)\b", code)
+    assert re.findall(r"#include <(.*)>", code) == ["stddef.h"]
