@@ -1,0 +1,71 @@
+"""The exported CMake project and the bare-metal example check the golden vectors, here and on a Cortex-M3."""
+
+import shutil
+import subprocess
+
+import pytest
+from imports import ROOT
+from int8_models import IMAGES, NETWORKS, make_int8
+
+from stages.lib.microcontroller.c_classifier import render_classifier
+from stages.lib.microcontroller.c_source import render_c_golden
+from stages.lib.microcontroller.device_sources import render_device_sources
+from stages.lib.microcontroller.integer_network import read_network
+from stages.lib.microcontroller.integer_reference import IntegerReference
+
+
+def list_missing(*programs):
+    """Those of the programs that this machine lacks."""
+    return ", ".join(program for program in programs if shutil.which(program) is None)
+
+
+MISSING = list_missing("cmake", "ctest", "cc", "make")
+MISSING_ARM = list_missing("cmake", "ctest", "make", "arm-none-eabi-gcc", "qemu-system-arm")
+needs_cmake = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}")
+needs_arm = pytest.mark.skipif(bool(MISSING_ARM), reason=f"not installed: {MISSING_ARM}")
+
+
+def write_sources(folder, change=0):
+    """The sources of a small network, and golden vectors, of whose answers the first byte is changed."""
+    content = make_int8(*NETWORKS[1])
+    answers = IntegerReference(content).answer(IMAGES[:4])
+    answers[0, 0] ^= change
+    sources = {
+        **render_classifier(read_network(content), ["one", "two", "three"], "dark"),
+        **render_device_sources("dark"),
+        **render_c_golden(IMAGES[:4], answers, 2),
+    }
+    folder.mkdir()
+    for name, text in sources.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def run_project(source, folder, *options):
+    """What ctest says of the project, and its exit code."""
+    subprocess.run(["cmake", "-S", source, "-B", folder, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", folder], check=True, capture_output=True)
+    command = ["ctest", "--test-dir", folder, "--verbose", "--timeout", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@needs_cmake
+@pytest.mark.parametrize(("change", "different"), [(0, 0), (1, 1)])
+def test_exported_project_checks_the_golden_vectors(change, different, tmp_path):
+    """It builds with the compiler of this machine; a byte that differs fails."""
+    code, said = run_project(write_sources(tmp_path / "c", change), tmp_path / "build", "-DCMAKE_C_FLAGS=-Wall -Werror")
+
+    assert f"1: {different} of 12 bytes differ\n" in said
+    assert (code > 0) == (different > 0)
+
+
+@needs_arm
+@pytest.mark.parametrize(("change", "different"), [(0, 0), (1, 1)])
+def test_bare_metal_example_checks_the_golden_vectors(change, different, tmp_path):
+    """It runs on an emulated Cortex-M3 without an operating system and without a C library."""
+    options = ["--toolchain", "toolchain.cmake", f"-DSOURCES_DIR={write_sources(tmp_path / 'c', change)}"]
+    code, said = run_project(ROOT / "docs/cortex-m3", tmp_path / "build", *options)
+
+    assert f"1: {different} of 12 bytes differ\n" in said
+    assert (code > 0) == (different > 0)
