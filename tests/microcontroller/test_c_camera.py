@@ -184,9 +184,10 @@ int main(void) {
     static int32_t weights[CAMERA_MOST_PIXELS], row[CAMERA_MOST_PIXELS];
     while (fread(given, sizeof given, 1, stdin) == 1) {
         for (uint32_t output = 0; output < given[1]; output++) {
-            size_t first, count = compute_weights(given[0], given[1], output, &first, weights);
+            int32_t first, count;
+            compute_weights(given[0], given[1], output, &first, &count, weights);
             memset(row, 0, sizeof row);
-            memcpy(row + first, weights, count * sizeof *row);
+            memcpy(row + first, weights, (size_t)count * sizeof *row);
             fwrite(row, sizeof *row, given[0], stdout);
         }
     }

@@ -6,6 +6,12 @@
 #define HAS_COLOUR (CLASSIFIER_CHANNELS == 3)
 #define IS_LIGHT $is_light /* the background of the training images */
 
+/* Parts of the scratch memory. */
+struct memory {
+    int32_t *weights;
+    uint8_t *values; /* of a row or a column of the frame */
+};
+
 static uint8_t widen(uint32_t value, unsigned bits)
 {
     return (uint8_t)(value << (8 - bits) | value >> (2 * bits - 8));
@@ -146,24 +152,25 @@ static int32_t divide(int64_t part, uint64_t sum)
     return part < 0 ? -quotient : quotient;
 }
 
-/* Compute the weights of the inputs that an output is made of, and the first of these; how many there are. */
-static size_t compute_weights(size_t inputs, size_t outputs, size_t output, size_t *first, int32_t *weights)
+/* Compute the weights of the inputs that an output is made of, the first of these, and how many there are. */
+static size_t compute_weights(size_t inputs, size_t outputs, size_t output, int32_t *first, int32_t *count,
+                              int32_t *weights)
 {
     /* In units of 1 / (2 * outputs) inputs. */
     const int32_t step = (int32_t)(2 * outputs), unit = (int32_t)(2 * (inputs > outputs ? inputs : outputs));
     const int32_t centre = (int32_t)((2 * output + 1) * inputs), reach = 2 * unit;
     const int32_t start = centre > reach ? (centre - reach + step / 2) / step : 0;
     const int32_t before = start * step + step / 2 - centre; /* from the centre to that of the first input */
-    int32_t distance;
+    int32_t distance, index;
     uint64_t sum = 0;
-    size_t count = 0, index;
 
-    for (distance = before; distance < reach && (size_t)start + count < inputs; distance += step, count++)
+    *first = start;
+    *count = 0;
+    for (distance = before; distance < reach && (size_t)(start + *count) < inputs; distance += step, ++*count)
         sum += (uint64_t)weigh(distance, unit);
-    for (index = 0, distance = before; index < count; index++, distance += step)
+    for (index = 0, distance = before; index < *count; index++, distance += step)
         weights[index] = divide(weigh(distance, unit), sum);
-    *first = (size_t)start;
-    return count;
+    return (size_t)*count;
 }
 
 /* A sum of weighted values as a value. */
@@ -176,29 +183,41 @@ static uint8_t clip(int32_t sum)
     return rounded >> PRECISION_BITS > 255 ? 255 : (uint8_t)(rounded >> PRECISION_BITS);
 }
 
-/* Resize the rows of a frame, or its columns if the resizing is vertical, to a number of outputs. */
-static void resize(const struct camera_frame *frame, int is_vertical, size_t outputs, int32_t *weights, uint8_t *pixels,
-                   size_t row_bytes)
+/* Resize each row of a frame, or each column if the resizing is vertical, to a number of outputs. */
+static void resize(const struct camera_frame *frame, int is_vertical, size_t outputs, struct memory memory,
+                   uint8_t *pixels, size_t row_bytes)
 {
     const size_t inputs = is_vertical ? frame->height : frame->width;
     const size_t lines = is_vertical ? frame->width : frame->height;
-    size_t output, line, first, count, index;
+    const size_t line_bytes = is_vertical ? CLASSIFIER_CHANNELS : row_bytes;
+    const size_t output_bytes = is_vertical ? row_bytes : CLASSIFIER_CHANNELS;
+    size_t output, line, index;
     unsigned channel;
+    int32_t *next = memory.weights;
 
-    for (output = 0; output < outputs; output++) {
-        count = compute_weights(inputs, outputs, output, &first, weights);
-        for (line = 0; line < lines; line++) {
-            uint8_t *const pixel = is_vertical ? pixels + output * row_bytes + line * CLASSIFIER_CHANNELS
-                                               : pixels + line * row_bytes + output * CLASSIFIER_CHANNELS;
+    /* Of each output the first input, how many there are, and their weights. */
+    for (output = 0; output < outputs; output++)
+        next += 2 + compute_weights(inputs, outputs, output, next, next + 1, next + 2);
+    for (line = 0; line < lines; line++) {
+        const int32_t *weights = memory.weights;
 
+        for (index = 0; index < inputs; index++)
+            for (channel = 0; channel < CLASSIFIER_CHANNELS; channel++)
+                memory.values[index * CLASSIFIER_CHANNELS + channel] =
+                    is_vertical ? read_value(frame, line, index, channel) : read_value(frame, index, line, channel);
+        for (output = 0; output < outputs; output++) {
+            const uint8_t *const values = memory.values + (size_t)weights[0] * CLASSIFIER_CHANNELS;
+            const size_t count = (size_t)weights[1];
+
+            weights += 2;
             for (channel = 0; channel < CLASSIFIER_CHANNELS; channel++) {
                 int32_t sum = 0;
 
-                for (index = first; index < first + count; index++)
-                    sum += weights[index - first] * (is_vertical ? read_value(frame, line, index, channel)
-                                                                 : read_value(frame, index, line, channel));
-                pixel[channel] = clip(sum);
+                for (index = 0; index < count; index++)
+                    sum += weights[index] * values[index * CLASSIFIER_CHANNELS + channel];
+                pixels[line * line_bytes + output * output_bytes + channel] = clip(sum);
             }
+            weights += count;
         }
     }
 }
@@ -206,18 +225,21 @@ static void resize(const struct camera_frame *frame, int is_vertical, size_t out
 /* Resize a frame to columns and rows of pixels in two passes. */
 static void resize_both(const struct camera_frame *frame, size_t columns, size_t rows, int32_t *scratch, uint8_t *pixels)
 {
-    /* Pillow begins with the rows of a frame whose height shrinks by much more than its width (Pillow 13). */
+    /* Pillow begins with the columns of a frame whose height shrinks by much more than its width (Pillow 13). */
     const int is_tall = frame->height > rows && frame->height - rows + 2 * columns > 2 * (size_t)frame->width;
-    const size_t size = frame->width > frame->height ? frame->width : frame->height;
     struct camera_frame strip = {NULL, 0, 0, 0, HAS_COLOUR ? CAMERA_RGB888 : CAMERA_GREY, 0};
-    uint8_t *const strip_pixels = (uint8_t *)(scratch + size);
+    struct memory memory;
+    uint8_t *strip_pixels;
 
+    memory.weights = scratch;
+    memory.values = (uint8_t *)(scratch + CAMERA_WEIGHT_WORDS((size_t)frame->width, (size_t)frame->height));
+    strip_pixels = memory.values + CAMERA_LARGER((size_t)frame->width, (size_t)frame->height) * CLASSIFIER_CHANNELS;
     strip.bytes = strip_pixels;
     strip.width = is_tall ? frame->width : (uint16_t)columns;
     strip.height = is_tall ? (uint16_t)rows : frame->height;
     strip.row_bytes = (size_t)strip.width * CLASSIFIER_CHANNELS;
-    resize(frame, is_tall, is_tall ? rows : columns, scratch, strip_pixels, strip.row_bytes);
-    resize(&strip, !is_tall, is_tall ? columns : rows, scratch, pixels, (size_t)CLASSIFIER_WIDTH * CLASSIFIER_CHANNELS);
+    resize(frame, is_tall, is_tall ? rows : columns, memory, strip_pixels, strip.row_bytes);
+    resize(&strip, !is_tall, is_tall ? columns : rows, memory, pixels, (size_t)CLASSIFIER_WIDTH * CLASSIFIER_CHANNELS);
 }
 
 static size_t centre_within(size_t outer, size_t inner)

@@ -46,9 +46,14 @@ struct camera_frame {
 
 /* Memory that camera_fit works in, for frames of at most this width and height. */
 #define CAMERA_LARGER(one, other) ((one) > (other) ? (one) : (other))
+#define CAMERA_LARGEST_SIDE CAMERA_LARGER(CLASSIFIER_WIDTH, CLASSIFIER_HEIGHT)
+#define CAMERA_WEIGHT_WORDS(width, height) \
+    (4 * CAMERA_LARGER(CAMERA_LARGER(width, height), CAMERA_LARGEST_SIDE) + 2 * CAMERA_LARGEST_SIDE)
+#define CAMERA_STRIP_BYTES(height) \
+    ((height) * CAMERA_LARGER(CLASSIFIER_WIDTH, (CLASSIFIER_HEIGHT + 1) / 2) * CLASSIFIER_CHANNELS)
 #define CAMERA_SCRATCH_WORDS(width, height) \
-    (CAMERA_LARGER(width, height) + \
-     ((height) * CAMERA_LARGER(CLASSIFIER_WIDTH, (CLASSIFIER_HEIGHT + 1) / 2) * CLASSIFIER_CHANNELS + 3) / 4)
+    (CAMERA_WEIGHT_WORDS(width, height) + \
+     (CAMERA_LARGER(width, height) * CLASSIFIER_CHANNELS + CAMERA_STRIP_BYTES(height) + 3) / 4)
 #define CAMERA_SCRATCH(name, width, height) int32_t name[CAMERA_SCRATCH_WORDS(width, height)]
 
 /* Make a frame the largest window at its centre that has the proportions of the classifier's image. */
