@@ -1,11 +1,13 @@
-"""The exported CMake project and the bare-metal example check the golden vectors, here and on a Cortex-M3."""
+"""The exported sources build as the page on microcontrollers says, and check themselves, here and on a Cortex-M3."""
 
+import re
 import shutil
 import subprocess
 
 import pytest
 from imports import ROOT
 from int8_models import IMAGES, NETWORKS, make_int8
+from pages import PAGES
 
 from stages.lib.microcontroller.c_classifier import render_classifier
 from stages.lib.microcontroller.c_source import render_c_golden
@@ -69,3 +71,23 @@ def test_bare_metal_example_checks_the_golden_vectors(change, different, tmp_pat
 
     assert f"1: {different} of 12 bytes differ\n" in said
     assert (code > 0) == (different > 0)
+
+
+@needs_cmake
+def test_shown_c_compiles(tmp_path):
+    """Each block of C on the page is of functions and constants that the exported headers have."""
+    folder = write_sources(tmp_path / "c")
+    blocks = re.findall(r"^```c\n(.+?)^```$", PAGES["docs/how-to/microcontroller.md"], re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
+    includes = [line for line in lines if line.startswith("#include")]
+    body = "".join(f"{{\n{block}}}\n" for block in blocks).replace("#include", "// ")
+    given = (
+        "static uint8_t bytes[320 * 240 * 2], pixels[CLASSIFIER_PIXEL_BYTES], probabilities[CLASSIFIER_CLASS_COUNT];\n"
+        "static CLASSIFIER_SCRATCH(scratch);\nint read_byte(void);\nvoid write_byte(uint8_t byte);\n"
+    )
+    shown = "\n".join(["#include <stdio.h>", *includes, given, f"void shown(void)\n{{\n{body}}}\n"])
+    (folder / "shown.c").write_text(shown)
+    command = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "shown.c", "-o", "shown.o"]
+
+    assert len(blocks) == 3
+    subprocess.run(command, cwd=folder, check=True)

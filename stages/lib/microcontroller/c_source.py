@@ -28,7 +28,7 @@ _HEADER = """\
  *     MODEL_INT8_REGISTER_OPERATORS(resolver);
  *     alignas(16) static uint8_t arena[MODEL_INT8_ARENA_BYTES];
  *     tflite::MicroInterpreter interpreter(tflite::GetModel(model_int8), resolver, arena, sizeof(arena));
- *     interpreter.AllocateTensors();
+ *     if (interpreter.AllocateTensors() != kTfLiteOk) fail();
  *
  * In:  copy the camera's bytes, {pixels}, row by row, to interpreter.input(0)->data.uint8 as they are.
  *      Nothing is to be normalized: the model does it.
