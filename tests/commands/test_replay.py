@@ -64,7 +64,16 @@ def device(tmp_path_factory):
     sources = {**render_classifier(read_network(CONTENT), CLASS_NAMES, "dark"), **render_device_sources("dark")}
     for name, text in {**sources, "main.c": DEVICE}.items():
         (folder / name).write_text(text)
-    warnings = ["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    warnings = [
+        "-std=c99",
+        "-D_POSIX_C_SOURCE=200809L",
+        "-pedantic",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Wsign-conversion",
+        "-Werror",
+    ]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     files = ["main.c", "replay.c", "classifier.c", "-o", "device"]
     subprocess.run([COMPILER, *warnings, *watched, *files], cwd=folder, check=True)

@@ -33,7 +33,7 @@ enum camera_format {
     CAMERA_UYVY           /* luma in the second byte of each pixel */
 };
 
-/* A frame, or a window in one. Of a window in a YUV frame, left may be odd. */
+/* A frame, or a window in one, which may begin at any pixel, in YUV frames, too. */
 struct camera_frame {
     const uint8_t *bytes; /* of the first pixel of the first row */
     size_t row_bytes;     /* from a row to the next one */
