@@ -3,7 +3,7 @@
 Reads   models/model.keras, data/normalized, data/raw, the sections of params.yaml that made them
 Writes  models/export/model.onnx, model_int8.onnx                 for servers and browsers
         models/export/model.tflite, model_float16.tflite, model_dynamic_range.tflite    for phones
-        models/export/model_int8.tflite, c/model_int8.{h,c}       for microcontrollers
+        models/export/model_int8.tflite, c/*, arduino/classifier.zip    for microcontrollers
         models/export/golden.json, c/golden.h                     images and the answers that a device must give
         models/export/SHA256SUMS                                  checked before one of these is loaded
         reports/exports.json       accuracy and bytes of model_int8.tflite, null where it is withheld
@@ -63,6 +63,7 @@ from stages.lib.exports.parity_matrix import (
     tabulate,
 )
 from stages.lib.exports.withholding import Refusal, judge, list_withheld, require_exports, require_parity_here
+from stages.lib.microcontroller.arduino_library import ARDUINO_NAME, build_arduino_library
 from stages.lib.microcontroller.firmware import (
     MicrocontrollerBudget,
     check_c_classifier,
@@ -260,7 +261,10 @@ def tell_withheld(refusals: Sequence[Refusal], required: Sequence[str]) -> None:
 
 
 def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
-    """Write all of these exports or none, and the digests of them."""
+    """Write all of these exports or none, and the digests of them.
+
+    sources: in C, of the int8 export, by the file's name; of none where it is withheld.
+    """
     with atomic_write(export_dir) as partial_dir:
         partial_dir.mkdir()
         for name, content in models.items():
@@ -268,6 +272,10 @@ def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, 
         write_json(partial_dir / "golden.json", golden)
         for name, text in sources.items():
             write_text(partial_dir / "c" / name, text)
+        if sources:
+            (partial_dir / "arduino").mkdir()
+            library = build_arduino_library(sources, models[INT8_NAME])
+            (partial_dir / "arduino" / ARDUINO_NAME).write_bytes(library)
         write_checksums(partial_dir)
 
 

@@ -23,6 +23,7 @@ _SUBCOMMANDS = {
     "check": "List all errors in a folder of images, without DVC and training.",
     "predict": "Classify images, or folders of images, with an exported model.",
     "promote": "Make a version of the registered model the champion, if the criteria allow it.",
+    "replay": "Send the golden images to a device over a serial line, and compare its answers.",
     "report": "Compare params, metrics, parity and outputs with a revision.",
     "rollback": "Make an earlier version of the model the champion again.",
     "sweep": "Try many settings, on this machine or on many.",

@@ -456,7 +456,9 @@ def test_int8_export_beyond_a_microcontroller_is_withheld_alone(exported, tmp_pa
     parity = read_json(tmp_path / "parity/parity.json")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "withheld" in line]
 
-    assert set(usual) - set(written) == {"model_int8.tflite", "c/golden.h", "c/model_int8.c", "c/model_int8.h"}
+    of_int8 = {name for name in usual if name.startswith(("c/", "arduino/"))}
+    assert {"c/classifier.c", "c/golden.h", "c/model_int8.c", "arduino/classifier.zip"} < of_int8
+    assert set(usual) - set(written) == {"model_int8.tflite", *of_int8}
     assert all(written[name] == usual[name] for name in written if name.startswith("model"))
     assert "int8.tflite" not in (tmp_path / "export/SHA256SUMS").read_text(encoding="utf-8")
     assert "model_int8.tflite" not in (tmp_path / "export/golden.json").read_text(encoding="utf-8")

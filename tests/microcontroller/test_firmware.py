@@ -302,7 +302,10 @@ def test_source_holds_the_model_and_its_golden_answers(examined):
     """The C files are those of the model and of the vectors; a second time they are the same."""
     sources = render_firmware(examined.firmware, examined.golden, CLASS_NAMES, "dark")
 
-    assert set(sources) == {"classifier.h", "classifier.c", "model_int8.h", "model_int8.c", "golden.h"}
+    assert set(sources) == {
+        *("classifier.h", "classifier.c", "model_int8.h", "model_int8.c", "golden.h", "camera.h", "camera.c"),
+        *("replay.h", "replay.c", "check_golden.c", "CMakeLists.txt"),
+    }
     assert f"#define MODEL_INT8_BYTES {len(examined.firmware.content)}\n" in sources["model_int8.h"]
     assert f"#define MODEL_INT8_ARENA_BYTES {examined.firmware.arena_bytes}\n" in sources["model_int8.h"]
     assert f"#define GOLDEN_IMAGE_COUNT {len(examined.golden.images)}\n" in sources["golden.h"]

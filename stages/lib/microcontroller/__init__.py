@@ -1,1 +1,1 @@
-"""The int8 network in C: its source, its exact answers, the memory it takes."""
+"""The int8 network in C: its source, its exact answers, the memory it takes, and what firmware needs beside it."""

@@ -28,7 +28,7 @@ _HEADER = """\
  *     MODEL_INT8_REGISTER_OPERATORS(resolver);
  *     alignas(16) static uint8_t arena[MODEL_INT8_ARENA_BYTES];
  *     tflite::MicroInterpreter interpreter(tflite::GetModel(model_int8), resolver, arena, sizeof(arena));
- *     interpreter.AllocateTensors();
+ *     if (interpreter.AllocateTensors() != kTfLiteOk) fail();
  *
  * In:  copy the camera's bytes, {pixels}, row by row, to interpreter.input(0)->data.uint8 as they are.
  *      Nothing is to be normalized: the model does it.
@@ -96,8 +96,9 @@ const char *const model_int8_class_names[] = {{
 """
 
 _GOLDEN = """\
-/* Images, and what the model must answer to them, for firmware to check itself: copy each image to the model's input
- * and invoke. Each output byte must be at most GOLDEN_TOLERANCE away from its answer: kernels may round differently.
+/* Images, and what the model must answer to them, for firmware to check itself. The bytes of classifier_predict are
+ * these. In TensorFlow Lite Micro, copy each image to the model's input and invoke: its kernels round differently, and
+ * each output byte is at most GOLDEN_TOLERANCE away from its answer.
  */
 #ifndef GOLDEN_H
 #define GOLDEN_H

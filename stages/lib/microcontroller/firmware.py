@@ -21,6 +21,7 @@ from stages.lib.microcontroller.arena import bound_arena
 from stages.lib.microcontroller.c_classifier import render_classifier
 from stages.lib.microcontroller.c_program import MISSING_COMPILER, find_compiler, run_classifier
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
+from stages.lib.microcontroller.device_sources import render_device_sources
 from stages.lib.microcontroller.integer_network import STEP, read_network
 from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
 from stages.lib.model.boards import Limits
@@ -234,10 +235,13 @@ def render_firmware(
 ) -> dict[str, str]:
     """The C source of the network, of the file for TensorFlow Lite Micro, and of golden vectors, by the file's name.
 
+    With what firmware needs beside them.
+
     background: `dark` or `light`, of the training images; none for colour.
     """
     return {
         **render_classifier(read_network(firmware.content), class_names, background),
+        **render_device_sources(background),
         **render_c_model(firmware.content, class_names, background, firmware.arena_bytes),
         **render_c_golden(golden.images, firmware.outputs, firmware.tolerance),
     }
