@@ -35,8 +35,11 @@ from stages.lib.microcontroller.integer_reference import IntegerReference
 PAGE_SCRIPT = """
 const [module, images, sizes, done] = arguments;
 const decode = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+const encode = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 answerImages(decode(module), decode(images), ...sizes).then(
-  (answers) => done(btoa(Array.from(answers, (byte) => String.fromCharCode(byte)).join(""))), (error) => done(`${error}`));
+  (answers) => done(encode(answers)),
+  (error) => done(String(error)),
+);
 """
 GOOD_SHARE = 0.9  # of the test images, which a network that learned nothing does not reach
 
