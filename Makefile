@@ -96,10 +96,10 @@ bench-sweep: setup
 bench-recipes: setup
 	python -m benchmarks.recipes $(RECIPES)
 
-# Needs qemu-system-arm, and GCC for Arm for its half of the figures. Trains the recipes, too: EPOCHS=1 is enough.
+# Needs qemu-system-arm, and GCC for Arm for its half of the figures.
 bench-c: setup
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/machines/requirements.txt
-	python -m benchmarks.c_classifier $(if $(EPOCHS),--epochs $(EPOCHS))
+	python -m benchmarks.c_classifier
 
 verify: setup
 	pipeline verify --emulate

@@ -2,8 +2,8 @@
 
 Each network is trained and exported by `dvc repro export` in a clone of HEAD: the default one, [[16], [32]], and those
 of docs/recipes. Then GCC and Clang compile its `classifier.c` for each core, at -O2 and -Os, and QEMU runs it: there
-must not be a byte that the integer reference does not give, and instructions and stack are measured. MNIST's recipe
-trains for minutes; `--epochs 1` is enough for its costs, which follow from sizes and from how many values are 0.
+must not be a byte that the integer reference does not give, and instructions and stack are measured. A few epochs are
+enough, for costs follow from sizes and from how many values are 0.
 
 Writes  benchmarks/results/c-classifier-YYYY-MM-DD.json, and prints the same as a table
 """
@@ -34,8 +34,8 @@ RECIPES_DIR = Path("docs/recipes")
 OPTIMIZATIONS = ("-O2", "-Os")
 BOARD = {"export.board": "raspberry_pi_pico"}  # no network here is withheld for it
 TENSORFLOW_LITE_MICRO = (
-    "TensorFlow Lite Micro is not built here. Built elsewhere by GCC for Cortex-M0 and M3, with the default network, it took "
-    "48 to 78 kB of flash, an arena of 2,708 bytes, and 108,000 to 236,000 instructions an image."
+    "TensorFlow Lite Micro is not built here. Built elsewhere by GCC for Cortex-M0 and M3, with the default network, it "
+    "took 48 to 78 kB of flash, an arena of 2,708 bytes, and 108,000 to 236,000 instructions an image."
 )
 
 
@@ -168,11 +168,11 @@ def main() -> None:
     networks = list_networks()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", choices=[*networks, []], help="those to measure; all by default")
-    parser.add_argument("--epochs", type=int, help="of each training; by default as many as its settings say")
+    parser.add_argument("--epochs", type=int, default=5, help="of each training")
     parser.add_argument("--images", type=int, default=100, help="of the test split that are answered")
     parser.add_argument("--output", type=Path, help="where the figures go; by default benchmarks/results")
     options = parser.parse_args()
-    changed = {} if options.epochs is None else {"train.epochs": options.epochs}
+    changed = {"train.epochs": options.epochs}
     with run_benchmark():
         compilers, found = list_compilers(), {}
         for name in options.networks or networks:
