@@ -34,8 +34,8 @@ RECIPES_DIR = Path("docs/recipes")
 OPTIMIZATIONS = ("-O2", "-Os")
 BOARD = {"export.board": "raspberry_pi_pico"}  # no network here is withheld for it
 TENSORFLOW_LITE_MICRO = (
-    "TensorFlow Lite Micro is not built here. Built elsewhere by GCC for Cortex-M0 and M3, with the default network, it "
-    "took 48 to 78 kB of flash, an arena of 2,708 bytes, and 108,000 to 236,000 instructions an image."
+    "TensorFlow Lite Micro is not built here. Built elsewhere by GCC for Cortex-M0 and M3, with the default network, "
+    "it took 48 to 78 kB of flash, an arena of 2,708 bytes, and 108,000 to 236,000 instructions an image."
 )
 
 
