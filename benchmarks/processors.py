@@ -27,11 +27,10 @@ _ANSWER = Path(c_program.__file__).parent / "templates/answer.c"
 TARGETS_DIR = Path(__file__).parent / "targets"
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror")
 COMPILERS = ("GCC", "Clang")
-# Target and emulator; the last two have the highest byte of a number first.
+# Target and emulator; s390x has the highest byte of a number first.
 LINUX_TARGETS = {
     "AArch64": ("aarch64-linux-musl", "qemu-aarch64"),
     "RISC-V 64": ("riscv64-linux-musl", "qemu-riscv64"),
-    "PowerPC": ("powerpc-linux-musleabi", "qemu-ppc"),
     "s390x": ("s390x-linux-musl", "qemu-s390x"),
 }
 _CORTEX_M_EMULATOR = "qemu-system-arm"

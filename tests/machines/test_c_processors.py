@@ -98,7 +98,7 @@ def test_cortex_m_answers_as_the_reference(tmp_path, network, core, compiler):
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", LINUX_TARGETS)
 def test_processor_answers_as_the_reference(tmp_path, network, processor):
-    """On Linux, with the lowest byte of a number first or the highest. Zig compiles a C library for each once."""
+    """On Linux, with the lowest byte of a number first or the highest. Zig compiles a C library for each, once."""
     require("Clang", LINUX_TARGETS[processor][1])
     content, images = network
 
