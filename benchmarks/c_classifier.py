@@ -119,10 +119,10 @@ def measure_on_core(core: str, compiler: str, option: str, exported: Exported) -
 
 
 def tabulate(networks: Mapping[str, Mapping[str, Any]], compiler: str) -> list[str]:
-    """A row for each network and core: -O2, then -Os where it differs."""
+    """A row for each network and core: what -O2 costs, and beside it -Os."""
     header = ["network", "core", "flash, bytes", "-Os", "scratch", "stack", "instructions an image", "-Os"]
     rows = []
-    for name, found in networks.items():
+    for name, found in sorted(networks.items()):
         for core in CORTEX_M:
             fast, small = (found[core][compiler][option] for option in OPTIMIZATIONS)
             pairs = [
