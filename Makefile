@@ -7,6 +7,7 @@
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 # make bench-sweep   count the trials that a sweep's samplers need
 # make bench-recipes   measure what the recipes of docs/recipes reach, for half an hour; RECIPES="mnist" for some
+# make bench-c   measure what an answer of the C file costs on microcontrollers, emulated
 # make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +21,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes verify lock
+.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes bench-c verify lock
 
 repro: setup
 	dvc repro
@@ -95,6 +96,11 @@ bench-sweep: setup
 bench-recipes: setup
 	python -m benchmarks.recipes $(RECIPES)
 
+# Needs qemu-system-arm, and GCC for Arm for its half of the figures.
+bench-c: setup
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/machines/requirements.txt
+	python -m benchmarks.c_classifier
+
 verify: setup
 	pipeline verify --emulate
 
@@ -104,3 +110,5 @@ lock:
 		--generate-hashes --no-header --output-file requirements.txt
 	uv pip compile --group bench --constraints requirements.txt --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-header --output-file benchmarks/requirements.txt
+	uv pip compile --group processors --universal --python-version 3.11 --generate-hashes --no-header \
+		--output-file tests/machines/requirements.txt

@@ -18,6 +18,7 @@ from pages import PAGES, list_anchors, read_blocks
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from benchmarks.c_classifier import tabulate as tabulate_c_classifier
 from benchmarks.pipeline import tabulate
 from stages.commands.main import main
 from stages.lib.core.files import read_json
@@ -366,6 +367,13 @@ def test_costs_are_those_of_the_newest_measurement():
 
     assert shown.keys() == measured.keys()
     assert all(np.allclose(shown[key][:4], measured[key], rtol=0.01) for key in measured)
+
+
+def test_costs_on_microcontrollers_are_those_of_the_newest_measurement():
+    """The table of what the C file costs is the one that `make bench-c` printed with its newest result, for GCC."""
+    table = tabulate_c_classifier(read_json(find_newest("c-classifier"))["networks"], "GCC")
+
+    assert "\n".join(table) in BENCHMARKS
 
 
 def test_pace_of_training_is_that_of_the_newest_measurement():

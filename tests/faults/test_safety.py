@@ -561,7 +561,7 @@ def test_module_sets_the_switch_before_the_package_loads(tmp_path, module, varia
     assert json.loads(done.stdout.splitlines()[-1]) == variables
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "benchmarks/requirements.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "benchmarks/requirements.txt", "tests/machines/requirements.txt"])
 def test_every_locked_package_has_its_hashes(name):
     """Each package comes in one version with its hashes, and no address to fetch it from."""
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
