@@ -4,6 +4,7 @@ Reads   models/model.keras, data/normalized, data/raw, the sections of params.ya
 Writes  models/export/model.onnx, model_int8.onnx                 for servers and browsers
         models/export/model.tflite, model_float16.tflite, model_dynamic_range.tflite    for phones
         models/export/model_int8.tflite, c/model_int8.{h,c}       for microcontrollers
+        models/export/web/index.html                              a page that answers, for any browser
         models/export/golden.json, c/golden.h                     images and the answers that a device must give
         models/export/SHA256SUMS                                  checked before one of these is loaded
         reports/exports.json       accuracy and bytes of model_int8.tflite, null where it is withheld
@@ -29,6 +30,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
+from stages.lib.browser.page import PAGE_PATH, render_page
 from stages.lib.core.arrays import count_channels, load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
@@ -75,6 +77,7 @@ from stages.lib.microcontroller.firmware import (
     require_golden_here,
     summarize_firmware,
 )
+from stages.lib.microcontroller.integer_network import read_network
 from stages.lib.model.boards import BOARDS, BoardName, find_limits
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes
@@ -258,8 +261,10 @@ def tell_withheld(refusals: Sequence[Refusal], required: Sequence[str]) -> None:
             print(f"export: withheld: {refusal.describe()}")
 
 
-def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
-    """Write all of these exports or none, and the digests of them."""
+def write_exports(
+    export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str], page: str
+) -> None:
+    """Write all of these exports or none, and the digests of them; page: for browsers, "" if there is none."""
     with atomic_write(export_dir) as partial_dir:
         partial_dir.mkdir()
         for name, content in models.items():
@@ -267,6 +272,8 @@ def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, 
         write_json(partial_dir / "golden.json", golden)
         for name, text in sources.items():
             write_text(partial_dir / "c" / name, text)
+        if page:
+            write_text(partial_dir / PAGE_PATH, page)
         write_checksums(partial_dir)
 
 
@@ -328,16 +335,24 @@ def run(
     require_exports(refusals, required)
     require_parity_here([comparison for comparison in comparisons if comparison.export not in withheld])
     models = {name: content for name, content in models.items() if name not in withheld}
-    sources, integers = {}, {}
+    sources, page, integers = {}, "", {}
     if firmware and INT8_NAME in models:
         require_arena(firmware)
         require_golden_here(firmware, golden_steps)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         print(check_c_classifier(firmware, sources, test.images))
+        page = render_page(
+            read_network(firmware.content),
+            metadata["class_names"],
+            metadata["background"],
+            golden.images,
+            golden.labels,
+            firmware.outputs,
+        )
         integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}
     max_abs_errors = {name: budgets[name].max_abs_error for name in models}
     described = describe_golden(golden, dataset["class_names"], max_abs_errors, integers)
-    write_exports(export_dir, models, described, sources)
+    write_exports(export_dir, models, described, sources, page)
 
 
 if __name__ == "__main__":

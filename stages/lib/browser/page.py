@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stages.lib.microcontroller.c_source import require_class_names
 from stages.lib.microcontroller.integer_network import IntegerNetwork, Layer
 
-PAGE_NAME = "index.html"
+PAGE_PATH = Path("web/index.html")  # in the folder of exports
 _TEMPLATES_DIR = Path(__file__).parent / "templates"
 _SCRIPTS = ("network.js", "image.js", "page.js")
 
