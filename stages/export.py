@@ -30,7 +30,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.lib.browser.page import PAGE_PATH, render_page
+from stages.lib.web.page import PAGE_PATH, render_page
 from stages.lib.core.arrays import count_channels, load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output

@@ -22,7 +22,7 @@ ARROWS = {
     "model": {"core"},
     "exports": {"core", "data", "model", "plotting"},
     "microcontroller": {"core", "exports", "model"},
-    "browser": {"microcontroller"},
+    "web": {"microcontroller"},
     "tracking": {"core"},
     "sweeps": {"core", "tracking"},
     "verification": {"core"},

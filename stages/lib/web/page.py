@@ -82,7 +82,9 @@ def _allow_only(style: str, script: str) -> str:
     """
     rules = {"style-src": _digest(style), "script-src": _digest(script), "connect-src": "'self'", "img-src": "data:"}
     others = ("default-src", "base-uri", "form-action")
-    return "; ".join(f"{rule} {allowed}" for rule, allowed in [*((other, "'none'") for other in others), *rules.items()])
+    return "; ".join(
+        f"{rule} {allowed}" for rule, allowed in [*((other, "'none'") for other in others), *rules.items()]
+    )
 
 
 def _digest(text: str) -> str:
