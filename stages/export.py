@@ -30,7 +30,6 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.lib.web.page import PAGE_PATH, render_page
 from stages.lib.core.arrays import count_channels, load_array, load_split
 from stages.lib.core.files import atomic_write, read_json, write_csv, write_json, write_text
 from stages.lib.core.hashing import hash_output
@@ -85,6 +84,7 @@ from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
 from stages.lib.runner.stage import main
+from stages.lib.web.page import PAGE_PATH, render_page
 
 ArtifactName = Literal[
     "onnx_float32", "onnx_int8", "tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8"

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from stages.lib.web.page import PAGE_PATH
 from stages.lib.core.errors import ExportError, PipelineError
 from stages.lib.data.image_decoding import read_image
 from stages.lib.data.image_limits import MAX_BYTES
@@ -20,6 +19,7 @@ from stages.lib.exports.checksums import read_whole
 from stages.lib.exports.model_metadata import find_image_shape, read_metadata
 from stages.lib.exports.parity_matrix import find_unsupported_reason
 from stages.lib.exports.runtimes import RUNTIMES, Predictor, find_runtimes, load_predictor
+from stages.lib.web.page import PAGE_PATH
 
 _HOST = "127.0.0.1"
 _NAMES = (_HOST, "localhost")  # by which a browser on this machine may call the server

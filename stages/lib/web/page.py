@@ -39,7 +39,8 @@ def render_page(
     require_class_names(class_names, network.class_count)
     model = {
         "background": background,
-        "classNames": list(class_names),
+        # A byte that Python could not decode in a file's name (PEP 383) is shown as the sign for such.
+        "classNames": [name.encode(errors="surrogateescape").decode(errors="replace") for name in class_names],
         "exponentials": network.exponentials.tolist(),
         "golden": [
             {"answer": answer.tolist(), "label": int(label), "pixels": _encode(image)}

@@ -183,7 +183,7 @@ function closeCamera() {
 function showCamera(isOn) {
   video.hidden = find("shoot").hidden = !isOn;
   pad.hidden = isOn;
-  find("camera").textContent = isOn ? "Close the camera" : "Camera";
+  find("camera").textContent = isOn ? "Close the camera" : "Use the camera";
 }
 
 find("camera").hidden = !navigator.mediaDevices?.getUserMedia;
