@@ -49,8 +49,8 @@ def demo(port: int, export_dir: Path) -> None:
     page = read_page(export_dir)
     panel = load_panel(export_dir)
     with open_server(port, page, panel) as server:
-        click.echo(f"demo: http://{_HOST}:{server.server_port}/ until Ctrl-C")
         try:
+            click.echo(f"demo: http://{_HOST}:{server.server_port}/ until Ctrl-C")
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("demo: ended")
