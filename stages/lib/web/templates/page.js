@@ -75,7 +75,7 @@ function checkGolden() {
   verdict.className = different ? "bad" : "good";
   verdict.textContent = different
     ? `✘ Do not trust this page: ${different} of ${bytes} bytes of the golden answers are others in this browser.`
-    : `✔ Verified: ${count(golden.length, "golden image")}, all ${bytes} bytes of the answers are the expected ones.`;
+    : `✔ Verified: ${count(golden.length, "golden image")}, all ${bytes} bytes of the answers as expected.`;
   find("foot").textContent =
     `An answer takes ${each.toFixed(each < 1 ? 2 : 1)} ms here. Nothing leaves this page` +
     (location.protocol === "file:" ? "." : " but to the server that it came from.");
@@ -361,6 +361,10 @@ async function askServer(blob, ownPixels) {
     return;
   }
   const pixels = decodeBase64(answered.pixels);
+  if (!ownPixels) {
+    drawPixels(find("seen"), pixels);
+    drawOnPad(find("seen"));
+  }
   tell(showAnswer(pixels, describeServed(answered, pixels, ownPixels)));
   const page = {file: "model_int8.tflite", runtime: "this page", probabilities: Array.from(network.predict(pixels), (byte) => byte / 256)};
   const rows = [...answered.rows, page], [{probabilities: first}] = rows;
@@ -404,10 +408,11 @@ async function findServer() {
 /* --- start --------------------------------------------------------------------------------------------------------- */
 
 function start() {
-  const colours = model.imageShape.length === 3 ? "colour" : `grey, on a ${model.background} background`;
+  const kinds = {dark: "grey, light on dark", light: "grey, dark on light"};
   const scale = PAD_SIDE / Math.max(WIDTH, HEIGHT);
   Object.assign(pad, {width: Math.round(WIDTH * scale), height: Math.round(HEIGHT * scale)});
-  find("about").textContent = `${model.classNames.length} classes. Images of ${WIDTH} × ${HEIGHT} pixels in ${colours}. It answers here, in this page.`;
+  find("about").textContent =
+    `${model.classNames.length} classes. ${WIDTH} × ${HEIGHT} pixels, ${kinds[model.background] ?? "in colour"}.`;
   checkGolden();
   if (golden.length) {
     const [{pixels, label}] = golden;
