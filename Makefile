@@ -20,7 +20,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes verify lock
+.PHONY: repro setup web-runtimes test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes verify lock
 
 repro: setup
 	dvc repro
@@ -35,6 +35,12 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What tests/web/test_web_runtimes.py compares; needs npm. No package runs code of its own as it is installed.
+web-runtimes:
+	mkdir -p .cache/npm
+	cp tests/web/npm/package.json tests/web/npm/package-lock.json .cache/npm
+	npm ci --prefix .cache/npm --ignore-scripts --no-audit --no-fund --silent
 
 # Each test module in one of two processes, for its fixtures run the pipeline.
 test: setup
@@ -98,9 +104,10 @@ bench-recipes: setup
 verify: setup
 	pipeline verify --emulate
 
-# Needs uv. One version of each package for every Python, with hashes and without addresses.
+# Needs uv and npm. One version of each package for every Python, with hashes and without addresses.
 lock:
 	uv pip compile pyproject.toml --extra dev --extra docs --extra sweep --universal --python-version 3.11 --fork-strategy fewest \
 		--generate-hashes --no-header --output-file requirements.txt
 	uv pip compile --group bench --constraints requirements.txt --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-header --output-file benchmarks/requirements.txt
+	npm install --prefix tests/web/npm --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
