@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,15 @@ def encode_png(pixels, **options):
     return file.getvalue()
 
 
+@contextmanager
+def set_scheme(browser, scheme):
+    """As if the person had chosen light or dark pages."""
+    for features in ([{"name": "prefers-color-scheme", "value": scheme}], []):
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        if features:
+            yield
+
+
 @pytest.fixture
 def grey_page(browser, tmp_path):
     """A page of a network for grey images of 28 by 28 pixels."""
@@ -137,6 +147,10 @@ def test_exported_page_answers_for_the_whole_test_split(browser, reproduced):
     assert re.search(r"  web/index.html$", (export_dir / "SHA256SUMS").read_text(encoding="utf-8"), re.MULTILINE)
     browser.resize(960, 700)
     browser.take_picture("page")
+    browser.resize(390, 844)
+    with set_scheme(browser, "dark"):
+        browser.take_picture("page_phone")
+    browser.resize(1400, 1000)
 
 
 @pytest.mark.slow
@@ -328,13 +342,17 @@ def test_drawing_by_keys_is_answered(grey_page):
 
 def test_every_control_has_a_name_and_a_place_in_the_order(grey_page):
     """As the browser tells a screen reader; the order of the Tab key is that of the page."""
+    controls = []
+    for _ in range(8):
+        ActionChains(grey_page.driver).send_keys(Keys.TAB).perform()
+        focused = grey_page.driver.switch_to.active_element
+        controls.append((focused.aria_role, focused.accessible_name))
     tree = grey_page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     focusable = [
-        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        node["role"]["value"]
         for node in tree
-        if not node["ignored"] and any(entry["name"] == "focusable" for entry in node.get("properties", []))
+        if any(entry["name"] == "focusable" and entry["value"]["value"] for entry in node.get("properties", []))
     ]
-    controls = [control for control in focusable if control[0] != "RootWebArea"]
     headings = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "heading"]
 
     assert controls == [
@@ -345,6 +363,7 @@ def test_every_control_has_a_name_and_a_place_in_the_order(grey_page):
         ("button", "Use the camera"),
         *(("button", f"Example: class {label}") for label in range(3)),
     ]
+    assert sorted(focusable) == sorted(["RootWebArea", *(role for role, _ in controls)])  # there are no others
     assert headings == ["Image classifier", "Image", "Answer", "As the model sees it", "Pictures"]
 
 
@@ -352,19 +371,17 @@ def test_every_control_has_a_name_and_a_place_in_the_order(grey_page):
 def test_page_fits_a_phone_in_both_schemes(grey_page, scheme):
     """Nothing is wider than the screen, and text stands out from what is behind it by at least 4.5 to 1 (WCAG 2.2)."""
     grey_page.resize(NARROW, 800)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    grey_page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    width = grey_page.driver.execute_script("return document.documentElement.scrollWidth")
-    text, faint, good, card = (
-        measure_luminance(grey_page.driver.execute_script(f"return getComputedStyle({element}).{kind}"))
-        for element, kind in [
-            ("document.body", "color"),
-            ("document.getElementById('seen-note')", "color"),
-            ("document.getElementById('verdict')", "color"),
-            ("document.querySelector('section')", "backgroundColor"),
-        ]
-    )
-    grey_page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    with set_scheme(grey_page, scheme):
+        width = grey_page.driver.execute_script("return document.documentElement.scrollWidth")
+        text, faint, good, card = (
+            measure_luminance(grey_page.driver.execute_script(f"return getComputedStyle({element}).{kind}"))
+            for element, kind in [
+                ("document.body", "color"),
+                ("document.getElementById('seen-note')", "color"),
+                ("document.getElementById('verdict')", "color"),
+                ("document.querySelector('section')", "backgroundColor"),
+            ]
+        )
     grey_page.resize(1400, 1000)
 
     assert width == NARROW

@@ -10,6 +10,7 @@ const PAD_SIDE = 336;
 
 const find = (id) => document.getElementById(id);
 const make = (tag, text = "", named = {}) => Object.assign(document.createElement(tag), {textContent: text}, named);
+const tell = (text) => (find("said").textContent = text);
 const formatShare = (share) => `${(100 * share).toFixed(1)}%`;
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -49,7 +50,7 @@ function showAnswer(pixels, note) {
 function showProblem(text) {
   find("problem").textContent = text;
   find("problem").hidden = false;
-  find("said").textContent = "";
+  tell("");
 }
 
 function drawPixels(canvas, pixels) {
@@ -97,10 +98,6 @@ for (const {pixels, label} of golden) {
     if (isServed) canvas.toBlob((blob) => askServer(blob, pixels));
   });
   find("examples").append(button);
-}
-
-function tell(text) {
-  find("said").textContent = text;
 }
 
 /* --- pictures ---------------------------------------------------------------------------------------------------- */
@@ -228,7 +225,7 @@ function clearPad() {
 function drawOnPad(image) {
   const scale = Math.min(pad.width / image.width, pad.height / image.height);
   const [width, height] = [image.width * scale, image.height * scale];
-  clearPad();
+  sketch.clearRect(0, 0, pad.width, pad.height); // what surrounds a picture is not of it
   sketch.imageSmoothingEnabled = scale < 1;
   sketch.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
   isOfPicture = true;
@@ -347,13 +344,7 @@ let isServed = false;
 /* Have the project's own code decode the picture, and each runtime answer; ownPixels: as this page prepared it. */
 async function askServer(blob, ownPixels) {
   const number = latest;
-  let answered;
-  try {
-    const response = await fetch("answers", {method: "POST", body: blob, headers: {"Content-Type": "application/octet-stream"}});
-    answered = await response.json();
-  } catch {
-    answered = {problem: "The server does not answer: is `pipeline demo` still running?"};
-  }
+  const answered = await postPicture(blob);
   if (number !== latest) return;
   find("rows").replaceChildren();
   if (answered.problem) {
@@ -366,22 +357,40 @@ async function askServer(blob, ownPixels) {
     drawOnPad(find("seen"));
   }
   tell(showAnswer(pixels, describeServed(answered, pixels, ownPixels)));
-  const page = {file: "model_int8.tflite", runtime: "this page", probabilities: Array.from(network.predict(pixels), (byte) => byte / 256)};
-  const rows = [...answered.rows, page], [{probabilities: first}] = rows;
-  for (const {file, runtime, probabilities, reason} of rows) {
-    const row = find("rows").insertRow();
-    row.append(make("th", file, {scope: "row"}), make("td", runtime));
-    if (!probabilities) {
-      row.append(make("td", `not run: ${reason}`, {colSpan: 3}));
-      continue;
-    }
-    const share = Math.max(...probabilities), name = model.classNames[probabilities.indexOf(share)];
-    const difference = Math.max(...probabilities.map((probability, id) => Math.abs(probability - first[id])));
-    row.append(make("td", name, {className: "name"}), make("td", formatShare(share)), make("td", difference.toPrecision(2)));
+  const own = Array.from(network.predict(pixels), (byte) => byte / 256);
+  showRuntimes([...answered.rows, {file: "model_int8.tflite", runtime: "this page", probabilities: own}]);
+}
+
+async function postPicture(blob) {
+  const headers = {"Content-Type": "application/octet-stream"};
+  try {
+    const response = await fetch("answers", {method: "POST", body: blob, headers});
+    return await response.json();
+  } catch {
+    return {problem: "The server does not answer: is `pipeline demo` still running?"};
   }
-  const {file, runtime} = rows[0];
+}
+
+function showRuntimes(rows) {
+  const [{file, runtime, probabilities: first}] = rows;
   find("runtimes-note").textContent =
-    `Each file of models/export in each of its runtimes, for the same pixels. The last column compares each with ${file} in ${runtime}.`;
+    "Each file of models/export in each of its runtimes, for the same pixels. " +
+    `The last column compares each with ${file} in ${runtime}.`;
+  find("rows").append(...rows.map((row) => makeRow(row, first)));
+}
+
+function makeRow({file, runtime, probabilities, reason}, first) {
+  const row = make("tr");
+  row.append(make("th", file, {scope: "row"}), make("td", runtime));
+  if (!probabilities) {
+    row.append(make("td", `not run: ${reason}`, {colSpan: 3}));
+    return row;
+  }
+  const share = Math.max(...probabilities), name = model.classNames[probabilities.indexOf(share)];
+  const difference = Math.max(...probabilities.map((probability, id) => Math.abs(probability - first[id])));
+  const texts = [formatShare(share), difference.toPrecision(2)];
+  row.append(make("td", name, {className: "name"}), ...texts.map((text) => make("td", text)));
+  return row;
 }
 
 function describeServed({was_inverted: wasInverted}, pixels, ownPixels) {
@@ -389,8 +398,8 @@ function describeServed({was_inverted: wasInverted}, pixels, ownPixels) {
   if (!ownPixels) return `${inverted}Decoded by the project, for this browser cannot read it.`;
   const differences = pixels.map((value, place) => Math.abs(value - ownPixels[place])).filter(Boolean);
   const compared = differences.length
-    ? `this browser's differ in ${differences.length} of ${pixels.length} bytes, by at most ${Math.max(...differences)}`
-    : "this browser's are the same";
+    ? `this browser gets others in ${differences.length} of ${pixels.length} bytes, by at most ${Math.max(...differences)}`
+    : "this browser gets the same pixels";
   return `${inverted}Decoded by the project; ${compared}.`;
 }
 
@@ -405,7 +414,7 @@ async function findServer() {
   find("runtimes").hidden = !isServed;
 }
 
-/* --- start --------------------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------------------------- */
 
 function start() {
   const kinds = {dark: "grey, light on dark", light: "grey, dark on light"};
