@@ -449,7 +449,7 @@ def limit_budget(kind, **limits):
 
 @pytest.mark.parametrize("limit", [{"max_arena_bytes": 1000}, {"max_file_bytes": 1000}, {"operators": ["SOFTMAX"]}])
 def test_int8_export_beyond_a_microcontroller_is_withheld_alone(exported, tmp_path, capsys, limit):
-    """An arena, a file or operators beyond what params.yaml allows withhold the file and what is made of it, no other."""
+    """An arena, a file or operators beyond what params.yaml allows withhold it and what is made of it alone."""
     written = run_with(exported, tmp_path, microcontroller=limit_microcontroller(**limit))
     usual = list_files(exported.root / "models/export")
     parity = read_json(tmp_path / "parity/parity.json")
