@@ -1,6 +1,7 @@
 """Serve the exported page on this machine, with the answers of every runtime beside its own."""
 
 import json
+import sys
 from base64 import b64encode
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ from stages.lib.data.image_limits import MAX_BYTES
 from stages.lib.exports.checksums import read_whole
 from stages.lib.exports.model_metadata import find_image_shape, read_metadata
 from stages.lib.exports.parity_matrix import find_unsupported_reason
-from stages.lib.exports.runtimes import RUNTIMES, Predictor, find_runtimes, load_predictor
+from stages.lib.exports.runtimes import RUNTIMES, Predictor, find_runtimes, load_content
 from stages.lib.web.page import PAGE_PATH
 
 _HOST = "127.0.0.1"
@@ -118,9 +119,14 @@ def load_panel(export_dir: Path) -> Panel:
         raise ExportError(str(export_dir), "there is no model in it", "run `dvc repro`, which writes models/export")
     members = []
     for path in paths:
+        content = read_whole(path)
         for runtime in find_runtimes(path):
-            reason = find_unsupported_reason(path.name, runtime)
-            predictor = None if reason else load_predictor(path, runtime)
+            predictor, reason = None, find_unsupported_reason(path.name, runtime)
+            if not reason:
+                try:
+                    predictor = load_content(content, runtime, str(path))
+                except ExportError as error:  # of one runtime: the others answer
+                    reason = error.problem
             members.append(Member(path.name, RUNTIMES[runtime].title, predictor, reason))
     metadata = read_metadata(paths[0])
     return Panel(members, find_image_shape(metadata), metadata["background"])
@@ -133,6 +139,11 @@ class Server(ThreadingHTTPServer):
         super().__init__((_HOST, port), _Handler)
         self.page, self.panel = page, panel
         self.lock = Lock()  # runtimes answer one image at a time
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  (http.server's signature)
+        """Say nothing of a page that was closed before it had its answer."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 def open_server(port: int, page: bytes, panel: Panel) -> Server:

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -23,12 +24,13 @@ from imports import ROOT
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from stages.commands.demo import demo
+from stages.commands.demo import demo, load_panel
 from stages.commands.main import main
 from stages.lib.core.arrays import load_array
 from stages.lib.core.errors import ExportError, PipelineError
 from stages.lib.data.image_decoding import read_image
 from stages.lib.data.image_limits import MAX_BYTES
+from stages.lib.exports.checksums import write_checksums
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_predictor
 
 
@@ -184,6 +186,31 @@ def test_ctrl_c_ends_it_without_an_error(export_dir):
         said = running.process.communicate(timeout=60)
 
         assert (running.process.returncode, *said) == (0, "demo: ended\n", "")
+
+
+def test_page_that_is_closed_early_makes_no_noise(export_dir):
+    """The server goes on, and prints no traceback."""
+    with serve(export_dir) as running:
+        for _ in range(3):
+            page = socket.create_connection(("127.0.0.1", running.port))
+            host = f"127.0.0.1:{running.port}"
+            page.sendall(f"POST /answers HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\nsome".encode())
+            page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+            page.close()
+        assert running.ask("GET", "/runtimes")[0] == 200
+        os.kill(running.process.pid, signal.SIGINT)
+
+        assert running.process.communicate(timeout=60)[1] == ""
+
+
+def test_runtime_that_cannot_run_a_file_says_why(export_dir, tmp_path):
+    """The others answer for it."""
+    shutil.copy(export_dir / "model.tflite", tmp_path / "other.tflite")
+    write_checksums(tmp_path)
+    reasons = {member.runtime: member.reason for member in load_panel(tmp_path).members}
+
+    assert reasons["LiteRT"] == ""
+    assert reasons["TensorFlow Lite Micro"] != ""
 
 
 def test_port_in_use_is_told_in_one_line(export_dir):
