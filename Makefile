@@ -8,6 +8,7 @@
 # make bench-sweep   count the trials that a sweep's samplers need
 # make bench-recipes   measure what the recipes of docs/recipes reach, for half an hour; RECIPES="mnist" for some
 # make bench-c   measure what an answer of the C file costs on microcontrollers, emulated
+# make web-runtimes   the runtimes for browsers that a test compares
 # make docs    build docs/_build/html, without a network
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes bench-c verify lock
+.PHONY: repro setup web-runtimes test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes bench-c verify lock
 
 repro: setup
 	dvc repro
@@ -36,6 +37,12 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What tests/web/test_web_runtimes.py compares; needs npm. No package runs code of its own as it is installed.
+web-runtimes:
+	mkdir -p .cache/npm
+	cp tests/web/npm/package.json tests/web/npm/package-lock.json .cache/npm
+	npm ci --prefix .cache/npm --ignore-scripts --no-audit --no-fund --silent
 
 # Each test module in one of two processes, for its fixtures run the pipeline.
 test: setup
@@ -104,7 +111,7 @@ bench-c: setup
 verify: setup
 	pipeline verify --emulate
 
-# Needs uv. One version of each package for every Python, with hashes and without addresses.
+# Needs uv and npm. One version of each package for every Python, with hashes and without addresses.
 lock:
 	uv pip compile pyproject.toml --extra dev --extra docs --extra runtimes --extra sweep --universal --python-version 3.11 --fork-strategy fewest \
 		--generate-hashes --no-header --output-file requirements.txt
@@ -112,3 +119,4 @@ lock:
 		--fork-strategy fewest --generate-hashes --no-header --output-file benchmarks/requirements.txt
 	uv pip compile --group processors --universal --python-version 3.11 --generate-hashes --no-header \
 		--output-file tests/machines/requirements.txt
+	npm install --prefix tests/web/npm --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund

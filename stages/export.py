@@ -4,6 +4,7 @@ Reads   models/model.keras, data/normalized, data/raw, the sections of params.ya
 Writes  models/export/model.onnx, model_int8.onnx                 for servers and browsers
         models/export/model.tflite, model_float16.tflite, model_dynamic_range.tflite    for phones
         models/export/model_int8.tflite, c/*, arduino/classifier.zip    for microcontrollers
+        models/export/web/index.html                              a page that answers, for any browser
         models/export/golden.json, c/golden.h                     images and the answers that a device must give
         models/export/SHA256SUMS                                  checked before one of these is loaded
         reports/exports.json       accuracy and bytes of model_int8.tflite, null where it is withheld
@@ -77,6 +78,7 @@ from stages.lib.microcontroller.firmware import (
     require_reference_here,
     summarize_firmware,
 )
+from stages.lib.microcontroller.integer_network import read_network
 from stages.lib.model.boards import BOARDS, BoardName, find_limits
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes
@@ -84,6 +86,7 @@ from stages.lib.model.network import load_network
 from stages.lib.model.order_free_network import compile_probabilities
 from stages.lib.model.prediction import predict_in_batches
 from stages.lib.runner.stage import main
+from stages.lib.web.page import PAGE_PATH, render_page
 
 ArtifactName = Literal[
     "onnx_float32", "onnx_int8", "tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8"
@@ -260,10 +263,12 @@ def tell_withheld(refusals: Sequence[Refusal], required: Sequence[str]) -> None:
             print(f"export: withheld: {refusal.describe()}")
 
 
-def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str]) -> None:
+def write_exports(
+    export_dir: Path, models: dict[str, bytes], golden: dict[str, Any], sources: dict[str, str], page: str
+) -> None:
     """Write all of these exports or none, and the digests of them.
 
-    sources: in C, of the int8 export, by the file's name; of none where it is withheld.
+    sources: in C, by the file's name. page: for browsers. Both are of the int8 export, and empty where it is withheld.
     """
     with atomic_write(export_dir) as partial_dir:
         partial_dir.mkdir()
@@ -276,6 +281,8 @@ def write_exports(export_dir: Path, models: dict[str, bytes], golden: dict[str, 
             (partial_dir / "arduino").mkdir()
             library = build_arduino_library(sources, models[INT8_NAME])
             (partial_dir / "arduino" / ARDUINO_NAME).write_bytes(library)
+        if page:
+            write_text(partial_dir / PAGE_PATH, page)
         write_checksums(partial_dir)
 
 
@@ -337,17 +344,25 @@ def run(
     require_exports(refusals, required)
     require_parity_here([comparison for comparison in comparisons if comparison.export not in withheld])
     models = {name: content for name, content in models.items() if name not in withheld}
-    sources, integers = {}, {}
+    sources, page, integers = {}, "", {}
     if firmware and INT8_NAME in models:
         require_arena(firmware)
         require_golden_here(firmware, golden_steps)
         require_reference_here(firmware)
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         print(check_c_classifier(firmware, sources, test.images))
+        page = render_page(
+            read_network(firmware.content),
+            metadata["class_names"],
+            metadata["background"],
+            golden.images,
+            golden.labels,
+            firmware.outputs,
+        )
         integers = {INT8_NAME: (firmware.outputs, firmware.tolerance)}
     max_abs_errors = {name: budgets[name].max_abs_error for name in models}
     described = describe_golden(golden, dataset["class_names"], max_abs_errors, integers)
-    write_exports(export_dir, models, described, sources)
+    write_exports(export_dir, models, described, sources, page)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,24 @@ def small_model() -> SmallModel:
     )
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A Chromium; UI_SCREENSHOTS names the folder that takes the charts for people."""
+    # Not above: no test should wait for Selenium that does without.
+    from browser import CHROMEDRIVER, CHROMIUM, Browser  # noqa: PLC0415
+    from selenium.common.exceptions import WebDriverException  # noqa: PLC0415
+
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
+    pictures_dir = os.environ.get("UI_SCREENSHOTS")
+    try:
+        browser = Browser(tmp_path_factory.mktemp("browser"), Path(pictures_dir) if pictures_dir else None)
+    except WebDriverException as error:  # no display server's libraries, a forbidden system call, …
+        pytest.skip(f"Chromium does not start on this machine: {error.msg}")
+    yield browser
+    browser.close()
+
+
 @pytest.fixture(scope="session")
 def digits():
     return load_digits(0.2, 0)

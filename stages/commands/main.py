@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
     "accept": "Accept the ingested data: later versions are compared with it.",
     "apply": "Write the settings of a recipe into params.yaml.",
     "check": "List all errors in a folder of images, without DVC and training.",
+    "demo": "Serve the page for browsers, with every runtime's answers beside its own.",
     "predict": "Classify images, or folders of images, with an exported model.",
     "promote": "Make a version of the registered model the champion, if the criteria allow it.",
     "replay": "Send the golden images to a device over a serial line, and compare its answers.",

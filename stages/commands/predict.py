@@ -9,15 +9,14 @@ from typing import Any
 
 import click
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from stages.lib.core.errors import DataError, ExportError, PipelineError, show_controls
+from stages.lib.core.errors import DataError, PipelineError, show_controls
 from stages.lib.core.files import print_csv
 from stages.lib.core.paths import find_project
 from stages.lib.data.image_decoding import DecodedImage, read_image
 from stages.lib.data.image_folder import is_left_by_systems
-from stages.lib.exports.model_metadata import read_onnx_metadata, read_tflite_metadata
+from stages.lib.exports.model_metadata import find_image_shape, read_metadata
 from stages.lib.exports.runtimes import RUNTIMES, find_runtimes, load_predictor
 
 _MODEL_PATH = Path("models/export/model.onnx")
@@ -120,26 +119,9 @@ def list_images(name: str) -> Iterator[str | DataError]:
         yield DataError(name, "there is no image in it", "name a folder with images")
 
 
-def read_metadata(model_path: Path) -> dict[str, Any]:
-    """What the exported model says of its classes and its input.
-
-    Raises:
-        ExportError: it says nothing, as a model from elsewhere does.
-    """
-    if model_path.suffix == ".onnx":
-        metadata = read_onnx_metadata(onnx.load(model_path, load_external_data=False))
-    else:
-        metadata = read_tflite_metadata(model_path.read_bytes())
-    if not {"background", "class_names", "image_size"} <= metadata.keys():
-        hint = "name a model that the export stage wrote, such as models/export/model.onnx"
-        raise ExportError(str(model_path), "there are no class names in it", hint)
-    return metadata
-
-
 def open_image(name: str, metadata: dict[str, Any]) -> DecodedImage:
     """The image of that file name, or on standard input, as the model takes it."""
-    channels = metadata.get("channels", 1)  # a model of an earlier version does not say
-    image_shape = (*metadata["image_size"], channels) if channels > 1 else tuple(metadata["image_size"])
+    image_shape = find_image_shape(metadata)
     if name == _STANDARD_INPUT:
         return read_image(sys.stdin.buffer, "standard input", image_shape, metadata["background"])
     try:

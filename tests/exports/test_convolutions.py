@@ -93,7 +93,7 @@ def test_float_files_give_keras_probabilities(exported, name, runtime):
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_files_take_raw_bytes_of_their_channels(exported, name):
-    """uint8 (batch, H, W), or (batch, H, W, 3) in colour; quantized by 1 and 0 where it is quantized."""
+    """uint8 images of (H, W), or (H, W, 3) in colour; quantized by 1 and 0 where it is quantized."""
     path = exported.root / "export" / name
     shape = [6, 8, 3] if exported.is_colour else [6, 8]
     if path.suffix == ".onnx":
@@ -102,7 +102,7 @@ def test_files_take_raw_bytes_of_their_channels(exported, name):
         assert [dim.dim_param or dim.dim_value for dim in pixels.shape.dim] == ["batch", *shape]
     else:
         (detail,) = Interpreter(str(path)).get_input_details()
-        assert (detail["dtype"], detail["shape_signature"].tolist()) == (np.uint8, [-1, *shape])
+        assert (detail["dtype"], detail["shape_signature"].tolist()) == (np.uint8, [1, *shape])
         assert detail["quantization"] in ((0.0, 0), (1.0, 0))
 
 

@@ -188,7 +188,7 @@ def test_what_is_no_raw_image_is_refused_in_one_line(exported, name, runtime, im
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_export_takes_raw_bytes_as_they_are(exported, name):
-    """The file itself asks for uint8 (batch, 28, 28); where it is quantized, by a scale of 1 and a zero point of 0."""
+    """The file itself asks for uint8 of (28, 28); where it is quantized, by a scale of 1 and a zero point of 0."""
     path = exported.root / "models/export" / name
     if path.suffix == ".onnx":
         pixels = onnx.load(path).graph.input[0].type.tensor_type
@@ -200,7 +200,7 @@ def test_export_takes_raw_bytes_as_they_are(exported, name):
         shape, quantization = detail["shape_signature"].tolist(), detail["quantization"]
 
     assert is_uint8
-    assert shape in (["batch", 28, 28], [-1, 28, 28])
+    assert shape in (["batch", 28, 28], [1, 28, 28])  # the second as LiteRT for the web wants it; others resize it
     assert quantization in (None, (0.0, 0), (1.0, 0))
     assert (quantization == (1.0, 0)) == (name == "model_int8.tflite")
 
@@ -450,14 +450,14 @@ def limit_budget(kind, **limits):
 
 @pytest.mark.parametrize("limit", [{"max_arena_bytes": 1000}, {"max_file_bytes": 1000}, {"operators": ["SOFTMAX"]}])
 def test_int8_export_beyond_a_microcontroller_is_withheld_alone(exported, tmp_path, capsys, limit):
-    """An arena, a file or operators beyond what params.yaml allows withhold the file and its C source, no other."""
+    """An arena, a file or operators beyond what params.yaml allows withhold it and what is made of it alone."""
     written = run_with(exported, tmp_path, microcontroller=limit_microcontroller(**limit))
     usual = list_files(exported.root / "models/export")
     parity = read_json(tmp_path / "parity/parity.json")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "withheld" in line]
 
-    of_int8 = {name for name in usual if name.startswith(("c/", "arduino/"))}
-    assert {"c/classifier.c", "c/golden.h", "c/model_int8.c", "arduino/classifier.zip"} < of_int8
+    of_int8 = {name for name in usual if name.startswith(("c/", "arduino/", "web/"))}
+    assert {"c/classifier.c", "c/golden.h", "c/model_int8.c", "arduino/classifier.zip", "web/index.html"} < of_int8
     assert set(usual) - set(written) == {"model_int8.tflite", *of_int8}
     assert all(written[name] == usual[name] for name in written if name.startswith("model"))
     assert "int8.tflite" not in (tmp_path / "export/SHA256SUMS").read_text(encoding="utf-8")

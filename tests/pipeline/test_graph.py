@@ -22,6 +22,7 @@ ARROWS = {
     "model": {"core"},
     "exports": {"core", "data", "model", "plotting"},
     "microcontroller": {"core", "exports", "model"},
+    "web": {"microcontroller"},
     "tracking": {"core"},
     "sweeps": {"core", "tracking"},
     "verification": {"core"},

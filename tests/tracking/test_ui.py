@@ -3,22 +3,16 @@
 UI_SCREENSHOTS=.github/images makes the documents' images of them anew.
 """
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from browser import CHROMEDRIVER, CHROMIUM, Browser
 from mlflow.entities import Run
 from project import Project
-from selenium.common.exceptions import WebDriverException
 
 pytestmark = [
     pytest.mark.ui,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and CHROMEDRIVER), reason="no Chromium here: apt-get install chromium chromium-driver"
-    ),
+    pytest.mark.usefixtures("browser"),  # without one no pipeline need run
 ]
 
 # As in docs/how-to/compare-runs.md, beside the committed 20.
@@ -42,17 +36,6 @@ class Pages(NamedTuple):
     def names(self) -> list[str]:
         """The runs' names."""
         return [run.info.run_name for run in self.runs]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def browser(tmp_path_factory):
-    pictures_dir = os.environ.get("UI_SCREENSHOTS")
-    try:
-        browser = Browser(tmp_path_factory.mktemp("browser"), Path(pictures_dir) if pictures_dir else None)
-    except WebDriverException as error:  # no display server's libraries, a forbidden system call, …
-        pytest.skip(f"Chromium does not start on this machine: {error.msg}")
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`.tflite` files that hold nothing twice, for flash is what microcontrollers have least of."""
+"""`.tflite` files that hold nothing twice, for flash is what microcontrollers have least of, and that the web takes."""
 
 from typing import Any
 
@@ -20,12 +20,17 @@ def read_tflite(content: bytes) -> Any:  # noqa: ANN401  (the schema's objects a
 def canonicalize_tflite(model: Any) -> bytes:  # noqa: ANN401
     """The bytes of a model: equal arrays are written once, and tensors that hold no constants share no buffer's record.
 
-    model: a `ModelT` of one graph, which is changed. For the int8 file of two blocks of two convolutions 8 % are
+    Tensors have a batch of 1, to which each runtime gives another size where it is asked to: LiteRT for the web refuses
+    a file that says that its batch may have any size.
+    model: a `ModelT`, which is changed. For the int8 file of two blocks of two convolutions 8 % are
     saved, for most of it is zero points.
     """
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    for tensor in tensors:
+        tensor.shapeSignature = None
     model.metadata = [entry for entry in model.metadata or [] if entry.name != _CONVERSION]
     # The schema's first buffer is the empty one.
-    owners = [*model.subgraphs[0].tensors, *model.metadata]
+    owners = [*tensors, *model.metadata]
     kept = [0, *sorted({owner.buffer for owner in owners if _has_data(model.buffers[owner.buffer])})]
     for owner in owners:
         owner.buffer = kept.index(owner.buffer) if owner.buffer in kept else 0

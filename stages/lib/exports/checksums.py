@@ -16,8 +16,10 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS_NAME).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def read_whole(path: Path) -> bytes:
+def read_whole(path: Path, export_dir: Path | None = None) -> bytes:
     """The bytes of an exported file, which are those that were exported.
+
+    export_dir: the folder with the digests, by default the file's own.
 
     Raises:
         ExportError: there is no such file, no digest of it beside it, or it has another digest.
@@ -29,17 +31,18 @@ def read_whole(path: Path) -> bytes:
         raise ExportError(str(path), "no such file", hint) from None
     except OSError as error:
         raise ExportError.unreadable(str(path), error) from None
-    digests = _read_digests(path.parent / CHECKSUMS_NAME)
-    if path.name not in digests:
+    folder = export_dir or path.parent
+    name, digests = path.relative_to(folder).as_posix(), _read_digests(folder / CHECKSUMS_NAME)
+    if name not in digests:
         raise ExportError(
             str(path),
             f"there is no SHA-256 of it in {CHECKSUMS_NAME} beside it, which tells whether it is whole",
             "copy that file, too, from where the model came from",
         )
-    if (got := hashlib.sha256(content).hexdigest()) != digests[path.name]:
+    if (got := hashlib.sha256(content).hexdigest()) != digests[name]:
         raise ExportError(
             str(path),
-            expected=f"a whole model, SHA-256 {digests[path.name][:12]}…",
+            expected=f"a whole model, SHA-256 {digests[name][:12]}…",
             got=f"{got[:12]}… ({len(content)} bytes)",
             hint="copy it again, or `dvc checkout models/export --force`",
         )

@@ -1,11 +1,13 @@
 """What an exported model says of itself: inside ONNX's metadata_props and TFLite's metadata."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 
+from stages.lib.core.errors import ExportError
 from stages.lib.exports.canonical_tflite import canonicalize_tflite, read_tflite
 
 # The entry of TFLite's metadata that holds the JSON object. TFLite's names for entries of its own are upper case.
@@ -43,3 +45,25 @@ def read_tflite_metadata(content: bytes) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(bytes(model.buffers[entry.buffer].data))
             return found
     return {}
+
+
+def read_metadata(model_path: Path) -> dict[str, Any]:
+    """What the exported model says of its classes and its input.
+
+    Raises:
+        ExportError: it says nothing, as a model from elsewhere does.
+    """
+    if model_path.suffix == ".onnx":
+        metadata = read_onnx_metadata(onnx.load(model_path, load_external_data=False))
+    else:
+        metadata = read_tflite_metadata(model_path.read_bytes())
+    if not {"background", "class_names", "image_size"} <= metadata.keys():
+        hint = "name a model that the export stage wrote, such as models/export/model.onnx"
+        raise ExportError(str(model_path), "there are no class names in it", hint)
+    return metadata
+
+
+def find_image_shape(metadata: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of an image that the model takes: (H, W) or (H, W, 3)."""
+    channels = metadata.get("channels", 1)  # a model of an earlier version does not say
+    return (*metadata["image_size"], channels) if channels > 1 else tuple(metadata["image_size"])

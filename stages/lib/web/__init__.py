@@ -1,0 +1,1 @@
+"""The int8 network as a page for browsers."""
