@@ -27,7 +27,7 @@ from stages.lib.exports.checksums import read_whole
 
 _GOLDEN_PATH = Path("models/export/golden.json")
 _INT8_NAME = "model_int8.tflite"
-_RATES = sorted(int(name[1:]) for name in dir(termios) if re.fullmatch(r"B[1-9]\d*", name))
+_RATES = sorted((name[1:] for name in dir(termios) if re.fullmatch(r"B[1-9]\d*", name)), key=int)
 # A request and an answer: start, number of the image, what it is about, CRC (see the exported replay.h).
 _START, _CRC_START, _CRC_BYTES = 0xA5, 0xFFFF, 2
 _TRIES = 3  # a board that restarts as the line is opened misses the first
@@ -43,7 +43,7 @@ _WHAT_TO_CHECK = (
 @click.command()
 @click.option("--port", required=True, help="The serial line, such as /dev/ttyUSB0 or /dev/ttyACM0.")
 @click.option(
-    "--baud", type=click.Choice(_RATES), default=115200, show_default=True, metavar="RATE", help="Bits a second."
+    "--baud", type=click.Choice(_RATES), default="115200", show_default=True, metavar="RATE", help="Bits a second."
 )
 @click.option(
     "--timeout",
@@ -61,7 +61,7 @@ _WHAT_TO_CHECK = (
     show_default=True,
     help="The golden vectors.",
 )
-def replay(port: str, baud: int, timeout: float, golden_path: Path) -> None:
+def replay(port: str, baud: str, timeout: float, golden_path: Path) -> None:
     """Send the golden images to a device over a serial line, and compare its answers.
 
     The device answers each image with the bytes of its probabilities, by replay_answer of models/export/c. All must
@@ -71,7 +71,7 @@ def replay(port: str, baud: int, timeout: float, golden_path: Path) -> None:
     class_names, answers, repeats = golden["class_names"], [], 0
     with open_line(port, baud) as line:
         for number, image in enumerate(map(bytes.fromhex, golden["images"])):
-            seconds = timeout + _BITS_OF_BYTE * (len(image) + len(class_names)) / baud
+            seconds = timeout + _BITS_OF_BYTE * (len(image) + len(class_names)) / int(baud)
             answer, tries = ask(line, port, number, image, len(class_names), seconds)
             answers.append(answer)
             repeats += tries - 1
@@ -100,7 +100,7 @@ def read_golden(path: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
 
 
 @contextmanager
-def open_line(port: str, baud: int) -> Iterator[int]:
+def open_line(port: str, baud: str) -> Iterator[int]:
     """The file descriptor of a serial line that passes 8 bits as they are, at this rate.
 
     Raises:
