@@ -6,6 +6,7 @@
 # make bench   measure what everything costs      make verify  prove that dvc.lock holds, byte for byte
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 # make bench-sweep   count the trials that a sweep's samplers need
+# make bench-networks   measure how fast a convolutional network trains, beside Keras's fit
 # make bench-recipes   measure what the recipes of docs/recipes reach, for half an hour; RECIPES="mnist" for some
 # make bench-c   measure what an answer of the C file costs on microcontrollers, emulated
 # make web-runtimes   the runtimes for browsers that a test compares
@@ -22,7 +23,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 PORT ?= 5000
 
-.PHONY: repro setup web-runtimes test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-recipes bench-c verify lock
+.PHONY: repro setup web-runtimes test test-fast test-slow coverage check docs ui track bench bench-scale bench-sweep bench-networks bench-recipes bench-c verify lock
 
 repro: setup
 	dvc repro
@@ -99,6 +100,10 @@ bench-scale: setup
 # A quarter of an hour, too.
 bench-sweep: setup
 	python -m benchmarks.sweep_samplers
+
+# On data/normalized; by hand, --conv-blocks '[[32, 32], [64, 64]]'.
+bench-networks: setup
+	python -m benchmarks.networks
 
 bench-recipes: setup
 	python -m benchmarks.recipes $(RECIPES)

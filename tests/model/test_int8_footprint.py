@@ -78,7 +78,7 @@ def test_pixels_are_lowered_where_no_unit_helps():
 
     assert misfit.where == "model_int8.tflite on arduino_uno_r4"
     assert misfit.problem == (
-        "needs 20,624 bytes of RAM, where 16,384 are allowed, and at least 186,704 bytes of flash, where 131,072 are "
+        "needs 20,624 bytes of RAM, where 16,384 are allowed, and at least 186,576 bytes of flash, where 131,072 are "
         "allowed"
     )
     assert misfit.hint == (

@@ -28,7 +28,7 @@ _PLACING_BYTES, _PLACED_BYTES = 64, 56
 # network's, such as its metadata, no less and usually no more.
 _BIAS_BYTES, _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 4, 8
 _LAYER_BYTES, _POOLING_BYTES = 288, 192
-_LEAST_BYTES, _USUAL_BYTES = 1408, 3328
+_LEAST_BYTES, _USUAL_BYTES = 1280, 3328
 
 
 INT8_NAME = "model_int8.tflite"
