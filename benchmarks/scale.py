@@ -282,7 +282,7 @@ def run(
         print(f"{images * size:,} images: {total:.0f} s of work", file=sys.stderr, flush=True)
     result = {**describe_machine(), "disk_bytes_per_second": round(disk), "epochs": epochs, "sizes": measured}
     result["conv_blocks"] = conv_blocks
-    write_result("scale-convolution" if conv_blocks else "scale", result, output_path)
+    write_result("convolution-scale" if conv_blocks else "scale", result, output_path)
     if picture_path:
         draw(result, picture_path)
     print_lines(tabulate(result))
