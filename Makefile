@@ -7,7 +7,7 @@
 # make bench-scale   measure memory and time of every stage on 10 times MNIST
 # make bench-sweep   count the trials that a sweep's samplers need
 # make bench-networks   measure how fast a convolutional network trains, beside Keras's fit
-# make bench-recipes   measure what the recipes of docs/recipes reach, for half an hour; RECIPES="mnist" for some
+# make bench-recipes   measure what the recipes of docs/recipes reach, for an hour; RECIPES="mnist" for some
 # make bench-c   measure what an answer of the C file costs on microcontrollers, emulated
 # make web-runtimes   the runtimes for browsers that a test compares
 # make docs    build docs/_build/html, without a network
