@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clones import DVC, clone_head, make_clean_environment
+from benchmarks.clones import DVC, clone_head, make_clean_environment, run_in_clone
 from benchmarks.measurements import describe_machine, print_lines, run_benchmark, tell_machine, write_result
 from benchmarks.processors import COMPILERS, CORTEX_M, build_firmware, find_missing, read_sizes, run_firmware
+from benchmarks.recipes import RECIPES_DIR
 from stages.lib.core.arrays import load_array
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.markdown import format_table
@@ -29,7 +30,6 @@ from stages.lib.microcontroller.integer_reference import IntegerReference
 from stages.lib.model.int8_footprint import INT8_NAME
 from stages.lib.sweeps.params_editor import edit_params
 
-RECIPES_DIR = Path("docs/recipes")
 OPTIMIZATIONS = ("-O2", "-Os")
 BOARD = {"export.board": "raspberry_pi_pico"}  # no network here is withheld for it
 # In place of the recipe's: it would train for minutes, and costs follow from sizes and from how many values are 0.
@@ -63,11 +63,7 @@ def export_network(settings: Mapping[str, Any], image_count: int) -> Exported:
         environment = make_clean_environment(Path(scratch))
         clone = clone_head(Path(scratch) / "clone", environment, lambda _: None)
         edit_params({**BOARD, **settings}, clone / "params.yaml")
-        command = [*DVC, "repro", "export"]
-        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            lines = (done.stdout + done.stderr).strip().splitlines()[-3:]
-            raise PipelineError("`dvc repro export`", f"it failed: {' | '.join(lines)}", "run it in a clone to see why")
+        run_in_clone([*DVC, "repro", "export"], clone, environment)
         export_dir = clone / "models/export"
         images = np.array(load_array(clone / "data/raw/test/images.npy")[:image_count])
         reference = IntegerReference((export_dir / INT8_NAME).read_bytes())

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +36,17 @@ def clone_head(folder: Path, environment: Mapping[str, str], change: Callable[[d
     change(params)
     yaml.dump(params, folder / "params.yaml")
     return folder
+
+
+def run_in_clone(command: Sequence[str], clone: Path, environment: Mapping[str, str]) -> None:
+    """Run a command in a clone.
+
+    Raises:
+        PipelineError: it failed.
+    """
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()[-5:]
+        raise PipelineError(
+            f"`{' '.join(command[1:])}`", f"it failed: {' | '.join(lines)}", "run it in a clone to see why"
+        )

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from stages.lib.core.errors import PipelineError
 from stages.lib.core.paths import find_root
-from stages.lib.microcontroller import c_program
+from stages.lib.microcontroller.device_sources import read_template
 
-_ANSWER = Path(c_program.__file__).parent / "templates/answer.c"
 TARGETS_DIR = Path(__file__).parent / "targets"
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror")
 COMPILERS = ("GCC", "Clang")
@@ -96,7 +95,7 @@ def answer_on_linux(
 ) -> NDArray[np.uint8]:
     """The answers uint8 (N * classes,) of a program for a processor of LINUX_TARGETS, emulated."""
     target, emulator = LINUX_TARGETS[name]
-    _write(folder, {**sources, "answer.c": _ANSWER.read_text(encoding="ascii")})
+    _write(folder, {**sources, "answer.c": read_template("answer.c")})
     _run([*_clang(target), *STRICT, "-O2", "-static", "answer.c", "classifier.c", "-o", "answer"], folder)
     return np.frombuffer(_run([emulator, "answer"], folder, images.tobytes()), np.uint8)
 

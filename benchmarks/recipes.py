@@ -6,7 +6,6 @@ own takes them from where it says, as seen from this project's folder.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.clones import DVC, clone_head, make_clean_environment
+from benchmarks.clones import DVC, clone_head, make_clean_environment, run_in_clone
 from benchmarks.measurements import describe_machine, print_lines, run_benchmark, tell_machine, write_result
-from stages.lib.core.errors import PipelineError
 from stages.lib.core.files import read_json
 from stages.lib.core.markdown import format_table
 from stages.lib.core.params import load_mapping
@@ -34,14 +32,14 @@ def measure_recipe(name: str, seeds: int) -> list[dict[str, Any]]:
         environment = make_clean_environment(Path(scratch))
         clone = clone_head(Path(scratch) / "clone", environment, lambda _: None)
         recipe = RECIPES_DIR / f"{name}.yaml"
-        _run([sys.executable, "-m", "stages.commands.main", "apply", str(recipe)], clone, environment)
+        run_in_clone([sys.executable, "-m", "stages.commands.main", "apply", str(recipe)], clone, environment)
         path = load_mapping(recipe, "sections of params.yaml").get("ingest", {}).get("path")
         if path:
             edit_params({"ingest.path": str((find_root() / path).resolve())}, clone / "params.yaml")
         found = []
         for seed in range(seeds):
             edit_params({"train.seed": seed}, clone / "params.yaml")
-            _run([*DVC, "repro", "evaluate", "export"], clone, environment)
+            run_in_clone([*DVC, "repro", "evaluate", "export"], clone, environment)
             found.append(read_reports(clone))
             print(f"{name}, seed {seed}: {found[-1]}", file=sys.stderr, flush=True)
     return found
@@ -84,15 +82,6 @@ def tabulate(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 def _describe(values: Sequence[float]) -> str:
     spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
     return f"{mean(values):.4f}{spread}"
-
-
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines()[-5:]
-        raise PipelineError(
-            f"`{' '.join(command[1:])}`", f"it failed: {' | '.join(lines)}", "run it in a clone to see why"
-        )
 
 
 def main() -> None:

@@ -78,7 +78,6 @@ from stages.lib.microcontroller.firmware import (
     require_reference_here,
     summarize_firmware,
 )
-from stages.lib.microcontroller.integer_network import read_network
 from stages.lib.model.boards import BOARDS, BoardName, find_limits
 from stages.lib.model.deterministic_tensorflow import keras
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes
@@ -352,7 +351,7 @@ def run(
         sources = render_firmware(firmware, golden, metadata["class_names"], metadata["background"])
         print(check_c_classifier(firmware, sources, test.images))
         page = render_page(
-            read_network(firmware.content),
+            firmware.network,
             metadata["class_names"],
             metadata["background"],
             golden.images,

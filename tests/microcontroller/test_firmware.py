@@ -31,6 +31,7 @@ from stages.lib.microcontroller.firmware import (
     require_reference_here,
     summarize_firmware,
 )
+from stages.lib.microcontroller.integer_network import IntegerNetwork
 from stages.lib.microcontroller.integer_reference import IntegerReference
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import Sizes
@@ -45,6 +46,7 @@ SIZES = Sizes((6, 8), (4,), 3)
 # All that a microcontroller is asked for, exactly.
 FITTING = Firmware(
     bytes(FILE_BYTES),
+    IntegerNetwork((6, 8), (), np.zeros(0, np.uint32)),
     ARENA_BYTES,
     MEASURED_ARENA_BYTES,
     OPERATORS,

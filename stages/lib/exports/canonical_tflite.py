@@ -18,12 +18,12 @@ def read_tflite(content: bytes) -> Any:  # noqa: ANN401  (the schema's objects a
 
 
 def canonicalize_tflite(model: Any) -> bytes:  # noqa: ANN401
-    """The bytes of a model: equal arrays are written once, and tensors that hold no constants share no buffer's record.
+    """The bytes of a model: equal arrays are written once, and tensors without constants share the empty buffer.
 
     Tensors have a batch of 1, to which each runtime gives another size where it is asked to: LiteRT for the web refuses
     a file that says that its batch may have any size.
-    model: a `ModelT`, which is changed. For the int8 file of two blocks of two convolutions 8 % are
-    saved, for most of it is zero points.
+
+    model: a `ModelT`, which is changed.
     """
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     for tensor in tensors:

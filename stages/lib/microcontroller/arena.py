@@ -8,8 +8,8 @@ runtime's records on a 64-bit machine, with some room. On a microcontroller most
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object
 
+from stages.lib.exports.canonical_tflite import read_tflite
 from stages.lib.model.int8_footprint import add_up_arena, align, bound_shared
 
 _WIDTHS = {
@@ -26,7 +26,7 @@ def bound_arena(content: bytes) -> int:
 
     content: holds one graph, of tensors of 8-bit, 16-bit and 32-bit numbers.
     """
-    model = convert_bytearray_to_object(bytearray(content))
+    model = read_tflite(content)
     (graph,) = model.subgraphs
     channels = [_count_channels(graph, operator) for operator in graph.operators]
     sizes, is_chain = _list_sizes(model, graph)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 
 from stages.lib.core.errors import ExportError
 from stages.lib.microcontroller.c_source import quote, require_class_names
+from stages.lib.microcontroller.device_sources import read_template
 from stages.lib.microcontroller.integer_network import IntegerNetwork, Layer
 
-_TEMPLATES_DIR = Path(__file__).parent / "templates"
 _LANES = 4  # as many as the template writes out
 _LINE_WIDTH = 116
 _LARGEST_INPUT = 255
@@ -55,7 +54,7 @@ def render_classifier(network: IntegerNetwork, class_names: Sequence[str], backg
 
 
 def _fill(name: str, values: dict[str, Any]) -> str:
-    return Template((_TEMPLATES_DIR / name).read_text(encoding="ascii")).substitute(values)
+    return Template(read_template(name)).substitute(values)
 
 
 def _render_layers(layers: Sequence[Layer], offsets: Sequence[int]) -> str:

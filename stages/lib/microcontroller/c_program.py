@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from stages.lib.core.arrays import iterate_chunks
 from stages.lib.core.errors import ExportError
+from stages.lib.microcontroller.device_sources import read_template
 
 MISSING_COMPILER = "no C compiler: there is no `cc`, and CC names none"
-_MAIN = Path(__file__).parent / "templates/answer.c"
+_MAIN = "answer.c"
 _FLAGS = ("-std=c99", "-O2")
 
 
@@ -34,10 +35,10 @@ def run_classifier(
         ExportError: it does not compile, or does not answer for each image.
     """
     with TemporaryDirectory() as folder:
-        for name, text in {**sources, _MAIN.name: _MAIN.read_text(encoding="ascii")}.items():
+        for name, text in {**sources, _MAIN: read_template(_MAIN)}.items():
             (Path(folder) / name).write_text(text, encoding="ascii")
         program = f"{folder}/answer"
-        _run([compiler, *_FLAGS, f"{folder}/{_MAIN.name}", f"{folder}/classifier.c", "-o", program], b"")
+        _run([compiler, *_FLAGS, f"{folder}/{_MAIN}", f"{folder}/classifier.c", "-o", program], b"")
         answers = b"".join(_run([program], images[rows].tobytes()) for rows in iterate_chunks(len(images)))
     if len(answers) != len(images) * class_count:
         raise ExportError(

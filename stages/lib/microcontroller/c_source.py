@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools.flatbuffer_utils import convert_bytearray_to_object
 from numpy.typing import NDArray
 
 from stages.lib.core.errors import ExportError
+from stages.lib.exports.canonical_tflite import read_tflite
 
 _WHERE = "the C source"
 _BYTES_PER_LINE = 12
@@ -149,7 +149,7 @@ def render_c_model(
         ExportError: the model takes or gives other than uint8, the names are not as many as its classes, or one
             holds a NUL, which ends a string in C.
     """
-    model = convert_bytearray_to_object(bytearray(content))
+    model = read_tflite(content)
     (graph,) = model.subgraphs
     images, probabilities = _read_port(graph, graph.inputs), _read_port(graph, graph.outputs)
     _, height, width, *channels = images.shape
@@ -208,7 +208,7 @@ def render_c_golden(images: NDArray[np.uint8], answers: NDArray[np.uint8], toler
 
 def list_operators(content: bytes) -> list[str]:
     """The distinct operators of a .tflite file, in order of first use, as TFLite's schema names them."""
-    model = convert_bytearray_to_object(bytearray(content))
+    model = read_tflite(content)
     codes = [model.operatorCodes[step.opcodeIndex].builtinCode for graph in model.subgraphs for step in graph.operators]
     return [_OPERATOR_NAMES[code] for code in dict.fromkeys(codes)]
 

@@ -22,8 +22,8 @@ from stages.lib.microcontroller.c_classifier import render_classifier
 from stages.lib.microcontroller.c_program import MISSING_COMPILER, find_compiler, run_classifier
 from stages.lib.microcontroller.c_source import list_operators, render_c_golden, render_c_model
 from stages.lib.microcontroller.device_sources import render_device_sources
-from stages.lib.microcontroller.integer_network import STEP, read_network
-from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding
+from stages.lib.microcontroller.integer_network import STEP, IntegerNetwork
+from stages.lib.microcontroller.integer_reference import IntegerReference, Rounding, dequantize
 from stages.lib.model.boards import Limits
 from stages.lib.model.int8_footprint import INT8_NAME, Sizes, describe_misfit
 from stages.lib.model.prediction import predict_in_batches
@@ -36,8 +36,8 @@ RUNTIME_ROUNDINGS: dict[str, Rounding] = {
     "litert_builtin": "single" if platform.machine() in ("aarch64", "arm64") else "double_upward",
     "tflite_micro": "double",
 }
-# By how many steps LiteRT with XNNPACK may differ from the integer reference: it computes the softmax in floats, which
-# may bring a probability next to half a step to the other side.
+# By how many steps LiteRT with XNNPACK may differ from the integer reference: it computes the softmax in floats, the
+# reference in fixed point, and next to half a step one of them may be on the other side.
 _SOFTMAX_STEPS = 1
 _INSTALL = "install the tested version of this runtime: `python -m pip install -r requirements.txt`"
 _BYTES = "a whole number of bytes, at least 1, or null for half of what export.board has"
@@ -64,6 +64,7 @@ class Firmware(NamedTuple):
     """The int8 export, what it asks for, and what it must answer."""
 
     content: bytes
+    network: IntegerNetwork
     arena_bytes: int  # surely enough, as computed from the file
     measured_arena_bytes: int | None  # just enough, none where TensorFlow Lite Micro is missing
     operators: list[str]
@@ -82,14 +83,16 @@ def examine_firmware(
     images: the test split, raw. probabilities: each runtime's answers to them, (N, classes).
     """
     reference = IntegerReference(content)
+    answers = predict_in_batches(reference.answer, images)
     expected: dict[Rounding, NDArray[np.float32]] = {
         rounding: predict_in_batches(IntegerReference(content, rounding).predict, images)
-        for rounding in {"single", *(RUNTIME_ROUNDINGS[runtime] for runtime in probabilities)}
+        for rounding in {RUNTIME_ROUNDINGS[runtime] for runtime in probabilities} - {"single"}
     }
+    expected["single"] = predict_in_batches(dequantize, answers)
     by_name = {**probabilities, REFERENCE: expected["single"]}
-    answers = np.rint(expected["single"] / STEP).astype(np.uint8)
     return Firmware(
         content,
+        reference.network,
         arena_bytes=bound_arena(content),
         measured_arena_bytes=measure_arena(content) if HAS_MICRO else None,
         operators=list_operators(content),
@@ -101,19 +104,17 @@ def examine_firmware(
             for one, other in combinations(by_name, 2)
         },
         agreements={
-            runtime: _compare_bytes(answer, expected[RUNTIME_ROUNDINGS[runtime]], STEP, RUNTIME_ROUNDINGS[runtime])
+            runtime: _compare_bytes(answer, expected[RUNTIME_ROUNDINGS[runtime]], RUNTIME_ROUNDINGS[runtime])
             for runtime, answer in probabilities.items()
         },
     )
 
 
-def _compare_bytes(
-    answers: NDArray[np.float32], expected: NDArray[np.float32], scale: float, rounding: Rounding
-) -> Agreement:
-    """How far quantized probabilities (N, classes) of this scale are from those of the integer reference."""
+def _compare_bytes(answers: NDArray[np.float32], expected: NDArray[np.float32], rounding: Rounding) -> Agreement:
+    """How far a runtime's probabilities (N, classes) are from those of the integer reference."""
     counts = [np.count_nonzero(answers[rows] != expected[rows], axis=1) for rows in iterate_chunks(len(answers))]
     by_image = np.concatenate(counts)
-    largest = measure_steps(answers, expected, scale)
+    largest = measure_steps(answers, expected, STEP)
     return Agreement(rounding, int(np.count_nonzero(by_image)), int(by_image.sum()), largest)
 
 
@@ -192,7 +193,7 @@ def measure_golden_steps(
 
     probabilities: each runtime's answers to the test split, (N, classes).
     """
-    expected = firmware.outputs.astype(np.float32) * np.float32(STEP)
+    expected = dequantize(firmware.outputs)
     return {runtime: measure_steps(answers[golden.rows], expected, STEP) for runtime, answers in probabilities.items()}
 
 
@@ -240,7 +241,7 @@ def render_firmware(
     background: `dark` or `light`, of the training images; none for colour.
     """
     return {
-        **render_classifier(read_network(firmware.content), class_names, background),
+        **render_classifier(firmware.network, class_names, background),
         **render_device_sources(background),
         **render_c_model(firmware.content, class_names, background, firmware.arena_bytes),
         **render_c_golden(golden.images, firmware.outputs, firmware.tolerance),

@@ -123,7 +123,7 @@ class _Reader:
         before, after = (self._tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
         assert {before.type, after.type} == {schema.TensorType.UINT8, schema.TensorType.INT8}
         assert _read_scale(before) == _read_scale(after)
-        assert self._read_zero(before) == self._read_zero(after)
+        assert _read_zero(before) == _read_zero(after)
 
     def read_shape(self, operator: Any) -> None:  # noqa: ANN401
         """A channel for grey images, or a row of what a convolution gave: the order of values does not change."""
@@ -146,12 +146,12 @@ class _Reader:
         self.layers.append(
             Layer(
                 (height, width, depth),
-                self._read_zero(inputs),
+                _read_zero(inputs),
                 _read_scale(inputs),
                 kernel,
                 biases,
                 np.broadcast_to(np.asarray(weights.quantization.scale, np.float64), len(kernel)),
-                self._read_zero(outputs),
+                _read_zero(outputs),
                 _read_scale(outputs),
                 options.fusedActivationFunction == schema.ActivationFunctionType.RELU,
                 pool=1,
@@ -164,22 +164,17 @@ class _Reader:
         before, after = (self._tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
         assert options.padding == schema.Padding.VALID
         assert options.filterHeight == options.filterWidth == options.strideH == options.strideW
-        assert (_read_scale(before), self._read_zero(before)) == (_read_scale(after), self._read_zero(after))
+        assert (_read_scale(before), _read_zero(before)) == (_read_scale(after), _read_zero(after))
         assert self.layers[-1].pool == 1
         self.layers[-1] = self.layers[-1]._replace(pool=int(options.filterHeight))
 
     def read_softmax(self, operator: Any) -> None:  # noqa: ANN401
         """The exponentials of all differences of two logits."""
         logits, answers = (self._tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
-        assert (_read_scale(answers), self._read_zero(answers)) == (STEP, 0)
+        assert (_read_scale(answers), _read_zero(answers)) == (STEP, 0)
         self.exponentials = _tabulate_exponentials(
             _read_scale(logits) * operator.builtinOptions.beta, len(self.layers[-1].biases)
         )
-
-    def _read_zero(self, tensor: Any) -> int:  # noqa: ANN401
-        """The value 0..255 that stands for 0."""
-        zero_point = int(tensor.quantization.zeroPoint[0])
-        return zero_point + _INT8_TO_UINT8 if tensor.type == schema.TensorType.INT8 else zero_point
 
     def _read_values(self, tensor: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401
         return np.frombuffer(bytes(self._buffers[tensor.buffer].data), dtype).reshape(tensor.shape)
@@ -197,6 +192,12 @@ _READERS = {
 
 def _read_scale(tensor: Any) -> float:  # noqa: ANN401
     return float(tensor.quantization.scale[0])
+
+
+def _read_zero(tensor: Any) -> int:  # noqa: ANN401
+    """The value 0..255 that stands for 0."""
+    zero_point = int(tensor.quantization.zeroPoint[0])
+    return zero_point + _INT8_TO_UINT8 if tensor.type == schema.TensorType.INT8 else zero_point
 
 
 def _tabulate_exponentials(scale: float, class_count: int) -> NDArray[np.uint32]:

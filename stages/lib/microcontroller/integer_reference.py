@@ -35,9 +35,9 @@ class IntegerReference:
         Raises:
             ExportError: it holds an operator or a type that no such network has.
         """
-        self._network = read_network(content)
+        self.network = read_network(content)
         self._rescale = _RESCALES[rounding]
-        self._images_at_once = max(1, _VALUES_AT_ONCE // max(map(_count_values, self._network.layers)))
+        self._images_at_once = max(1, _VALUES_AT_ONCE // max(map(_count_values, self.network.layers)))
 
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Probabilities uint8 (N, classes), in steps of 1/256, for images uint8 (N, H, W) or (N, H, W, 3)."""
@@ -46,13 +46,13 @@ class IntegerReference:
 
     def _answer_together(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         values = images
-        for layer in self._network.layers:
+        for layer in self.network.layers:
             values = _apply_layer(layer, values.reshape(-1, *layer.input_shape), self._rescale)
-        return _apply_softmax(values.reshape(len(images), -1), self._network.exponentials)
+        return _apply_softmax(values.reshape(len(images), -1), self.network.exponentials)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 (N, classes), as a runtime gives them."""
-        return self.answer(images).astype(np.float32) * np.float32(STEP)
+        return dequantize(self.answer(images))
 
     def bound_rounding(self, probabilities: NDArray[np.floating]) -> int:
         """By how many steps of the answers two runtimes may differ that round the logits differently.
@@ -63,10 +63,15 @@ class IntegerReference:
         by logit j is p_j ((j is its own) - p). A step of the logits is taken for each layer, because what one rounds
         the other way the next ones pass on; the rounding of the answer itself adds a step.
         """
-        layers = self._network.layers
+        layers = self.network.layers
         distance = len(layers) * layers[-1].output_scale
         steepest = (probabilities * (1 - probabilities)).max()
         return 1 + int(np.ceil(2 * distance * steepest / STEP))
+
+
+def dequantize(answers: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities float32 of the same shape, as a runtime gives them."""
+    return answers.astype(np.float32) * np.float32(STEP)
 
 
 def _count_values(layer: Layer) -> int:
