@@ -336,6 +336,7 @@ def test_only_what_is_listed_reaches_a_stage(probe):
         "https_proxy": "p",
         "DVC_STAGE": "s",
         "AWS_PROFILE": "a",
+        "CC": "compiler",
     }
     others = {"MPLBACKEND": "x", "TF_ANYTHING": "x", "KERAS_BACKEND": "jax", "LANG": "de_DE", "MY_OWN": "x"}
     seen = ast.literal_eval(probe("import os; print(dict(os.environ))", **kept, **others))

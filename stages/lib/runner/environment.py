@@ -37,6 +37,8 @@ _ALLOWED = (
     "MLFLOW_S3_.*|AWS_.*|AZURE_STORAGE_.*|GOOGLE_APPLICATION_CREDENTIALS",
     # What git may trust and how it reaches out. Not which repository it takes: that is the one around the stage.
     "GIT_(CONFIG.*|EXEC_PATH|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM|TEST_ASSUME_DIFFERENT_OWNER)",
+    # The C compiler with which the exported C is checked; what is exported does not depend on it.
+    "CC",
     # The processes of a sweep, on this machine or on many.
     "RAY_.*",
 )
